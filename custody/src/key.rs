@@ -1,0 +1,156 @@
+//! Who can unwrap: the provider, and the key or namespace in the customer's own hands.
+
+use crate::malformed::{Malformed, Problem, bounded, checked_text};
+use std::fmt;
+use std::str::FromStr;
+
+/// How a credential is wrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Provider {
+    /// A ciphertext blob under the customer's AWS KMS key.
+    KmsEnvelope,
+    /// A path in the customer's HashiCorp Vault or OpenBao.
+    VaultDelegate,
+}
+
+impl Provider {
+    /// As it is written in the API and on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::KmsEnvelope => "kms_envelope",
+            Self::VaultDelegate => "vault_delegate",
+        }
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Provider {
+    type Err = Malformed;
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        match text {
+            "kms_envelope" => Ok(Self::KmsEnvelope),
+            "vault_delegate" => Ok(Self::VaultDelegate),
+            _ => Err(Problem::Form("\"kms_envelope\" or \"vault_delegate\"").of("provider")),
+        }
+    }
+}
+
+const ARN: &str = "KMS key ARN";
+const ARN_FORM: &str =
+    "arn:PARTITION:kms:REGION:ACCOUNT:key/ID (an alias is not accepted, since its target can be changed)";
+
+/// Splits a key ARN into partition, region, account and key id.
+fn arn_parts(text: &str) -> Option<(&str, &str, &str, &str)> {
+    let mut parts = text.split(':');
+    let (arn, partition, service) = (parts.next()?, parts.next()?, parts.next()?);
+    let (region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || arn != "arn" || service != "kms" {
+        return None;
+    }
+    let id = resource.strip_prefix("key/")?;
+    let word = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let partition_ok = partition == "aws" || (partition.starts_with("aws-") && word(partition));
+    let account_ok = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+    let id_ok = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    (partition_ok && word(region) && account_ok && id_ok).then_some((partition, region, account, id))
+}
+
+checked_text! {
+    /// The full ARN of a customer's KMS key, `arn:aws:kms:REGION:ACCOUNT:key/ID`. Never an alias.
+    KmsKeyArn, |text| {
+        bounded(text, ARN, 200)?;
+        arn_parts(text).map(|_| ()).ok_or(Problem::Form(ARN_FORM).of(ARN))
+    }
+}
+
+impl KmsKeyArn {
+    /// The region that the key lives in.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        arn_parts(&self.0).map_or("", |(_, region, _, _)| region)
+    }
+
+    /// The account that owns the key, 12 digits.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        arn_parts(&self.0).map_or("", |(_, _, account, _)| account)
+    }
+}
+
+checked_text! {
+    /// A Vault namespace, such as `team-a/payments`; `root` for the root namespace. Same segments as a logical path.
+    VaultNamespace, |text| {
+        text.trim_end_matches('/').parse::<crate::LogicalPath>().map(|_| ())
+            .map_err(|error| error.problem.of("Vault namespace"))
+    }
+}
+
+/// What `key_id` holds, by provider.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum KeyId {
+    /// For [`Provider::KmsEnvelope`].
+    Kms(KmsKeyArn),
+    /// For [`Provider::VaultDelegate`].
+    Vault(VaultNamespace),
+}
+
+impl KeyId {
+    /// Parses `key_id` as its provider means it.
+    ///
+    /// # Errors
+    /// [`Malformed`], naming the form that the provider wants.
+    pub fn parse(provider: Provider, text: &str) -> Result<Self, Malformed> {
+        match provider {
+            Provider::KmsEnvelope => text.parse().map(Self::Kms),
+            Provider::VaultDelegate => text.parse().map(Self::Vault),
+        }
+    }
+
+    /// The text as it was parsed.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Kms(arn) => arn.as_str(),
+            Self::Vault(namespace) => namespace.as_str(),
+        }
+    }
+
+    /// The provider that this key belongs to.
+    #[must_use]
+    pub const fn provider(&self) -> Provider {
+        match self {
+            Self::Kms(_) => Provider::KmsEnvelope,
+            Self::Vault(_) => Provider::VaultDelegate,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_key_arns_are_keys() {
+        let arn: KmsKeyArn = "arn:aws:kms:ca-central-1:123456789012:key/abc-123".parse().unwrap();
+        assert_eq!((arn.region(), arn.account()), ("ca-central-1", "123456789012"));
+        for bad in [
+            "abc-123",
+            "alias/payments",
+            "arn:aws:kms:ca-central-1:123456789012:alias/payments",
+            "arn:aws:kms:ca-central-1:12345:key/abc",
+            "arn:aws:s3:ca-central-1:123456789012:key/abc",
+            "arn:evil:kms:ca-central-1:123456789012:key/abc",
+            "arn:aws:kms:ca-central-1:123456789012:key/abc:x",
+            "arn:aws:kms:ca-central-1:123456789012:key/a b",
+        ] {
+            assert!(bad.parse::<KmsKeyArn>().is_err(), "{bad}");
+        }
+    }
+}

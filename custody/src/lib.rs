@@ -1,0 +1,30 @@
+//! The vocabulary of dual custody: what a credential is called, who wrapped it, what it is bound to, and why a stream
+//! was denied.
+//!
+//! Every part of Bouncer speaks these types. They are parsed once, at the edge, and cannot hold anything malformed
+//! afterwards; [`Malformed`] names what was wrong and never repeats the value. The crate does no I/O, holds no secret
+//! and knows no provider, so that it builds for the wasm sandbox and for the control plane alike.
+
+mod binding;
+mod context;
+mod key;
+mod malformed;
+mod names;
+mod path;
+mod reason;
+mod reference;
+mod spiffe_id;
+mod tag;
+mod upstream;
+
+pub use binding::{Binding, ClusterRail, StreamFacts};
+pub use context::{EncryptionContext, Reserved};
+pub use key::{KeyId, KmsKeyArn, Provider, VaultNamespace};
+pub use malformed::{Malformed, Problem};
+pub use names::{BouncerName, ClusterName, Environment, ResourceName};
+pub use path::{LogicalPath, PathPattern};
+pub use reason::{Reason, UnknownReason};
+pub use reference::CiphertextRef;
+pub use spiffe_id::{CallerPattern, SpiffeId};
+pub use tag::{Generation, Issue, IssueOf, Tag};
+pub use upstream::{Upstream, UpstreamPattern};

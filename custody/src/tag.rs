@@ -1,0 +1,207 @@
+//! Generations and tags: the immutable names of one issue of a credential.
+
+use crate::malformed::{Malformed, Problem};
+use crate::{CiphertextRef, EncryptionContext, KeyId, LogicalPath};
+use sha2::{Digest as _, Sha256};
+use std::fmt;
+use std::num::NonZeroU64;
+use std::str::FromStr;
+
+/// Counts the registrations of a logical path, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Generation(NonZeroU64);
+
+impl Generation {
+    /// The first registration.
+    pub const FIRST: Self = Self(NonZeroU64::MIN);
+
+    /// `None` for 0, which is no generation.
+    #[must_use]
+    pub const fn new(number: u64) -> Option<Self> {
+        match NonZeroU64::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What an [`Issue`] digests: all metadata of an envelope, how often it was enabled again, and the backend's version.
+#[derive(Debug, Clone, Copy)]
+pub struct IssueOf<'a> {
+    /// Where the credential is.
+    pub path: &'a LogicalPath,
+    /// Which registration.
+    pub generation: Generation,
+    /// Who can unwrap it.
+    pub key_id: &'a KeyId,
+    /// What is unwrapped.
+    pub ciphertext_ref: &'a CiphertextRef,
+    /// Under which pairs.
+    pub aad: Option<&'a EncryptionContext>,
+    /// The public chain beside it.
+    pub certificate_chain: &'a str,
+    /// How often the generation was enabled again.
+    pub activation: u64,
+    /// The backend's own version of the content, where it has one (KV v2).
+    pub backend_version: &'a str,
+}
+
+/// A digest of everything that makes one issue of a credential what it is, 16 lower-case hex digits. Other content, or a
+/// re-enabled credential, is another issue, so that no pooled connection of an earlier one is used for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Issue([u8; 8]);
+
+impl Issue {
+    /// SHA-256 over the length-prefixed fields, truncated to 64 bits: a name, not an authenticator.
+    #[must_use]
+    pub fn digest(of: &IssueOf<'_>) -> Self {
+        let mut hash = Sha256::new();
+        let mut field = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        field(b"bouncer issue v1");
+        field(of.path.as_str().as_bytes());
+        field(&of.generation.get().to_be_bytes());
+        field(of.key_id.provider().as_str().as_bytes());
+        field(of.key_id.as_str().as_bytes());
+        field(of.ciphertext_ref.as_str().as_bytes());
+        field(&[u8::from(of.aad.is_some())]);
+        field(of.aad.map_or("", EncryptionContext::as_str).as_bytes());
+        field(of.certificate_chain.as_bytes());
+        field(&of.activation.to_be_bytes());
+        field(of.backend_version.as_bytes());
+        let digest = hash.finalize();
+        let mut short = [0; 8];
+        short.copy_from_slice(&digest[..8]);
+        Self(short)
+    }
+}
+
+impl fmt::Display for Issue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// `<logical_path>@<generation>.<issue>`: the immutable name of one issue of a credential. In `on_demand` mode it is
+/// the last part of the SDS resource's name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tag {
+    path: LogicalPath,
+    generation: Generation,
+    issue: Issue,
+}
+
+impl Tag {
+    /// The tag of one issue.
+    #[must_use]
+    pub const fn new(path: LogicalPath, generation: Generation, issue: Issue) -> Self {
+        Self { path, generation, issue }
+    }
+
+    /// The credential's path.
+    #[must_use]
+    pub const fn path(&self) -> &LogicalPath {
+        &self.path
+    }
+
+    /// The registration.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}.{}", self.path, self.generation, self.issue)
+    }
+}
+
+impl FromStr for Tag {
+    type Err = Malformed;
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let form = || Problem::Form("<logical_path>@<generation>.<issue>").of("tag");
+        let (path, rest) = text.split_once('@').ok_or_else(form)?;
+        let (generation, issue) = rest.split_once('.').ok_or_else(form)?;
+        let canonical = generation.bytes().all(|b| b.is_ascii_digit()) && !generation.starts_with('0');
+        let generation = generation.parse().ok().filter(|_| canonical).and_then(Generation::new).ok_or_else(form)?;
+        if issue.len() != 16 || !issue.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            return Err(form());
+        }
+        let number = u64::from_str_radix(issue, 16).map_err(|_| form())?;
+        Ok(Self { path: path.parse()?, generation, issue: Issue(number.to_be_bytes()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Provider;
+
+    #[test]
+    fn every_field_makes_another_issue() {
+        let path: LogicalPath = "a/b".parse().unwrap();
+        let key = KeyId::parse(Provider::KmsEnvelope, "arn:aws:kms:eu-west-1:123456789012:key/k").unwrap();
+        let other_key = KeyId::parse(Provider::KmsEnvelope, "arn:aws:kms:eu-west-1:123456789012:key/l").unwrap();
+        let (blob, other_blob): (CiphertextRef, CiphertextRef) = ("AQ==".parse().unwrap(), "Ag==".parse().unwrap());
+        let aad: EncryptionContext = "env=a".parse().unwrap();
+        let of = IssueOf {
+            path: &path,
+            generation: Generation::FIRST,
+            key_id: &key,
+            ciphertext_ref: &blob,
+            aad: None,
+            certificate_chain: "",
+            activation: 0,
+            backend_version: "",
+        };
+        let others = [
+            IssueOf { generation: Generation::new(2).unwrap(), ..of },
+            IssueOf { key_id: &other_key, ..of },
+            IssueOf { ciphertext_ref: &other_blob, ..of },
+            IssueOf { aad: Some(&aad), ..of },
+            IssueOf { certificate_chain: "x", ..of },
+            IssueOf { activation: 1, ..of },
+            IssueOf { backend_version: "x", ..of },
+        ];
+        let issue = Issue::digest(&of);
+        assert_eq!(issue, Issue::digest(&of));
+        for other in others {
+            assert_ne!(issue, Issue::digest(&other), "{other:?}");
+        }
+        let tag = Tag::new(path, Generation::FIRST, issue);
+        assert_eq!(tag.to_string().parse::<Tag>().unwrap(), tag);
+    }
+
+    #[test]
+    fn forged_forms_are_no_tags() {
+        for bad in [
+            "",
+            "a",
+            "a@1",
+            "a@0.0123456789abcdef",
+            "a@01.0123456789abcdef",
+            "a@1.0123456789ABCDEF",
+            "a@1.0",
+            "../a@1.0123456789abcdef",
+            "a@+1.0123456789abcdef",
+            "a@1.0123456789abcdef0",
+        ] {
+            assert!(bad.parse::<Tag>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The wire of Bouncer, generated from the `.proto` files, whose comments are its documentation.
+//!
+//! [`intercept::v1`] is spoken between the filter in Envoy and the resolver, [`bridge::v1`] between the resolver and
+//! the control plane. Messages alone build for wasm; tonic's clients and servers come with the feature `services`.
+//! Nothing here may ever carry a secret: there is no field for one.
+
+/// Between the filter in Envoy and the resolver.
+pub mod intercept {
+    /// Version 1.
+    #[expect(
+        missing_docs,
+        clippy::allow_attributes_without_reason,
+        reason = "generated; the .proto files hold the documentation"
+    )]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/bouncer.intercept.v1.rs"));
+    }
+}
+
+/// Between the resolver and the control plane.
+pub mod bridge {
+    /// Version 1.
+    #[expect(
+        missing_docs,
+        clippy::allow_attributes_without_reason,
+        reason = "generated; the .proto files hold the documentation"
+    )]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/bouncer.bridge.v1.rs"));
+    }
+}
