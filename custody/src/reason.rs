@@ -48,6 +48,8 @@ reasons! {
     NotProtected = "not_protected", 403;
     /// The flag `flags.crypto.dual_custody_intercept` is off.
     FeatureDisabled = "feature_disabled", 403;
+    /// More than one protected resource of the cluster allows this caller.
+    ResourceAmbiguous = "resource_ambiguous", 403;
     /// The protected resource is disabled.
     ResourceDisabled = "resource_disabled", 403;
     /// There is not exactly one verified SPIFFE ID of the caller.

@@ -1,0 +1,400 @@
+//! The audit spool: every decision is in it before its outcome is released.
+//!
+//! Events are JSON lines in segment files, written by `write(2)` so that they survive a killed process (and synced
+//! first where the configuration asks for it). The [`crate::bridge`] sends them up and drops what is acknowledged. The
+//! spool is bounded; a full one releases nothing. Denials may fill only half of it, so that nobody can silence the
+//! audit of what is released by being refused often.
+
+mod denials;
+
+use bouncer_proto::bridge::v1::AuditEvent;
+pub use denials::{DenialKey, Denials};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// A segment is closed when it is this large, in bytes.
+const SEGMENT: u64 = 1 << 20;
+
+/// Why an event could not be recorded. Nothing may be released then.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The file system said no.
+    #[error("the audit spool can't be written: {0}")]
+    Io(#[from] io::Error),
+    /// The bound is reached; the control plane has not taken events for a while.
+    #[error("the audit spool is full; it empties when the control plane takes its events")]
+    Full,
+}
+
+/// What is recorded of one decision; sequence and time are the spool's to give.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Event {
+    /// A UUIDv7.
+    pub id: String,
+    /// From 1, without gaps.
+    pub sequence: u64,
+    /// Unix milliseconds.
+    pub time_ms: i64,
+    /// The caller's SPIFFE ID, or empty.
+    pub caller: String,
+    /// The protected resource, or empty.
+    pub resource: String,
+    /// The credential's path, or empty.
+    pub logical_path: String,
+    /// Its generation, or 0.
+    pub generation: u64,
+    /// The key.
+    pub key_id: String,
+    /// SHA-256 of the AAD, hex.
+    pub aad_sha256: String,
+    /// Envoy's cluster.
+    pub cluster: String,
+    /// Where the rails say it leads.
+    pub destination: String,
+    /// "inject", "deny", "pass_through", "uses".
+    pub outcome: String,
+    /// A reason code, or empty.
+    pub reason: String,
+    /// The backend's id of the call.
+    pub backend_request_id: String,
+    /// How many streams this stands for.
+    pub count: u64,
+    /// For "uses": which decision.
+    pub decision_id: String,
+    /// What the client called the upstream.
+    pub authority: String,
+}
+
+impl From<Event> for AuditEvent {
+    fn from(event: Event) -> Self {
+        Self {
+            id: event.id,
+            sequence: event.sequence,
+            time_ms: event.time_ms,
+            caller: event.caller,
+            resource: event.resource,
+            logical_path: event.logical_path,
+            generation: event.generation,
+            key_id: event.key_id,
+            aad_sha256: event.aad_sha256,
+            cluster: event.cluster,
+            destination: event.destination,
+            outcome: event.outcome,
+            reason: event.reason,
+            backend_request_id: event.backend_request_id,
+            count: event.count,
+            decision_id: event.decision_id,
+            authority: event.authority,
+        }
+    }
+}
+
+/// The spool.
+#[derive(Debug)]
+pub struct Spool {
+    folder: PathBuf,
+    capacity: u64,
+    fsync: bool,
+    inner: Mutex<Inner>,
+    appended: tokio::sync::Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    segments: VecDeque<Segment>,
+    /// The last segment, open for append.
+    tail: Option<File>,
+    next: u64,
+    acked: u64,
+    /// Set after a failed write: the tail may end in a torn line, which is cut off before the next one.
+    torn: bool,
+}
+
+#[derive(Debug)]
+struct Segment {
+    first: u64,
+    bytes: u64,
+}
+
+impl Spool {
+    /// Opens the spool in `state_dir`, at most `capacity` bytes; takes up what a former run left, up to the last whole line.
+    ///
+    /// # Errors
+    /// [`io::Error`] if the folder can't be used.
+    pub fn open(state_dir: &Path, capacity: u64, fsync: bool) -> io::Result<Self> {
+        let folder = state_dir.join("audit");
+        fs::create_dir_all(&folder)?;
+        let acked = crate::state_file::read(&folder.join("acked")).ok().flatten();
+        let acked = acked.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let mut firsts = Vec::new();
+        for entry in fs::read_dir(&folder)? {
+            let name = entry?.file_name();
+            firsts
+                .extend(name.to_str().and_then(|name| name.strip_suffix(".jsonl")).and_then(|n| n.parse::<u64>().ok()));
+        }
+        firsts.sort_unstable();
+        let mut inner = Inner { segments: VecDeque::new(), tail: None, next: acked + 1, acked, torn: false };
+        for first in firsts {
+            let (bytes, last) = whole_lines(&path_of(&folder, first))?;
+            inner.next = inner.next.max(last + 1);
+            inner.segments.push_back(Segment { first, bytes });
+        }
+        if let Some(tail) = inner.segments.back() {
+            let file = OpenOptions::new().append(true).open(path_of(&folder, tail.first))?;
+            file.set_len(tail.bytes)?;
+            inner.tail = Some(file);
+        }
+        let spool = Self { folder, capacity, fsync, inner: Mutex::new(inner), appended: tokio::sync::Notify::new() };
+        spool.drop_acked(&mut spool.lock());
+        Ok(spool)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records an event; when this returns, a killed process loses it no more.
+    ///
+    /// # Errors
+    /// [`SpoolError`]: nothing may be released.
+    pub fn append(&self, event: Event) -> Result<(), SpoolError> {
+        self.append_within(event, self.capacity)
+    }
+
+    /// As [`Spool::append`], for a denial: fails once half of the spool is full.
+    ///
+    /// # Errors
+    /// [`SpoolError`]. The stream is denied all the same.
+    pub fn append_denial(&self, event: Event) -> Result<(), SpoolError> {
+        self.append_within(event, self.capacity / 2)
+    }
+
+    fn append_within(&self, mut event: Event, capacity: u64) -> Result<(), SpoolError> {
+        let mut inner = self.lock();
+        event.sequence = inner.next;
+        event.time_ms = jiff::Timestamp::now().as_millisecond();
+        let mut line = serde_json::to_vec(&event).map_err(io::Error::from)?;
+        line.push(b'\n');
+        let length = line.len() as u64;
+        if inner.bytes() + length > capacity {
+            return Err(SpoolError::Full);
+        }
+        let file = inner.tail(&self.folder, length)?;
+        let written = file.write_all(&line).and_then(|()| if self.fsync { file.sync_data() } else { Ok(()) });
+        if let Err(error) = written {
+            inner.torn = true;
+            return Err(error.into());
+        }
+        inner.next += 1;
+        if let Some(segment) = inner.segments.back_mut() {
+            segment.bytes += length;
+        }
+        drop(inner);
+        self.appended.notify_one();
+        Ok(())
+    }
+
+    /// The oldest events after `after`, at most about `limit` of them.
+    ///
+    /// # Errors
+    /// [`io::Error`] if a segment can't be read.
+    pub fn read_after(&self, after: u64, limit: usize) -> io::Result<Vec<Event>> {
+        let (next, segments) = {
+            let inner = self.lock();
+            (inner.next, inner.segments.iter().map(|segment| segment.first).collect::<Vec<_>>())
+        };
+        let mut events = Vec::new();
+        for (i, first) in segments.iter().enumerate() {
+            if segments.get(i + 1).is_some_and(|following| *following <= after + 1) {
+                continue;
+            }
+            for line in BufReader::new(File::open(path_of(&self.folder, *first))?).lines() {
+                // A torn line at the end is cut off by the next append; it was never acknowledged to anyone.
+                let Ok(event) = serde_json::from_str::<Event>(&line?) else { break };
+                if event.sequence > after && event.sequence < next {
+                    events.push(event);
+                }
+                if events.len() >= limit {
+                    return Ok(events);
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    /// The control plane stores everything up to this sequence.
+    pub fn acknowledge(&self, sequence: u64) {
+        let mut inner = self.lock();
+        // A hostile control plane may claim anything; what was never sent is not dropped.
+        let sequence = sequence.min(inner.next - 1);
+        if sequence <= inner.acked {
+            return;
+        }
+        inner.acked = sequence;
+        if let Err(error) = crate::state_file::write(&self.folder.join("acked"), &sequence.to_be_bytes()) {
+            tracing::warn!(%error, "the acknowledged audit position could not be saved; events may be sent twice, and are deduplicated by id");
+        }
+        self.drop_acked(&mut inner);
+    }
+
+    fn drop_acked(&self, inner: &mut Inner) {
+        while let Some(oldest) = inner.segments.front() {
+            let last = inner.segments.get(1).map_or(inner.next, |following| following.first) - 1;
+            if last > inner.acked {
+                return;
+            }
+            if let Err(error) = fs::remove_file(path_of(&self.folder, oldest.first)) {
+                tracing::warn!(%error, "an acknowledged audit segment could not be removed");
+                return;
+            }
+            inner.segments.pop_front();
+            if inner.segments.is_empty() {
+                inner.tail = None;
+            }
+        }
+    }
+
+    /// Waits until something may have been appended.
+    pub async fn appended(&self) {
+        self.appended.notified().await;
+    }
+
+    /// The last sequence that the control plane acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.lock().acked
+    }
+
+    /// Bytes on disk, of how many at most.
+    #[must_use]
+    pub fn usage(&self) -> (u64, u64) {
+        (self.lock().bytes(), self.capacity)
+    }
+
+    /// Whether an event could be recorded now, as far as can be told without recording one.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        let inner = self.lock();
+        !inner.torn && inner.bytes() + 4_096 <= self.capacity
+    }
+}
+
+impl Inner {
+    fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// The file to append `length` bytes to.
+    fn tail(&mut self, folder: &Path, length: u64) -> io::Result<&mut File> {
+        let full = self.segments.back().is_none_or(|segment| segment.bytes + length > SEGMENT);
+        if full || self.tail.is_none() {
+            let path = path_of(folder, self.next);
+            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+            file.set_len(0)?;
+            self.segments.push_back(Segment { first: self.next, bytes: 0 });
+            self.tail = Some(file);
+            self.torn = false;
+        }
+        let end = self.segments.back().map_or(0, |segment| segment.bytes);
+        match &mut self.tail {
+            Some(file) => {
+                if self.torn {
+                    file.set_len(end)?;
+                    file.seek(SeekFrom::End(0))?;
+                    self.torn = false;
+                }
+                Ok(file)
+            }
+            None => Err(io::Error::other("the spool has no segment")),
+        }
+    }
+}
+
+fn path_of(folder: &Path, first: u64) -> PathBuf {
+    folder.join(format!("{first:020}.jsonl"))
+}
+
+/// The length of all whole lines of a segment, and the sequence of the last (0 for none).
+fn whole_lines(path: &Path) -> io::Result<(u64, u64)> {
+    let mut reader = BufReader::new(File::open(path)?);
+    let (mut bytes, mut last, mut line) = (0, 0, Vec::new());
+    loop {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line)?;
+        match serde_json::from_slice::<Event>(&line) {
+            Ok(event) if line.ends_with(b"\n") => (bytes, last) = (bytes + read as u64, event.sequence),
+            _ => return Ok((bytes, last)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: &str) -> Event {
+        Event { id: id.into(), outcome: "inject".into(), ..Default::default() }
+    }
+
+    fn ids(spool: &Spool, after: u64) -> Vec<String> {
+        spool.read_after(after, usize::MAX).unwrap().into_iter().map(|event| event.id).collect()
+    }
+
+    #[test]
+    fn events_survive_a_restart_and_a_torn_line_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Spool::open(folder.path(), 1 << 20, false).unwrap();
+        open().append(event("a")).unwrap();
+        open().append(event("b")).unwrap();
+        let segment = path_of(&folder.path().join("audit"), 1);
+        let mut file = OpenOptions::new().append(true).open(&segment).unwrap();
+        file.write_all(b"{\"id\":\"torn").unwrap();
+        let spool = open();
+        spool.append(event("c")).unwrap();
+        assert_eq!(ids(&spool, 0), ["a", "b", "c"]);
+        assert_eq!(spool.read_after(0, 9).unwrap().iter().map(|e| e.sequence).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_acknowledged_goes_and_the_sequence_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Spool::open(folder.path(), 64 << 20, false).unwrap();
+        let spool = open();
+        let long = "x".repeat(1_000);
+        for _ in 0..3_000 {
+            spool.append(event(&long)).unwrap();
+        }
+        assert!(spool.lock().segments.len() > 2);
+        spool.acknowledge(2_999);
+        assert_eq!(ids(&spool, 2_999).len(), 1);
+        assert_eq!(spool.lock().segments.len(), 1);
+        spool.acknowledge(u64::MAX);
+        assert_eq!(spool.usage().0, 0);
+        drop(spool);
+        let spool = open();
+        spool.append(event("next")).unwrap();
+        assert_eq!(spool.read_after(0, 9).unwrap()[0].sequence, 3_001);
+    }
+
+    #[test]
+    fn a_full_spool_takes_nothing_and_denials_fill_only_half() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path(), 10_000, false).unwrap();
+        let fill = |append: &dyn Fn(Event) -> Result<(), SpoolError>| while append(event("x")).is_ok() {};
+        fill(&|event| spool.append_denial(event));
+        assert!((4_000..=5_000).contains(&spool.usage().0), "{:?}", spool.usage());
+        assert!(spool.append(event("released")).is_ok());
+        fill(&|event| spool.append(event));
+        assert!(matches!(spool.append(event("x")), Err(SpoolError::Full)));
+        assert!(!spool.is_writable());
+        let last = spool.read_after(0, usize::MAX).unwrap().len() as u64;
+        spool.acknowledge(last);
+        assert!(spool.append(event("x")).is_ok());
+    }
+}

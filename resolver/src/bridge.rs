@@ -1,0 +1,226 @@
+//! The Policy Bridge's client: policy down, audit up, over mTLS with SVIDs on both sides.
+//!
+//! It holds the stream open for the daemon's life and reconnects with backoff. What comes down is not trusted: the
+//! [`crate::policy`] parses it, the rails bound it.
+
+use crate::config::BridgeConfig;
+use crate::engine::Engine;
+use bouncer_proto::bridge::v1 as wire;
+use bouncer_proto::bridge::v1::control_message::Body as Down;
+use bouncer_proto::bridge::v1::policy_bridge_client::PolicyBridgeClient;
+use bouncer_proto::bridge::v1::resolver_message::Body as Up;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+use tokio_rustls::TlsConnector;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+
+/// Without a word for this long the control plane is taken for gone; it sends something each 10 s.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How often the resolver's own status goes up.
+const STATUS: Duration = Duration::from_secs(10);
+/// Audit events in one message.
+const BATCH: usize = 500;
+
+/// Why a connection to the control plane ended.
+#[derive(Debug, thiserror::Error)]
+enum BridgeError {
+    #[error("there is no X.509-SVID yet")]
+    NoIdentity,
+    #[error("TLS can't be set up: {0}")]
+    Tls(#[from] spiffe_rustls::Error),
+    #[error("it can't be reached: {0}")]
+    Connect(#[from] tonic::transport::Error),
+    #[error("it ended the stream: {0}")]
+    Status(#[from] tonic::Status),
+    #[error("it ended the stream")]
+    Ended,
+    #[error("it was silent for 30 s")]
+    Silent,
+}
+
+/// Keeps the bridge up until told to stop.
+pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut wait = Duration::from_millis(100);
+    loop {
+        let before = std::time::Instant::now();
+        let ended = tokio::select! {
+            ended = session(&engine) => ended,
+            () = stop.cancelled() => return,
+        };
+        engine.metrics.bridge_connected.set(0);
+        if let Err(error) = ended {
+            let address = &engine.config.bridge.address;
+            tracing::warn!(%error, address, "the control plane is away; the last policy stays in use until its age cap");
+        }
+        if before.elapsed() > SILENCE {
+            wait = Duration::from_millis(100);
+        }
+        let jittered = wait.mul_f64(rand::random_range(0.5..1.0));
+        tokio::select! {
+            () = tokio::time::sleep(jittered) => {}
+            () = stop.cancelled() => return,
+        }
+        wait = (wait * 2).min(Duration::from_secs(5));
+    }
+}
+
+async fn session(engine: &Arc<Engine>) -> Result<(), BridgeError> {
+    let channel = connect(engine, &engine.config.bridge).await?;
+    let (up, outgoing) = mpsc::channel(16);
+    let hello = wire::Hello {
+        bouncer: engine.config.bouncer.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: engine.policy.epoch(),
+    };
+    send(&up, Up::Hello(hello)).await?;
+    let mut client = PolicyBridgeClient::new(channel).max_decoding_message_size(64 << 20);
+    let mut down = client.sync(ReceiverStream::new(outgoing)).await?.into_inner();
+    let acked = Arc::new(Notify::new());
+    let audit = audit(Arc::clone(engine), up.clone(), Arc::clone(&acked));
+    let status = status(Arc::clone(engine), up.clone());
+    let receive = async {
+        loop {
+            let message = tokio::time::timeout(SILENCE, down.message()).await.map_err(|_| BridgeError::Silent)??;
+            let message = message.ok_or(BridgeError::Ended)?;
+            if engine.metrics.bridge_connected.set(1) == 0 {
+                tracing::info!("the Policy Bridge is up");
+            }
+            take(engine, message, &up, &acked).await?;
+        }
+    };
+    tokio::select! {
+        ended = receive => ended,
+        ended = audit => ended,
+        ended = status => ended,
+    }
+}
+
+async fn connect(engine: &Engine, config: &BridgeConfig) -> Result<tonic::transport::Channel, BridgeError> {
+    let source = engine.identity.source().ok_or(BridgeError::NoIdentity)?;
+    let tls = spiffe_rustls::mtls_client(source)
+        .authorize(spiffe_rustls::authorizer::exact([config.server_id.as_str()])?)
+        .with_alpn_protocols([b"h2"])
+        .build()?;
+    let tls = TlsConnector::from(Arc::new(tls));
+    let address = config.address.clone();
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let (tls, address) = (tls.clone(), address.clone());
+        async move {
+            let tcp = TcpStream::connect(&address).await?;
+            tcp.set_nodelay(true)?;
+            // The server is known by its SPIFFE ID; its TLS name carries no meaning.
+            let name = ServerName::try_from("control-plane.invalid").map_err(std::io::Error::other)?;
+            let stream = tls.connect(name, tcp).await?;
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        }
+    });
+    let endpoint = Endpoint::from_static("http://control-plane.invalid")
+        .connect_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(10));
+    Ok(endpoint.connect_with_connector(connector).await?)
+}
+
+async fn send(up: &mpsc::Sender<wire::ResolverMessage>, body: Up) -> Result<(), BridgeError> {
+    up.send(wire::ResolverMessage { body: Some(body) }).await.map_err(|_| BridgeError::Ended)
+}
+
+async fn take(
+    engine: &Arc<Engine>,
+    message: wire::ControlMessage,
+    up: &mpsc::Sender<wire::ResolverMessage>,
+    acked: &Notify,
+) -> Result<(), BridgeError> {
+    match message.body {
+        Some(Down::Snapshot(snapshot)) => {
+            let mut ack = wire::Ack { epoch: snapshot.epoch, ..Default::default() };
+            match engine.policy.install(&snapshot) {
+                Ok((policy, changes)) => {
+                    tracing::info!(epoch = policy.epoch, enabled = policy.enabled, "a policy snapshot is in use");
+                    let problem = |(subject, reason): &(String, bouncer_custody::Reason)| wire::Problem {
+                        subject: subject.clone(),
+                        reason: reason.code().to_owned(),
+                    };
+                    ack.problems = policy.problems.iter().map(problem).collect();
+                    engine.apply(&changes);
+                }
+                Err(refused) => {
+                    tracing::error!(%refused, epoch = snapshot.epoch, "a policy snapshot was refused; the one in use stays");
+                    ack.refused = refused.to_string();
+                }
+            }
+            send(up, Up::Ack(ack)).await
+        }
+        Some(Down::AuditAck(ack)) => {
+            engine.spool.acknowledge(ack.sequence);
+            acked.notify_one();
+            Ok(())
+        }
+        Some(Down::KeepAlive(keep_alive)) => {
+            if keep_alive.epoch == engine.policy.epoch() {
+                engine.policy.heard();
+            }
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Sends what is in the spool, batch by batch, each after the last was acknowledged.
+async fn audit(
+    engine: Arc<Engine>,
+    up: mpsc::Sender<wire::ResolverMessage>,
+    acked: Arc<Notify>,
+) -> Result<(), BridgeError> {
+    loop {
+        let after = engine.spool.acknowledged();
+        let events = engine.spool.read_after(after, BATCH).unwrap_or_else(|error| {
+            tracing::error!(%error, "the audit spool can't be read; its events stay until it can");
+            Vec::new()
+        });
+        if events.is_empty() {
+            tokio::select! {
+                () = engine.spool.appended() => {}
+                () = tokio::time::sleep(STATUS) => {}
+            }
+            continue;
+        }
+        let events = events.into_iter().map(Into::into).collect();
+        send(&up, Up::Audit(wire::AuditBatch { events })).await?;
+        if tokio::time::timeout(SILENCE, acked.notified()).await.is_err() {
+            return Err(BridgeError::Silent);
+        }
+    }
+}
+
+async fn status(engine: Arc<Engine>, up: mpsc::Sender<wire::ResolverMessage>) -> Result<(), BridgeError> {
+    let mut last = None;
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let mut since = STATUS;
+    loop {
+        tick.tick().await;
+        since += Duration::from_secs(1);
+        let not_ready: Vec<String> = engine.not_ready().iter().map(ToString::to_string).collect();
+        let secrets = engine.cache.status();
+        let now = (not_ready, secrets);
+        if since < STATUS && last.as_ref() == Some(&now) {
+            continue;
+        }
+        since = Duration::ZERO;
+        let status = wire::Status {
+            ready: now.0.is_empty(),
+            not_ready: now.0.clone(),
+            dev: engine.config.dev,
+            time_ms: jiff::Timestamp::now().as_millisecond(),
+            secrets: now.1.clone(),
+        };
+        last = Some(now);
+        send(&up, Up::Status(status)).await?;
+    }
+}

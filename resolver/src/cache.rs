@@ -1,0 +1,255 @@
+//! Unwrapped credentials, by tag: one backend call per secret however many streams wait, bounded in number and time.
+//!
+//! The [`crate::engine`] asks; SDS serves what it returns. A call belongs to no stream: it runs in a task of its own, so
+//! that a stream that goes away takes nothing from the others, and one that panics is replaced by the next who asks.
+
+use crate::arena::Arena;
+use crate::config::Limits;
+use crate::credential::ClientCertificate;
+use crate::metrics::{self, Metrics};
+use crate::policy::Envelope;
+use crate::unwrap::{Unwrap, UnwrapError};
+use bouncer_custody::{Reason, Tag};
+use bouncer_proto::bridge::v1::SecretStatus;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// For how long a backend's authoritative no is believed without asking again.
+const PERMANENT: Duration = Duration::from_secs(10);
+/// For how long a transient failure is shared with those who ask at once.
+const TRANSIENT: Duration = Duration::from_millis(250);
+/// A backend call may go on this long after those who waited were answered, so that the next find its result.
+const CALL: Duration = Duration::from_secs(5);
+
+/// A credential, and what its backend call was named.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The credential.
+    pub credential: Arc<ClientCertificate>,
+    /// The backend's id of the call, where this request waited for one.
+    pub request_id: Option<String>,
+}
+
+type Outcome = Result<Fetched, UnwrapError>;
+
+/// All unwrapped credentials.
+pub struct Cache {
+    unwrap: Arc<dyn Unwrap>,
+    arena: Arc<Arena>,
+    recheck: Duration,
+    hard_cap: Duration,
+    capacity: usize,
+    metrics: Arc<Metrics>,
+    entries: Mutex<HashMap<Tag, Entry>>,
+}
+
+struct Entry {
+    /// The last good result.
+    good: Option<Good>,
+    state: State,
+    used: Instant,
+}
+
+struct Good {
+    credential: Arc<ClientCertificate>,
+    /// When the backend last confirmed it.
+    at: Instant,
+}
+
+enum State {
+    Idle,
+    Loading(watch::Receiver<Option<Outcome>>),
+    Failed { error: UnwrapError, until: Instant },
+}
+
+enum Step {
+    Done(Outcome),
+    Wait(watch::Receiver<Option<Outcome>>),
+}
+
+impl Cache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(unwrap: Arc<dyn Unwrap>, arena: Arc<Arena>, limits: &Limits, metrics: Arc<Metrics>) -> Arc<Self> {
+        let (recheck, hard_cap, capacity) = (limits.recheck, limits.hard_cap, limits.max_secrets);
+        Arc::new(Self { unwrap, arena, recheck, hard_cap, capacity, metrics, entries: Mutex::default() })
+    }
+
+    /// The credential of this envelope, from the cache or by one call to its backend.
+    ///
+    /// # Errors
+    /// [`UnwrapError`]. A transient one only where no credential is left that may still be served.
+    pub async fn get(self: &Arc<Self>, envelope: &Arc<Envelope>) -> Outcome {
+        loop {
+            let mut waiting = match self.step(envelope) {
+                Step::Done(outcome) => return outcome,
+                Step::Wait(waiting) => waiting,
+            };
+            // An error here means that the call's task is gone without a result: the next round starts another.
+            let result = waiting.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+            if let Some(outcome) = result {
+                return outcome;
+            }
+        }
+    }
+
+    fn step(self: &Arc<Self>, envelope: &Arc<Envelope>) -> Step {
+        let now = Instant::now();
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        self.make_room(&mut entries, &envelope.tag);
+        let entry = entries.entry(envelope.tag.clone()).or_insert(Entry { good: None, state: State::Idle, used: now });
+        entry.used = now;
+        if let Some(good) = &entry.good
+            && good.credential.not_after <= jiff::Timestamp::now().as_second()
+        {
+            entry.good = None;
+        }
+        match &entry.state {
+            State::Loading(waiting) if waiting.has_changed().is_ok() => return Step::Wait(waiting.clone()),
+            State::Failed { error, until } if *until > now => {
+                return Step::Done(entry.stale(error, now, self.hard_cap));
+            }
+            _ => {}
+        }
+        if let Some(good) = entry.good.as_ref().filter(|good| now.duration_since(good.at) < self.recheck) {
+            return Step::Done(Ok(Fetched { credential: Arc::clone(&good.credential), request_id: None }));
+        }
+        let (tell, waiting) = watch::channel(None);
+        entry.state = State::Loading(waiting.clone());
+        tokio::spawn(Arc::clone(self).load(Arc::clone(envelope), tell));
+        Step::Wait(waiting)
+    }
+
+    async fn load(self: Arc<Self>, envelope: Arc<Envelope>, tell: watch::Sender<Option<Outcome>>) {
+        let call = tokio::time::timeout(CALL, self.unwrap.unwrap(&envelope)).await;
+        let outcome: Outcome = call.unwrap_or_else(|_| Err(Reason::KmsUnavailable.into())).and_then(|unwrapped| {
+            let now = jiff::Timestamp::now().as_second();
+            let parsed = ClientCertificate::parse(&unwrapped.plaintext, &envelope.certificate_chain, now, &self.arena);
+            match parsed {
+                Ok(credential) => Ok(Fetched { credential: Arc::new(credential), request_id: unwrapped.request_id }),
+                Err(reason) => Err(UnwrapError { reason, request_id: unwrapped.request_id }),
+            }
+        });
+        let counted = match &outcome {
+            Ok(_) => metrics::Outcome::good("unwrapped"),
+            Err(error) => metrics::Outcome::bad("failed", error.reason),
+        };
+        self.metrics.unwraps.get_or_create(&counted).inc();
+        let now = Instant::now();
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = match entries.get_mut(&envelope.tag) {
+            Some(entry) => entry.settle(outcome, now, self.hard_cap),
+            // Evicted while the call was out: revoked. What came back is not served.
+            None => Err(Reason::DecisionStale.into()),
+        };
+        drop(entries);
+        tell.send_replace(Some(outcome));
+    }
+
+    /// Whether the tag's credential is here and may be served without asking its backend.
+    #[must_use]
+    pub fn peek(&self, tag: &Tag) -> Option<Arc<ClientCertificate>> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let good = entries.get(tag)?.good.as_ref()?;
+        let holds = good.credential.not_after > jiff::Timestamp::now().as_second();
+        (holds && good.at.elapsed() < self.hard_cap).then(|| Arc::clone(&good.credential))
+    }
+
+    /// Forgets the tag; its bytes are wiped once SDS has let go of them.
+    pub fn evict(&self, tag: &Tag) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(tag);
+    }
+
+    /// Forgets everything that `keep` does not want, calls in flight excepted.
+    pub fn retain(&self, keep: impl Fn(&Tag) -> bool) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|tag, entry| matches!(entry.state, State::Loading(_)) || keep(tag));
+    }
+
+    /// What is held and what failed, for the control plane. At most 1,000 of them.
+    #[must_use]
+    pub fn status(&self) -> Vec<SecretStatus> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<SecretStatus> = entries
+            .iter()
+            .take(1_000)
+            .map(|(tag, entry)| SecretStatus {
+                logical_path: tag.path().to_string(),
+                generation: tag.generation().get(),
+                reason: match &entry.state {
+                    State::Failed { error, .. } => error.reason.code().to_owned(),
+                    _ => String::new(),
+                },
+                not_after_ms: entry.good.as_ref().map_or(0, |good| good.credential.not_after.saturating_mul(1_000)),
+            })
+            .collect();
+        all.sort_unstable_by(|a, b| (&a.logical_path, a.generation).cmp(&(&b.logical_path, b.generation)));
+        all
+    }
+
+    /// How secret memory stands.
+    #[must_use]
+    pub fn arena_stats(&self) -> crate::arena::ArenaStats {
+        self.arena.stats()
+    }
+
+    /// How many credentials are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.values().filter(|entry| entry.good.is_some()).count()
+    }
+
+    /// Whether none is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Evicts the least recently used, never one whose call is out.
+    fn make_room(&self, entries: &mut HashMap<Tag, Entry>, coming: &Tag) {
+        while entries.len() >= self.capacity && !entries.contains_key(coming) {
+            let idle = entries.iter().filter(|(_, entry)| !matches!(entry.state, State::Loading(_)));
+            let Some(oldest) = idle.min_by_key(|(_, entry)| entry.used).map(|(tag, _)| tag.clone()) else { return };
+            entries.remove(&oldest);
+        }
+    }
+}
+
+impl Entry {
+    /// Takes a call's outcome in; returns what those who waited get.
+    fn settle(&mut self, outcome: Outcome, now: Instant, hard_cap: Duration) -> Outcome {
+        match outcome {
+            Ok(fetched) => {
+                self.good = Some(Good { credential: Arc::clone(&fetched.credential), at: now });
+                self.state = State::Idle;
+                Ok(fetched)
+            }
+            Err(error) => {
+                let transient = error.reason.is_transient();
+                if !transient {
+                    self.good = None;
+                }
+                let until = now + if transient { TRANSIENT } else { PERMANENT };
+                let answer = self.stale(&error, now, hard_cap);
+                self.state = State::Failed { error, until };
+                answer
+            }
+        }
+    }
+
+    /// The last good credential, where the failure is transient and the cap allows it; else the failure.
+    fn stale(&self, error: &UnwrapError, now: Instant, hard_cap: Duration) -> Outcome {
+        match &self.good {
+            Some(good) if error.reason.is_transient() && now.duration_since(good.at) < hard_cap => {
+                Ok(Fetched { credential: Arc::clone(&good.credential), request_id: error.request_id.clone() })
+            }
+            _ => Err(error.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

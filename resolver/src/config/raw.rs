@@ -1,0 +1,479 @@
+//! The file as it is written, and how each part of it becomes a typed one. Called by [`super::Config::load`] only.
+
+use super::{
+    AwsCredentials, BridgeConfig, CallerSource, Cluster, Fault, FaultKind, KmsConfig, Limits, Mode, Rails, SdsKey,
+    ServerName, SocketConfig,
+};
+use bouncer_custody::{ClusterName, ClusterRail, KmsKeyArn, Malformed, PathPattern};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+#[derive(Default)]
+pub(super) struct Faults(Vec<Fault>);
+
+impl Faults {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn into_inner(self) -> Vec<Fault> {
+        self.0
+    }
+
+    fn add(&mut self, key: impl Into<Box<str>>, problem: impl Into<FaultKind>) {
+        self.0.push(Fault { key: key.into(), problem: problem.into() });
+    }
+
+    fn rule(&mut self, key: impl Into<Box<str>>, rule: &'static str) {
+        self.add(key, FaultKind::Rule(rule));
+    }
+
+    fn text<T: FromStr<Err = Malformed>>(&mut self, key: &str, text: &str) -> Option<T> {
+        text.parse().map_err(|error| self.add(key, error)).ok()
+    }
+
+    fn texts<T: FromStr<Err = Malformed>>(&mut self, key: &str, texts: &[String]) -> Vec<T> {
+        let parse = |(i, text): (usize, &String)| self.text(&format!("{key}[{i}]"), text);
+        texts.iter().enumerate().filter_map(parse).collect()
+    }
+
+    fn bounded(&mut self, key: &str, value: u64, range: std::ops::RangeInclusive<u64>, rule: &'static str) -> u64 {
+        if !range.contains(&value) {
+            self.rule(key, rule);
+        }
+        value
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    bouncer: String,
+    environment: Option<String>,
+    state_dir: PathBuf,
+    identity: Identity,
+    intercept: Intercept,
+    sds: Sds,
+    bridge: Bridge,
+    kms: Option<Kms>,
+    #[serde(default)]
+    http: Http,
+    #[serde(default)]
+    limits: RawLimits,
+    #[serde(default)]
+    rails: RawRails,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Identity {
+    workload_api: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Intercept {
+    socket: PathBuf,
+    mode: Option<String>,
+    group: Option<toml::Value>,
+    allowed_uids: Option<Vec<u32>>,
+    caller: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sds {
+    socket: PathBuf,
+    mode: Option<String>,
+    group: Option<toml::Value>,
+    allowed_uids: Option<Vec<u32>>,
+    key_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bridge {
+    address: String,
+    server_id: String,
+    snapshot_max_age_s: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kms {
+    credentials: String,
+    role_arn: Option<String>,
+    audience: Option<String>,
+    kms_endpoint: Option<String>,
+    sts_endpoint: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Http {
+    listen: SocketAddr,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)) }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawLimits {
+    decide_deadline_ms: Option<u64>,
+    decision_ttl_ms: Option<u64>,
+    recheck_s: Option<u64>,
+    hard_cap_s: Option<u64>,
+    max_secrets: Option<u64>,
+    max_decisions: Option<u64>,
+    spool_mib: Option<u64>,
+    spool_fsync: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawRails {
+    #[serde(default)]
+    kms_keys: Vec<String>,
+    #[serde(default)]
+    dedicated_keys: Vec<String>,
+    #[serde(default)]
+    required_pairs: Vec<String>,
+    #[serde(default)]
+    cluster: Vec<RawCluster>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCluster {
+    name: String,
+    upstream: String,
+    mode: Option<String>,
+    ca_file: PathBuf,
+    server_names: Vec<String>,
+    #[serde(default)]
+    callers: Vec<String>,
+    #[serde(default)]
+    logical_paths: Vec<String>,
+    #[serde(default)]
+    kms_keys: Vec<String>,
+}
+
+impl Config {
+    /// `None` only together with a fault.
+    pub(super) fn parse(self, dev: bool, faults: &mut Faults) -> Option<super::Config> {
+        let bouncer = faults.text("bouncer", &self.bouncer);
+        let environment = self.environment.map(|text| faults.text("environment", &text));
+        if !self.state_dir.is_absolute() {
+            faults.rule("state_dir", "must be an absolute path");
+        }
+        if !self.identity.workload_api.starts_with("unix:") {
+            faults
+                .rule("identity.workload_api", "must be a unix: address, such as unix:///run/spire/sockets/agent.sock");
+        }
+        let Intercept { socket, mode, group, allowed_uids, caller } = self.intercept;
+        let intercept = parse_socket("intercept", socket, mode, group, allowed_uids, faults);
+        let caller = match caller.as_deref() {
+            None | Some("peer") => CallerSource::Peer,
+            Some("own-svid") => CallerSource::OwnSvid,
+            Some(_) => {
+                faults.rule("intercept.caller", "must be \"peer\" or \"own-svid\"");
+                CallerSource::Peer
+            }
+        };
+        let Sds { socket, mode, group, allowed_uids, key_file } = self.sds;
+        let sds = parse_socket("sds", socket, mode, group, allowed_uids, faults);
+        if let (Some(intercept), Some(sds)) = (&intercept, &sds)
+            && intercept.path == sds.path
+        {
+            faults.rule("sds.socket", "must not be the intercept socket: SDS has a socket of its own");
+        }
+        let sds_key = parse_sds_key(key_file, faults);
+        let bridge = self.bridge.parse(faults);
+        let kms = self.kms.map(|kms| kms.parse(dev, faults));
+        let limits = self.limits.parse(faults);
+        let rails = self.rails.parse(faults);
+        Some(super::Config {
+            bouncer: bouncer?,
+            environment: environment.flatten(),
+            state_dir: self.state_dir,
+            dev,
+            workload_api: self.identity.workload_api,
+            intercept: intercept?,
+            caller,
+            sds: sds?,
+            sds_key: sds_key?,
+            bridge: bridge?,
+            kms: match kms {
+                Some(kms) => Some(kms?),
+                None => None,
+            },
+            http: self.http.listen,
+            limits,
+            rails,
+        })
+    }
+}
+
+fn parse_socket(
+    section: &str,
+    path: PathBuf,
+    mode: Option<String>,
+    group: Option<toml::Value>,
+    allowed_uids: Option<Vec<u32>>,
+    faults: &mut Faults,
+) -> Option<SocketConfig> {
+    let mut good = true;
+    // sun_path of unix(7) holds 108 bytes with its end.
+    if !path.is_absolute() || path.as_os_str().len() > 107 {
+        faults.rule(format!("{section}.socket"), "must be an absolute path of at most 107 bytes");
+        good = false;
+    }
+    let mode = mode.map_or(Some(0o660), |text| u32::from_str_radix(&text, 8).ok()).filter(|mode| mode & !0o770 == 0);
+    if mode.is_none() {
+        faults.rule(format!("{section}.mode"), "must be octal, such as \"0660\", with nothing for others");
+    }
+    let group = match group {
+        None => None,
+        Some(toml::Value::Integer(number)) => {
+            let number = u32::try_from(number).ok();
+            if number.is_none() {
+                faults.rule(format!("{section}.group"), "must be a group's name or number");
+            }
+            number
+        }
+        Some(toml::Value::String(name)) => {
+            let number = name.parse().ok().or_else(|| group_number(&name));
+            if number.is_none() {
+                faults.rule(format!("{section}.group"), "names a group that this system does not know");
+            }
+            number
+        }
+        Some(_) => {
+            faults.rule(format!("{section}.group"), "must be a group's name or number");
+            None
+        }
+    };
+    let allowed_uids = allowed_uids.unwrap_or_else(|| vec![rustix::process::geteuid().as_raw()]);
+    if allowed_uids.is_empty() {
+        faults.rule(format!("{section}.allowed_uids"), "must name at least one uid: Envoy's");
+    }
+    good.then_some(SocketConfig { path, mode: mode?, group, allowed_uids })
+}
+
+fn group_number(name: &str) -> Option<u32> {
+    let groups = std::fs::read_to_string("/etc/group").ok()?;
+    let line = groups.lines().find(|line| line.split(':').next() == Some(name))?;
+    line.split(':').nth(2)?.parse().ok()
+}
+
+fn parse_sds_key(file: Option<PathBuf>, faults: &mut Faults) -> Option<SdsKey> {
+    const FORM: &str =
+        "must hold 64 lower-case hex digits (openssl rand -hex 32), the same that Envoy gets as BOUNCER_SDS_KEY";
+    let (key, text) = match file {
+        Some(path) => match std::fs::read_to_string(path) {
+            Ok(text) => ("sds.key_file", zeroize::Zeroizing::new(text)),
+            Err(error) => {
+                faults.add("sds.key_file", FaultKind::File(error));
+                return None;
+            }
+        },
+        None => match std::env::var("BOUNCER_SDS_KEY") {
+            Ok(text) => ("the environment's BOUNCER_SDS_KEY", zeroize::Zeroizing::new(text)),
+            Err(_) => {
+                faults.rule("sds.key_file", "is missing, and the environment has no BOUNCER_SDS_KEY");
+                return None;
+            }
+        },
+    };
+    let parsed = SdsKey::parse(&text);
+    if parsed.is_none() {
+        faults.rule(key, FORM);
+    }
+    parsed
+}
+
+impl Bridge {
+    fn parse(self, faults: &mut Faults) -> Option<BridgeConfig> {
+        let host_and_port = self.address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        if host_and_port.and_then(|(_, port)| port.parse::<u16>().ok()).is_none() {
+            faults.rule("bridge.address", "must be host:port");
+        }
+        let server_id = faults.text("bridge.server_id", &self.server_id);
+        let age = self.snapshot_max_age_s.unwrap_or(3_600);
+        let age = faults.bounded("bridge.snapshot_max_age_s", age, 10..=604_800, "must be 10 to 604800 (a week)");
+        Some(BridgeConfig { address: self.address, server_id: server_id?, snapshot_max_age: Duration::from_secs(age) })
+    }
+}
+
+impl Kms {
+    fn parse(self, dev: bool, faults: &mut Faults) -> Option<KmsConfig> {
+        for (key, endpoint) in [("kms.kms_endpoint", &self.kms_endpoint), ("kms.sts_endpoint", &self.sts_endpoint)] {
+            match endpoint.as_deref() {
+                Some(url) if url.starts_with("https://") => {}
+                Some(url) if url.starts_with("http://") && dev => {}
+                Some(_) => faults.rule(key, "must begin with https:// (plain http works only under --dev)"),
+                None => {}
+            }
+        }
+        let credentials = match (self.credentials.as_str(), self.role_arn) {
+            ("spiffe", Some(role_arn)) if role_arn.starts_with("arn:") && role_arn.contains(":role/") => {
+                let audience = self.audience.unwrap_or_else(|| "sts.amazonaws.com".to_owned());
+                Some(AwsCredentials::Spiffe { role_arn, audience })
+            }
+            ("spiffe", _) => {
+                faults.rule("kms.role_arn", "must be the ARN of the role to assume, for credentials = \"spiffe\"");
+                None
+            }
+            ("default-chain", None) => Some(AwsCredentials::DefaultChain),
+            ("default-chain", Some(_)) => {
+                faults.rule("kms.role_arn", "has no meaning with credentials = \"default-chain\"; leave it out");
+                None
+            }
+            _ => {
+                faults.rule("kms.credentials", "must be \"spiffe\" or \"default-chain\"");
+                None
+            }
+        };
+        Some(KmsConfig { credentials: credentials?, kms_endpoint: self.kms_endpoint, sts_endpoint: self.sts_endpoint })
+    }
+}
+
+impl RawLimits {
+    fn parse(self, faults: &mut Faults) -> Limits {
+        let mut get = |key, value: Option<u64>, default, range, rule| {
+            faults.bounded(&format!("limits.{key}"), value.unwrap_or(default), range, rule)
+        };
+        let decide = get("decide_deadline_ms", self.decide_deadline_ms, 900, 50..=10_000, "must be 50 to 10000");
+        let ttl = get("decision_ttl_ms", self.decision_ttl_ms, 30_000, 0..=300_000, "must be 0 to 300000");
+        let recheck = get("recheck_s", self.recheck_s, 900, 1..=86_400, "must be 1 to 86400");
+        let hard_cap = get("hard_cap_s", self.hard_cap_s, 3_600, 1..=604_800, "must be 1 to 604800");
+        let secrets = get("max_secrets", self.max_secrets, 10_000, 1..=1_000_000, "must be 1 to 1000000");
+        let decisions = get("max_decisions", self.max_decisions, 4_096, 1..=1_000_000, "must be 1 to 1000000");
+        let spool = get("spool_mib", self.spool_mib, 64, 1..=65_536, "must be 1 to 65536");
+        if hard_cap < recheck {
+            faults.rule("limits.hard_cap_s", "must not be less than limits.recheck_s");
+        }
+        Limits {
+            decide_deadline: Duration::from_millis(decide),
+            decision_ttl: Duration::from_millis(ttl),
+            recheck: Duration::from_secs(recheck),
+            hard_cap: Duration::from_secs(hard_cap),
+            max_secrets: usize::try_from(secrets).unwrap_or(usize::MAX),
+            max_decisions: usize::try_from(decisions).unwrap_or(usize::MAX),
+            spool_bytes: spool << 20,
+            spool_fsync: self.spool_fsync.unwrap_or(false),
+        }
+    }
+}
+
+impl RawRails {
+    fn parse(self, faults: &mut Faults) -> Rails {
+        let kms_keys: Vec<KmsKeyArn> = faults.texts("rails.kms_keys", &self.kms_keys);
+        let dedicated_keys: Vec<KmsKeyArn> = faults.texts("rails.dedicated_keys", &self.dedicated_keys);
+        if dedicated_keys.iter().any(|key| !kms_keys.contains(key)) {
+            faults.rule("rails.dedicated_keys", "must each stand in rails.kms_keys too");
+        }
+        let mut required_pairs = Vec::new();
+        for (i, pair) in self.required_pairs.iter().enumerate() {
+            match pair.split_once('=') {
+                Some((key, value)) if !key.is_empty() && !value.is_empty() => {
+                    required_pairs.push((key.to_owned(), value.to_owned()));
+                }
+                _ => faults.rule(format!("rails.required_pairs[{i}]"), "must be key=value"),
+            }
+        }
+        let mut clusters = BTreeMap::new();
+        for (i, cluster) in self.cluster.into_iter().enumerate() {
+            let key = format!("rails.cluster[{i}]");
+            let Some((name, cluster)) = cluster.parse(&key, &kms_keys, faults) else { continue };
+            if clusters.insert(name, cluster).is_some() {
+                faults.rule(format!("{key}.name"), "stands there twice");
+            }
+        }
+        Rails { kms_keys, dedicated_keys, required_pairs, clusters }
+    }
+}
+
+impl RawCluster {
+    fn parse(self, key: &str, kms_keys: &[KmsKeyArn], faults: &mut Faults) -> Option<(ClusterName, Cluster)> {
+        let name = faults.text(&format!("{key}.name"), &self.name);
+        let upstream = faults.text(&format!("{key}.upstream"), &self.upstream);
+        let callers = faults.texts(&format!("{key}.callers"), &self.callers);
+        let mut logical_paths = Vec::new();
+        for (i, text) in self.logical_paths.iter().enumerate() {
+            match PathPattern::try_from(text.clone()) {
+                Ok(pattern) => logical_paths.push(pattern),
+                Err(error) => faults.add(format!("{key}.logical_paths[{i}]"), error),
+            }
+        }
+        let own_keys: Vec<KmsKeyArn> = faults.texts(&format!("{key}.kms_keys"), &self.kms_keys);
+        if own_keys.iter().any(|own| !kms_keys.contains(own)) {
+            faults.rule(format!("{key}.kms_keys"), "must each stand in rails.kms_keys too");
+        }
+        let mode = match self.mode.as_deref() {
+            None | Some("on_demand") => Mode::OnDemand,
+            Some("named") => Mode::Named,
+            Some(_) => {
+                faults.rule(format!("{key}.mode"), "must be \"on_demand\" or \"named\"");
+                Mode::OnDemand
+            }
+        };
+        let server_names = self.parse_server_names(key, faults);
+        let ca = read_ca(&self.ca_file, key, faults);
+        let rail = ClusterRail { upstream: upstream?, callers, logical_paths, kms_keys: own_keys };
+        let ca = ca?;
+        let trust_version = trust_version(&ca, &server_names);
+        Some((name?, Cluster { rail, mode, ca, server_names, trust_version }))
+    }
+
+    fn parse_server_names(&self, key: &str, faults: &mut Faults) -> Vec<ServerName> {
+        if self.server_names.is_empty() {
+            faults.rule(format!("{key}.server_names"), "must name at least one name of the upstream's certificate");
+        }
+        let mut names = Vec::new();
+        for (i, name) in self.server_names.iter().enumerate() {
+            let key = format!("{key}.server_names[{i}]");
+            if name.starts_with("spiffe://") {
+                names.extend(faults.text(&key, name).map(ServerName::Spiffe));
+            } else if rustls_pki_types::DnsName::try_from(name.as_str()).is_ok() {
+                names.push(ServerName::Dns(name.clone()));
+            } else {
+                faults.rule(key, "must be a DNS name without wildcard, or a SPIFFE ID");
+            }
+        }
+        names
+    }
+}
+
+fn trust_version(ca: &[u8], names: &[ServerName]) -> String {
+    let mut hash = Sha256::new_with_prefix(ca);
+    hash.update(format!("{names:?}"));
+    hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read_ca(path: &std::path::Path, key: &str, faults: &mut Faults) -> Option<Vec<u8>> {
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject as _;
+    let pem = match std::fs::read(path) {
+        Ok(pem) => pem,
+        Err(error) => {
+            faults.add(format!("{key}.ca_file"), FaultKind::File(error));
+            return None;
+        }
+    };
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    if certificates.is_ok_and(|certificates| !certificates.is_empty()) {
+        return Some(pem);
+    }
+    faults.rule(format!("{key}.ca_file"), "must hold the upstream's CA certificates in PEM");
+    None
+}

@@ -1,0 +1,55 @@
+use super::*;
+
+fn write(folder: &Path, change: impl FnOnce(String) -> String) -> PathBuf {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertificateParams::new(vec!["ca.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(folder.join("ca.pem"), ca.pem()).unwrap();
+    std::fs::write(folder.join("sds.key"), "ab".repeat(32)).unwrap();
+    let text = include_str!("../../resolver.example.toml")
+        .replace("/etc/bouncer/payments-ca.pem", folder.join("ca.pem").to_str().unwrap())
+        .replace("/run/bouncer/sds.key", folder.join("sds.key").to_str().unwrap());
+    let path = folder.join("resolver.toml");
+    std::fs::write(&path, change(text)).unwrap();
+    path
+}
+
+#[test]
+fn the_example_is_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::load(&write(folder.path(), |text| text), false).unwrap();
+    assert_eq!(config.bouncer.as_str(), "payments-east");
+    assert_eq!(config.rails.clusters.len(), 1);
+    assert_eq!(config.intercept.mode, 0o660);
+}
+
+#[test]
+fn every_fault_is_named_at_once_and_no_value_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), |text| {
+        text.replace("payments-east", "NOT A NAME")
+            .replace("payments.internal:8443", "no-port")
+            .replace("mode = \"0660\"", "mode = \"0666\"")
+            .replace("https://kms", "http://kms")
+            + "\n[limits]\nrecheck_s = 0\n"
+    });
+    let error = Config::load(&path, false).unwrap_err().to_string();
+    for key in ["bouncer", "rails.cluster[0].upstream", "intercept.mode", "kms.kms_endpoint", "limits.recheck_s"] {
+        assert!(error.contains(&format!("  {key}: ")), "{key} is missing in:\n{error}");
+    }
+    assert!(!error.contains("NOT A NAME") && !error.contains("no-port"), "{error}");
+}
+
+#[test]
+fn unknown_keys_are_refused_with_their_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Config::load(&write(folder.path(), |text| format!("surprise = 1\n{text}")), false).unwrap_err();
+    assert!(error.to_string().contains("line 1: unknown field `surprise`"), "{error}");
+}
+
+#[test]
+fn plain_http_needs_dev() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), |text| text.replace("https://kms", "http://kms"));
+    assert!(Config::load(&path, false).is_err());
+    assert!(Config::load(&path, true).is_ok());
+}

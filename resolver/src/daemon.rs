@@ -1,0 +1,193 @@
+//! The daemon's life: configuration → state → sockets → tasks → signal → drain. It only wires.
+
+use crate::arena::Arena;
+use crate::audit::Spool;
+use crate::cache::Cache;
+use crate::config::{Config, SocketConfig};
+use crate::engine::{Engine, Parts};
+use crate::grants::Grants;
+use crate::identity::Identity;
+use crate::intercept::InterceptService;
+use crate::kms::Kms;
+use crate::metrics::Metrics;
+use crate::policy::{Envelope, PolicyStore};
+use crate::sds::SdsService;
+use crate::socket::{self, Unlink};
+use crate::unwrap::{Unwrap, UnwrapError, Unwrapped};
+use crate::{bridge, http};
+use bouncer_custody::Reason;
+use bouncer_proto::intercept::v1::intercept_server::InterceptServer;
+use futures::future::BoxFuture;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+
+/// Streams in hand get this long to end.
+const DRAIN: Duration = Duration::from_secs(5);
+/// A grant ends after this time without a decision that renews it: longer than any decision may be reused.
+const GRANT_IDLE: Duration = Duration::from_secs(600);
+/// How often counted denials are recorded and idle grants ended.
+const CHORES: Duration = Duration::from_secs(5);
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state folder can't be used.
+    #[error("the state folder {path} can't be used: {source}. It must be writable by this user")]
+    State {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A socket can't be bound.
+    #[error("the socket {path} can't be bound: {source}")]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The health and metrics address can't be bound.
+    #[error("http.listen {address} can't be bound: {source}")]
+    Http {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Signals can't be handled.
+    #[error("signals can't be handled: {0}")]
+    Signal(io::Error),
+}
+
+/// Where no provider is configured.
+struct NoProvider;
+
+impl Unwrap for NoProvider {
+    fn unwrap<'a>(&'a self, _: &'a Envelope) -> BoxFuture<'a, Result<Unwrapped, UnwrapError>> {
+        Box::pin(std::future::ready(Err(Reason::ProviderUnavailable.into())))
+    }
+}
+
+/// Runs until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// [`StartError`]; after the start nothing ends the daemon but a signal.
+pub async fn run(config: Config) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signal)?;
+    let engine = build(Arc::new(config)).await?;
+    let config = Arc::clone(&engine.config);
+    if config.dev {
+        tracing::warn!("--dev: plain HTTP and loopback backends are allowed. Never use this with real credentials");
+    }
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let _sockets = (Unlink(config.intercept.path.clone()), Unlink(config.sds.path.clone()));
+    let intercept = server().add_service(
+        InterceptServer::new(InterceptService::new(Arc::clone(&engine))).max_decoding_message_size(1 << 20),
+    );
+    serve(&engine, &config.intercept, intercept, &stop, &mut tasks)?;
+    let sds = server().add_service(SdsService::new(Arc::clone(&engine)));
+    serve(&engine, &config.sds, sds, &stop, &mut tasks)?;
+    let address = config.http;
+    let listener = TcpListener::bind(address).await.map_err(|source| StartError::Http { address, source })?;
+    let (router, stopped) = (http::router(Arc::clone(&engine)), stop.clone());
+    tasks.spawn(async move {
+        let _ = axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned()).await;
+    });
+    let identity = Arc::clone(&engine.identity);
+    let (bridge_engine, stopped) = (Arc::clone(&engine), stop.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = identity.obtain() => bridge::run(bridge_engine, stopped).await,
+            () = stopped.cancelled() => {}
+        }
+    });
+    tasks.spawn(chores(Arc::clone(&engine), stop.clone()));
+    tracing::info!(bouncer = %config.bouncer, http = %config.http, "the resolver runs");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    stop.cancel();
+    let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::info!("streams were still open after 5 s and were cut; Envoy reconnects to the next resolver");
+    }
+    engine.flush_denials();
+    Ok(())
+}
+
+async fn build(config: Arc<Config>) -> Result<Arc<Engine>, StartError> {
+    let state = |source| StartError::State { path: config.state_dir.clone(), source };
+    std::fs::create_dir_all(&config.state_dir).map_err(state)?;
+    let spool = Spool::open(&config.state_dir, config.limits.spool_bytes, config.limits.spool_fsync).map_err(state)?;
+    let (policy, problem) =
+        PolicyStore::open(config.bouncer.clone(), &config.state_dir, config.bridge.snapshot_max_age);
+    if let Some(problem) = problem {
+        tracing::warn!(%problem, "the last policy snapshot was not taken up; protected streams are denied until the control plane sends one");
+    }
+    let grants = Grants::open(&config.state_dir, GRANT_IDLE);
+    let identity = Identity::new(config.workload_api.clone());
+    let metrics = Arc::new(Metrics::default());
+    let unwrap: Arc<dyn Unwrap> = match &config.kms {
+        Some(kms) => Arc::new(Kms::new(kms, Arc::clone(&identity)).await),
+        None => Arc::new(NoProvider),
+    };
+    let cache = Cache::new(unwrap, Arena::new(), &config.limits, Arc::clone(&metrics));
+    Ok(Engine::new(Parts { config, policy, identity, cache, grants, spool, metrics }))
+}
+
+fn server() -> Server {
+    Server::builder()
+        // Envoy opens one stream per secret, all on one connection.
+        .http2_max_pending_accept_reset_streams(Some(4_096))
+        .max_concurrent_streams(Some(65_536))
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+}
+
+fn serve(
+    engine: &Arc<Engine>,
+    config: &SocketConfig,
+    router: Router,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), StartError> {
+    let listener = socket::bind(config).map_err(|source| StartError::Socket { path: config.path.clone(), source })?;
+    let metrics = Arc::clone(&engine.metrics);
+    let refused = Arc::new(move || {
+        metrics.socket_refused.inc();
+    });
+    let incoming = socket::incoming(listener, config.allowed_uids.clone(), refused);
+    let stopped = stop.clone();
+    tasks.spawn(async move {
+        if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()).await {
+            tracing::error!(%error, "a socket's server ended");
+        }
+    });
+    Ok(())
+}
+
+async fn chores(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(CHORES);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        engine.flush_denials();
+        engine.expire();
+    }
+}

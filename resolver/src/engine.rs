@@ -1,0 +1,399 @@
+//! The decision: may this stream have a credential, and which. The one place where policy, rails, binding, unwrapping,
+//! audit and grants come together, in that order.
+//!
+//! [`crate::intercept`] asks it for streams, [`crate::sds`] for names, [`crate::bridge`] tells it what changed.
+
+mod history;
+
+use crate::audit::{Denials, Event, Spool};
+use crate::cache::Cache;
+use crate::config::{CallerSource, Cluster, Config, Mode};
+use crate::credential::ClientCertificate;
+use crate::grants::{Grants, Peer};
+use crate::identity::Identity;
+use crate::metrics::{Metrics, Outcome};
+use crate::policy::{Changes, Envelope, PolicyStore};
+use crate::sds::SdsHub;
+use crate::watch::WatchHub;
+use bouncer_custody::{Binding, ClusterName, KeyId, Reason, SpiffeId, StreamFacts, Tag};
+use bouncer_proto::intercept::v1::Invalidate;
+use history::History;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// How long a denial by a rule may be reused. A change of policy ends it sooner.
+const DENIAL_TTL: Duration = Duration::from_secs(1);
+
+/// Everything a decision needs.
+pub struct Engine {
+    /// What the operator says.
+    pub config: Arc<Config>,
+    /// What the control plane says.
+    pub policy: PolicyStore,
+    /// Who we are.
+    pub identity: Arc<Identity>,
+    /// What is unwrapped.
+    pub cache: Arc<Cache>,
+    /// What Envoy may fetch.
+    pub grants: Grants,
+    /// Who hears of invalidations.
+    pub watch: WatchHub,
+    /// Who hears of secrets.
+    pub sds: SdsHub,
+    /// What is recorded.
+    pub spool: Spool,
+    /// Denials on their way into the record.
+    pub denials: Denials,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    history: History,
+    permits: Semaphore,
+}
+
+/// The facts of a stream, parsed.
+#[derive(Debug)]
+pub struct Question {
+    /// The cluster that the route chose.
+    pub cluster: ClusterName,
+    /// What the client called the upstream. Audit only.
+    pub authority: String,
+    /// The URI SANs of the client's certificate, as Envoy joins them.
+    pub caller: String,
+    /// Which Envoy asks.
+    pub peer: Peer,
+}
+
+/// The answer, and what joins it with audit.
+#[derive(Debug)]
+pub struct Decision {
+    /// A UUIDv7.
+    pub id: String,
+    /// The newest invalidation that it already knows of.
+    pub epoch: u64,
+    /// The answer itself.
+    pub verdict: Verdict,
+}
+
+/// What a stream may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go on, with this credential.
+    Inject(Tag, Duration),
+    /// Nothing protected is known here.
+    PassThrough(Duration),
+    /// Stop.
+    Deny(Reason, Duration),
+}
+
+/// A stream that may go on, before it is recorded.
+struct Allowed<'a> {
+    tag: Tag,
+    cluster: &'a Cluster,
+    credential: Arc<ClientCertificate>,
+}
+
+/// What is put together into an [`Engine`].
+pub struct Parts {
+    /// See [`Engine::config`].
+    pub config: Arc<Config>,
+    /// See [`Engine::policy`].
+    pub policy: PolicyStore,
+    /// See [`Engine::identity`].
+    pub identity: Arc<Identity>,
+    /// See [`Engine::cache`].
+    pub cache: Arc<Cache>,
+    /// See [`Engine::grants`].
+    pub grants: Grants,
+    /// See [`Engine::spool`].
+    pub spool: Spool,
+    /// See [`Engine::metrics`].
+    pub metrics: Arc<Metrics>,
+}
+
+impl Engine {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { config, policy, identity, cache, grants, spool, metrics } = parts;
+        let permits = Semaphore::new(config.limits.max_decisions);
+        let history = History::open(&config.state_dir);
+        let (watch, sds, denials) = (WatchHub::default(), SdsHub::default(), Denials::default());
+        Arc::new(Self {
+            config,
+            policy,
+            identity,
+            cache,
+            grants,
+            watch,
+            sds,
+            spool,
+            denials,
+            metrics,
+            history,
+            permits,
+        })
+    }
+
+    /// Decides one stream, within the configured deadline, and records it before it answers.
+    pub async fn decide(&self, question: &Question) -> Decision {
+        let started = Instant::now();
+        // Before anything is looked at: an invalidation from here on makes this decision too old.
+        let epoch = self.watch.epoch();
+        let id = uuid::Uuid::now_v7().to_string();
+        let mut event = Event {
+            id: id.clone(),
+            cluster: question.cluster.to_string(),
+            authority: question.authority.clone(),
+            count: 1,
+            ..Event::default()
+        };
+        let deadline = self.config.limits.decide_deadline;
+        let verdict = match self.permits.try_acquire() {
+            Ok(_permit) => match tokio::time::timeout(deadline, self.evaluate(question, &mut event)).await {
+                Ok(Ok(verdict)) => verdict,
+                Ok(Err(reason)) => self.deny(reason, event),
+                Err(_) => self.deny(Reason::ResolverTimeout, event),
+            },
+            Err(_) => self.deny(Reason::Overloaded, event),
+        };
+        let outcome = match &verdict {
+            Verdict::Inject(..) => Outcome::good("inject"),
+            Verdict::PassThrough(_) => Outcome::good("pass_through"),
+            Verdict::Deny(reason, _) => Outcome::bad("deny", *reason),
+        };
+        self.metrics.decisions.get_or_create(&outcome).inc();
+        self.metrics.decision_seconds.observe(started.elapsed().as_secs_f64());
+        Decision { id, epoch, verdict }
+    }
+
+    async fn evaluate(&self, question: &Question, event: &mut Event) -> Result<Verdict, Reason> {
+        let policy = self.policy.current();
+        let known = policy.as_ref().is_ok_and(|policy| policy.resources.contains_key(&question.cluster));
+        if !known && !self.config.rails.clusters.contains_key(&question.cluster) {
+            return Ok(self.pass_through(event));
+        }
+        let allowed = self.allow(question, event).await?;
+        event.outcome = "inject".to_owned();
+        self.spool.append(event.clone()).map_err(|error| {
+            tracing::error!(%error, "nothing is released without audit");
+            Reason::AuditUnavailable
+        })?;
+        self.grants.grant(&allowed.tag, &question.cluster, question.peer);
+        if allowed.cluster.mode == Mode::Named {
+            self.sds.push_named(&question.cluster, question.peer, &allowed.tag, &allowed.credential).await;
+        }
+        Ok(Verdict::Inject(allowed.tag, self.config.limits.decision_ttl))
+    }
+
+    async fn allow<'a>(&'a self, question: &Question, event: &mut Event) -> Result<Allowed<'a>, Reason> {
+        let policy = self.policy.current()?;
+        if !policy.enabled {
+            return Err(Reason::FeatureDisabled);
+        }
+        let own = self.identity.spiffe_id()?;
+        let caller = match self.config.caller {
+            CallerSource::OwnSvid => own,
+            CallerSource::Peer => verified_caller(&question.caller)?,
+        };
+        event.caller = caller.to_string();
+        let resource = policy.resource(&question.cluster, &caller)?;
+        event.resource = resource.name.to_string();
+        event.logical_path = resource.logical_path.to_string();
+        let cluster = self.config.rails.clusters.get(&question.cluster).ok_or(Reason::DestinationNotAllowed)?;
+        event.destination = cluster.rail.upstream.to_string();
+        let envelope = policy.envelope(&resource.logical_path)?;
+        event.generation = envelope.generation.get();
+        event.key_id = envelope.key_id.as_str().to_owned();
+        event.aad_sha256 =
+            envelope.aad.as_ref().map(bouncer_custody::EncryptionContext::sha256_hex).unwrap_or_default();
+        self.check_rails(envelope, cluster, &caller)?;
+        self.history.check(envelope)?;
+        let credential = self.fetch(envelope, event).await?;
+        self.history.record(envelope);
+        Ok(Allowed { tag: envelope.tag.clone(), cluster, credential })
+    }
+
+    fn check_rails(&self, envelope: &Envelope, cluster: &Cluster, caller: &SpiffeId) -> Result<(), Reason> {
+        let rails = &self.config.rails;
+        let KeyId::Kms(key) = &envelope.key_id else { return Err(Reason::ProviderUnavailable) };
+        let own = &cluster.rail.kms_keys;
+        if !rails.kms_keys.contains(key) || !(own.is_empty() || own.contains(key)) {
+            return Err(Reason::KeyNotAllowed);
+        }
+        let holds = |(key, value): &(String, String)| envelope.aad.as_ref().is_some_and(|aad| aad.has_pair(key, value));
+        if !rails.required_pairs.iter().all(holds) {
+            return Err(Reason::RequiredPairMissing);
+        }
+        let facts = StreamFacts { bouncer: &self.config.bouncer, env: self.config.environment.as_ref(), caller };
+        let binding = Binding {
+            path: &envelope.path,
+            generation: envelope.generation,
+            aad: envelope.aad.as_ref(),
+            key_is_dedicated: rails.dedicated_keys.contains(key),
+        };
+        binding.check(&facts, &cluster.rail)
+    }
+
+    async fn fetch(&self, envelope: &Arc<Envelope>, event: &mut Event) -> Result<Arc<ClientCertificate>, Reason> {
+        match self.cache.get(envelope).await {
+            Ok(fetched) => {
+                event.backend_request_id = fetched.request_id.unwrap_or_default();
+                Ok(fetched.credential)
+            }
+            Err(error) => {
+                event.backend_request_id = error.request_id.unwrap_or_default();
+                if !error.reason.is_transient() {
+                    self.revoke(std::slice::from_ref(&envelope.tag), Vec::new());
+                }
+                Err(error.reason)
+            }
+        }
+    }
+
+    fn pass_through(&self, event: &Event) -> Verdict {
+        let event = Event { outcome: "pass_through".to_owned(), ..event.clone() };
+        self.record_denial(event, "pass_through");
+        Verdict::PassThrough(self.config.limits.decision_ttl)
+    }
+
+    fn deny(&self, reason: Reason, mut event: Event) -> Verdict {
+        event.outcome = "deny".to_owned();
+        event.reason = reason.code().to_owned();
+        self.record_denial(event, reason.code());
+        Verdict::Deny(reason, if reason.is_transient() { Duration::ZERO } else { DENIAL_TTL })
+    }
+
+    fn record_denial(&self, event: Event, kind: &'static str) {
+        if let Some(event) = self.denials.count(event, kind) {
+            self.append_denial(event);
+        }
+    }
+
+    fn append_denial(&self, event: Event) {
+        let count = event.count;
+        if let Err(error) = self.spool.append_denial(event) {
+            self.metrics.denials_unrecorded.inc_by(count);
+            tracing::warn!(%error, "a denial was not recorded; the stream was denied all the same");
+        }
+    }
+
+    /// Records the denials that were counted since the last time. Called every few seconds and at the end.
+    pub fn flush_denials(&self) {
+        for event in self.denials.flush() {
+            self.append_denial(event);
+        }
+    }
+
+    /// Records how often a decision was used again.
+    pub fn record_uses(&self, decision_id: &uuid::Uuid, count: u64) {
+        self.metrics.uses.inc_by(count);
+        let event = Event {
+            id: uuid::Uuid::now_v7().to_string(),
+            outcome: "uses".to_owned(),
+            decision_id: decision_id.to_string(),
+            count,
+            ..Event::default()
+        };
+        if let Err(error) = self.spool.append(event) {
+            tracing::warn!(%error, "uses of a decision were not recorded");
+        }
+    }
+
+    /// Puts what a new snapshot changes into effect: for cached decisions, for SDS, and for live streams.
+    pub fn apply(&self, changes: &Changes) {
+        if !changes.clusters.is_empty() || !changes.revoked.is_empty() {
+            self.revoke(&changes.revoked, changes.clusters.iter().map(ToString::to_string).collect());
+        }
+        if let Ok(policy) = self.policy.current() {
+            self.cache.retain(|tag| policy.envelope_of(tag).is_some() || self.grants.any(tag));
+        }
+    }
+
+    fn revoke(&self, tags: &[Tag], clusters: Vec<String>) {
+        for tag in tags {
+            self.grants.revoke(tag);
+            self.cache.evict(tag);
+            self.sds.revoke(tag);
+        }
+        let reset_streams = !tags.is_empty();
+        self.watch.publish(Invalidate {
+            tags: tags.iter().map(ToString::to_string).collect(),
+            clusters,
+            reset_streams,
+        });
+    }
+
+    /// The credential that SDS may serve under a tag: granted to this Envoy for this cluster, and still of today, or
+    /// held from before a rotation.
+    pub async fn granted(&self, tag: &Tag, cluster: &ClusterName, peer: Peer) -> Option<Arc<ClientCertificate>> {
+        if !self.is_granted(tag, cluster, peer) {
+            return None;
+        }
+        if let Some(credential) = self.cache.peek(tag) {
+            return Some(credential);
+        }
+        let policy = self.policy.current().ok()?;
+        let envelope = policy.envelope_of(tag)?;
+        let rail = self.config.rails.clusters.get(cluster)?;
+        self.identity.spiffe_id().ok()?;
+        // The caller was checked when the grant was made; key, path and AAD are checked again.
+        let KeyId::Kms(key) = &envelope.key_id else { return None };
+        let own = &rail.rail.kms_keys;
+        if !self.config.rails.kms_keys.contains(key) || !(own.is_empty() || own.contains(key)) {
+            return None;
+        }
+        let fetched = tokio::time::timeout(self.config.limits.decide_deadline, self.cache.get(envelope)).await;
+        Some(fetched.ok()?.ok()?.credential)
+    }
+
+    /// Whether this Envoy may have the tag for this cluster.
+    #[must_use]
+    pub fn is_granted(&self, tag: &Tag, cluster: &ClusterName, peer: Peer) -> bool {
+        self.grants.allows(tag, cluster, peer)
+    }
+
+    /// Ends what nobody has asked for in a while. Called every few seconds.
+    pub fn expire(&self) {
+        for tag in self.grants.expire() {
+            self.sds.remove(&tag);
+        }
+    }
+
+    /// Why protected streams would be denied now, whatever they are; empty when ready.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        reasons.extend(self.policy.current().err());
+        reasons.extend(self.identity.spiffe_id().err());
+        if !self.spool.is_writable() {
+            reasons.push(Reason::AuditUnavailable);
+        }
+        reasons
+    }
+}
+
+/// Exactly one SPIFFE ID of a verified chain, or none.
+fn verified_caller(sans: &str) -> Result<SpiffeId, Reason> {
+    // Envoy joins several SANs with commas, which no SPIFFE ID may hold: two of them parse as none.
+    sans.parse().map_err(|_| Reason::CallerUnverified)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_exactly_one_spiffe_id() {
+        assert!(verified_caller("spiffe://example.org/alice").is_ok());
+        for bad in [
+            "",
+            "-",
+            "spiffe://example.org/a,spiffe://example.org/b",
+            "https://example.org",
+            "spiffe://example.org/a,https://x",
+        ] {
+            assert_eq!(verified_caller(bad), Err(Reason::CallerUnverified), "{bad}");
+        }
+    }
+}

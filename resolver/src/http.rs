@@ -1,0 +1,48 @@
+//! Health and metrics over plain HTTP, on loopback unless configured otherwise. Nothing here changes anything.
+
+use crate::engine::Engine;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use std::sync::Arc;
+
+/// `/healthz`: the process lives. `/readyz`: protected streams can be served; 503 with the reasons where not.
+/// `/metrics`: Prometheus.
+pub fn router(engine: Arc<Engine>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(engine)
+}
+
+async fn ready(State(engine): State<Arc<Engine>>) -> Response {
+    let reasons: Vec<&str> = engine.not_ready().into_iter().map(bouncer_custody::Reason::code).collect();
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = serde_json::json!({
+        "ready": reasons.is_empty(),
+        "reasons": reasons,
+        "dev": engine.config.dev,
+        "policy_epoch": engine.policy.epoch(),
+    });
+    (status, [(header::CACHE_CONTROL, "no-store")], axum::Json(body)).into_response()
+}
+
+async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
+    let live = &engine.metrics.live;
+    let arena = engine.cache.arena_stats();
+    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    live.secrets.set(count(engine.cache.len()));
+    live.secret_bytes.set(count(arena.used));
+    live.secret_unlocked_bytes.set(count(arena.unlocked));
+    live.grants.set(count(engine.grants.len()));
+    live.policy_epoch.set(i64::try_from(engine.policy.epoch()).unwrap_or(i64::MAX));
+    live.policy_age.set(engine.policy.age().map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX)));
+    live.spool_bytes.set(i64::try_from(engine.spool.usage().0).unwrap_or(i64::MAX));
+    live.ready.set(i64::from(engine.not_ready().is_empty()));
+    live.dev.set(i64::from(engine.config.dev));
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], engine.metrics.encode()).into_response()
+}

@@ -1,0 +1,86 @@
+//! The resolver's workload identity: its SVIDs, from the SPIFFE Workload API.
+//!
+//! The X.509-SVID secures the Policy Bridge, a JWT-SVID buys AWS credentials. The Workload API may come later than the
+//! resolver, and go away: the SVID is kept until it ends, never longer.
+
+use bouncer_custody::{Reason, SpiffeId};
+use spiffe::{WorkloadApiClient, X509Source};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// How long the Workload API may take over a JWT-SVID.
+const JWT_DEADLINE: Duration = Duration::from_millis(700);
+
+/// The identity, once there is one.
+#[derive(Debug)]
+pub struct Identity {
+    workload_api: String,
+    source: OnceLock<X509Source>,
+}
+
+impl Identity {
+    /// An identity that is yet to come; [`Identity::obtain`] brings it.
+    #[must_use]
+    pub fn new(workload_api: String) -> Arc<Self> {
+        Arc::new(Self { workload_api, source: OnceLock::new() })
+    }
+
+    /// Waits for the first SVID, however long it takes. The source keeps itself fresh afterwards.
+    pub async fn obtain(&self) {
+        let mut wait = Duration::from_millis(100);
+        loop {
+            match X509Source::builder().endpoint(&self.workload_api).build().await {
+                Ok(source) => {
+                    let _ = self.source.set(source);
+                    tracing::info!("the Workload API gave an X.509-SVID");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no X.509-SVID yet; is the SPIFFE agent running, and is this workload registered there?");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(Duration::from_secs(5));
+                }
+            }
+        }
+    }
+
+    /// The source of X.509-SVIDs, once there is one.
+    #[must_use]
+    pub fn source(&self) -> Option<X509Source> {
+        self.source.get().cloned()
+    }
+
+    /// This resolver's SPIFFE ID, while its SVID holds.
+    ///
+    /// # Errors
+    /// [`Reason::IdentityUnavailable`] before the first SVID or after its withdrawal, [`Reason::IdentityExpired`]
+    /// after its end.
+    pub fn spiffe_id(&self) -> Result<SpiffeId, Reason> {
+        let source = self.source.get().ok_or(Reason::IdentityUnavailable)?;
+        match source.svid() {
+            Ok(svid) => svid.spiffe_id().to_string().parse().map_err(|_| Reason::IdentityUnavailable),
+            Err(spiffe::X509SourceError::NoSuitableSvid) => Err(Reason::IdentityExpired),
+            Err(_) => Err(Reason::IdentityUnavailable),
+        }
+    }
+
+    /// A fresh JWT-SVID for the audience.
+    ///
+    /// # Errors
+    /// [`Reason::IdentityUnavailable`] if the Workload API does not give one in time.
+    pub async fn jwt_svid(&self, audience: &str) -> Result<Zeroizing<String>, Reason> {
+        let fetch = async {
+            let client = WorkloadApiClient::connect_to(&self.workload_api).await?;
+            client.fetch_jwt_svid([audience], None).await
+        };
+        match tokio::time::timeout(JWT_DEADLINE, fetch).await {
+            Ok(Ok(svid)) => Ok(Zeroizing::new(svid.token().to_owned())),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the Workload API gave no JWT-SVID");
+                Err(Reason::IdentityUnavailable)
+            }
+            Err(_) => Err(Reason::IdentityUnavailable),
+        }
+    }
+}

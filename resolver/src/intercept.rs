@@ -1,0 +1,112 @@
+//! The intercept service: what the filter in Envoy asks, parsed, and the engine's answer on the wire.
+
+use crate::engine::{Engine, Question, Verdict};
+use crate::grants::Peer;
+use bouncer_proto::intercept::v1::decide_reply::Outcome;
+use bouncer_proto::intercept::v1::intercept_server::Intercept;
+use bouncer_proto::intercept::v1::{
+    DecideReply, DecideRequest, Deny, Inject, PassThrough, ReportUsesReply, ReportUsesRequest, WatchEvent, WatchRequest,
+};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// Decisions in one report of uses.
+const USES: usize = 4_096;
+
+/// `bouncer.intercept.v1.Intercept`.
+pub struct InterceptService {
+    engine: Arc<Engine>,
+}
+
+impl InterceptService {
+    /// The service of one resolver.
+    #[must_use]
+    pub const fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+}
+
+fn parse(request: DecideRequest, peer: Peer) -> Option<Question> {
+    let plain = |text: &str, limit| text.len() <= limit && text.bytes().all(|b| b.is_ascii_graphic());
+    let bounded = plain(&request.authority, 255)
+        && plain(&request.caller, 4_096)
+        && plain(&request.listener, 64)
+        && plain(&request.protocol, 16);
+    let cluster = request.cluster.parse().ok()?;
+    bounded.then_some(Question { cluster, authority: request.authority, caller: request.caller, peer })
+}
+
+fn millis(ttl: Duration) -> u32 {
+    u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[tonic::async_trait]
+impl Intercept for InterceptService {
+    async fn decide(&self, request: Request<DecideRequest>) -> Result<Response<DecideReply>, Status> {
+        let peer = *request.extensions().get::<Peer>().ok_or_else(|| Status::internal("no peer"))?;
+        let question = parse(request.into_inner(), peer)
+            .ok_or_else(|| Status::invalid_argument("a fact is too long, empty, or not visible ASCII"))?;
+        let decision = self.engine.decide(&question).await;
+        let outcome = match decision.verdict {
+            Verdict::Inject(tag, ttl) => Outcome::Inject(Inject { tag: tag.to_string(), ttl_ms: millis(ttl) }),
+            Verdict::PassThrough(ttl) => Outcome::PassThrough(PassThrough { ttl_ms: millis(ttl) }),
+            Verdict::Deny(reason, ttl) => Outcome::Deny(Deny { reason: reason.code().to_owned(), ttl_ms: millis(ttl) }),
+        };
+        Ok(Response::new(DecideReply {
+            boot: self.engine.watch.boot().to_owned(),
+            epoch: decision.epoch,
+            decision_id: decision.id,
+            outcome: Some(outcome),
+        }))
+    }
+
+    type WatchStream = Pin<Box<dyn futures::Stream<Item = Result<WatchEvent, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (first, mut live) = self.engine.watch.subscribe(&request.into_inner());
+        let engine = Arc::clone(&self.engine);
+        let (events, stream) = tokio::sync::mpsc::channel(64);
+        tokio::spawn(async move {
+            for event in first {
+                if events.send(Ok(event)).await.is_err() {
+                    return;
+                }
+            }
+            loop {
+                let event = tokio::select! {
+                    event = live.recv() => event,
+                    () = events.closed() => return,
+                };
+                let event = match event {
+                    Ok(event) => event,
+                    Err(RecvError::Lagged(_)) => {
+                        // What is still queued is older than this epoch, and harmless after a flush.
+                        engine.watch.flush(engine.watch.epoch())
+                    }
+                    Err(RecvError::Closed) => return,
+                };
+                if events.send(Ok(event)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn report_uses(&self, request: Request<ReportUsesRequest>) -> Result<Response<ReportUsesReply>, Status> {
+        let uses = request.into_inner().uses;
+        if uses.len() > USES {
+            return Err(Status::invalid_argument("too many decisions in one report"));
+        }
+        for uses in uses {
+            let id = uuid::Uuid::try_parse(&uses.decision_id);
+            let id = id.map_err(|_| Status::invalid_argument("a decision_id is no UUID"))?;
+            self.engine.record_uses(&id, uses.count);
+        }
+        Ok(Response::new(ReportUsesReply {}))
+    }
+}

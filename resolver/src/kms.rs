@@ -1,0 +1,155 @@
+//! The provider `kms_envelope`: AWS KMS `Decrypt`, with the key and the encryption context always named.
+//!
+//! Credentials come from the default AWS chain, or from a JWT-SVID by STS `AssumeRoleWithWebIdentity`, refreshed ahead
+//! of their end. One attempt per call: the [`crate::cache`] decides when to try again.
+
+mod session;
+
+use crate::config::{AwsCredentials, KmsConfig};
+use crate::identity::Identity;
+use crate::policy::Envelope;
+use crate::unwrap::{Unwrap, UnwrapError, Unwrapped};
+use aws_sdk_kms::config::{BehaviorVersion, IdentityCache, Region, SharedCredentialsProvider};
+use aws_sdk_kms::error::{ProvideErrorMetadata as _, SdkError};
+use aws_sdk_kms::operation::RequestId as _;
+use aws_sdk_kms::operation::decrypt::{DecryptError, DecryptOutput};
+use aws_sdk_kms::primitives::Blob;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use bouncer_custody::{KeyId, KmsKeyArn, Reason};
+use futures::future::BoxFuture;
+use session::Session;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// One attempt at AWS, connection included.
+const ATTEMPT: Duration = Duration::from_millis(750);
+
+/// KMS, in as many regions as there are keys.
+pub struct Kms {
+    endpoint: Option<String>,
+    http: SharedHttpClient,
+    session: Option<Arc<Session>>,
+    credentials: SharedCredentialsProvider,
+    regions: Mutex<HashMap<Box<str>, aws_sdk_kms::Client>>,
+}
+
+impl Kms {
+    /// Prepares clients; calls nothing yet.
+    pub async fn new(config: &KmsConfig, identity: Arc<Identity>) -> Self {
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            // An idle connection keeps the last answer in its buffers; none is kept for long.
+            .pool_idle_timeout(Duration::from_secs(5))
+            .build_https();
+        let (session, credentials) = match &config.credentials {
+            AwsCredentials::Spiffe { role_arn, audience } => {
+                let session = Session::new(identity, role_arn, audience, config.sts_endpoint.clone(), http.clone());
+                let session = Arc::new(session);
+                (Some(Arc::clone(&session)), SharedCredentialsProvider::new(session::Current(session)))
+            }
+            AwsCredentials::DefaultChain => {
+                let chain = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone()).load().await;
+                let none = || SharedCredentialsProvider::new(session::NoCredentials);
+                (None, chain.credentials_provider().unwrap_or_else(none))
+            }
+        };
+        Self { endpoint: config.kms_endpoint.clone(), http, session, credentials, regions: Mutex::default() }
+    }
+
+    fn client(&self, key: &KmsKeyArn) -> aws_sdk_kms::Client {
+        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = regions.get(key.region()) {
+            return client.clone();
+        }
+        let mut config = aws_sdk_kms::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(key.region().to_owned()))
+            .credentials_provider(self.credentials.clone())
+            .http_client(self.http.clone())
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts());
+        if self.session.is_some() {
+            // The session refreshes its own, and tells why it could not; a second cache would only hide that.
+            config = config.identity_cache(IdentityCache::no_cache());
+        }
+        config.set_endpoint_url(self.endpoint.clone());
+        let client = aws_sdk_kms::Client::from_conf(config.build());
+        regions.insert(key.region().into(), client.clone());
+        client
+    }
+
+    async fn decrypt(&self, envelope: &Envelope) -> Result<Unwrapped, UnwrapError> {
+        let KeyId::Kms(key) = &envelope.key_id else { return Err(Reason::ProviderUnavailable.into()) };
+        let blob = envelope.ciphertext_ref.kms_blob().map_err(|_| Reason::EnvelopeMalformed)?;
+        if let Some(session) = &self.session {
+            session.refresh(key.region()).await?;
+        }
+        let context = envelope
+            .aad
+            .as_ref()
+            .map(|aad| aad.pairs().map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<HashMap<_, _>>());
+        let answer = self
+            .client(key)
+            .decrypt()
+            .key_id(key.as_str())
+            .set_encryption_context(context)
+            .ciphertext_blob(Blob::new(blob))
+            .send()
+            .await;
+        match answer {
+            Ok(output) => plaintext(output),
+            Err(error) => {
+                let request_id = error.request_id().map(str::to_owned);
+                Err(UnwrapError { reason: reason(&error), request_id })
+            }
+        }
+    }
+}
+
+impl Unwrap for Kms {
+    fn unwrap<'a>(&'a self, envelope: &'a Envelope) -> BoxFuture<'a, Result<Unwrapped, UnwrapError>> {
+        Box::pin(self.decrypt(envelope))
+    }
+}
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder().operation_timeout(ATTEMPT).connect_timeout(ATTEMPT).build()
+}
+
+fn plaintext(output: DecryptOutput) -> Result<Unwrapped, UnwrapError> {
+    let request_id = output.request_id().map(str::to_owned);
+    match output.plaintext {
+        Some(blob) => Ok(Unwrapped { plaintext: Zeroizing::new(blob.into_inner()), request_id }),
+        None => Err(UnwrapError { reason: Reason::KmsUnavailable, request_id }),
+    }
+}
+
+/// KMS's errors, by the API reference of `Decrypt` and its common errors.
+fn reason(error: &SdkError<DecryptError>) -> Reason {
+    match error.code() {
+        Some("AccessDeniedException") => Reason::KmsAccessDenied,
+        Some("InvalidCiphertextException") => Reason::KmsInvalidCiphertext,
+        Some("IncorrectKeyException" | "InvalidKeyUsageException") => Reason::KmsIncorrectKey,
+        Some("DisabledException") => Reason::KmsKeyDisabled,
+        Some("KMSInvalidStateException") => Reason::KmsKeyInvalidState,
+        Some("NotFoundException") => Reason::KmsKeyNotFound,
+        Some("ThrottlingException" | "RequestLimitExceeded" | "LimitExceededException") => Reason::KmsThrottled,
+        Some(
+            "ExpiredTokenException"
+            | "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "InvalidSignatureException",
+        ) => Reason::KmsAccessDenied,
+        _ => Reason::KmsUnavailable,
+    }
+}
+
+/// Wipes what a struct of the SDK held before it is freed.
+pub(crate) fn wipe(mut text: String) {
+    text.zeroize();
+}

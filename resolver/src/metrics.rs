@@ -1,0 +1,158 @@
+//! Prometheus metrics. Labels are closed sets of this crate's own words, never a text from outside.
+
+use bouncer_custody::Reason;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::Mutex;
+
+/// The label `reason`, and `outcome` with it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+impl Outcome {
+    /// Of a decision or call that ended well.
+    #[must_use]
+    pub const fn good(outcome: &'static str) -> Self {
+        Self { outcome, reason: "" }
+    }
+
+    /// Of one that did not.
+    #[must_use]
+    pub const fn bad(outcome: &'static str, reason: Reason) -> Self {
+        Self { outcome, reason: reason.code() }
+    }
+}
+
+/// The label `kind`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Kind {
+    /// What it is.
+    pub kind: &'static str,
+}
+
+/// All metrics of the resolver.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    /// Decisions, by outcome and reason.
+    pub decisions: Family<Outcome, Counter>,
+    /// Seconds from question to answer.
+    pub decision_seconds: Histogram,
+    /// Streams that reused a decision, as the filter reported them.
+    pub uses: Counter,
+    /// Answers of backends, by reason; those that shared a call are counted once.
+    pub unwraps: Family<Outcome, Counter>,
+    /// SDS answers, by kind.
+    pub sds: Family<Kind, Counter>,
+    /// Open SDS streams.
+    pub sds_streams: Gauge,
+    /// Certificates that Envoy refused.
+    pub sds_nacks: Counter,
+    /// Processes turned away at a socket.
+    pub socket_refused: Counter,
+    /// Denials that the spool had no room for.
+    pub denials_unrecorded: Counter,
+    /// 1 while the Policy Bridge is up.
+    pub bridge_connected: Gauge,
+    /// What is read when it is asked for.
+    pub live: Live,
+}
+
+/// Gauges that are set just before they are read.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Credentials held.
+    pub secrets: Gauge,
+    /// Bytes of secret memory in use.
+    pub secret_bytes: Gauge,
+    /// Bytes of secret memory that could not be locked.
+    pub secret_unlocked_bytes: Gauge,
+    /// Live grants.
+    pub grants: Gauge,
+    /// The policy's epoch.
+    pub policy_epoch: Gauge,
+    /// Seconds since the control plane was heard.
+    pub policy_age: Gauge,
+    /// Bytes in the audit spool.
+    pub spool_bytes: Gauge,
+    /// 1 when ready.
+    pub ready: Gauge,
+    /// 1 under --dev.
+    pub dev: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Mutex::default(),
+            decisions: Family::default(),
+            // 50 microseconds to 1.6 seconds.
+            decision_seconds: Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(
+                0.000_05, 2.0, 16,
+            )),
+            uses: Counter::default(),
+            unwraps: Family::default(),
+            sds: Family::default(),
+            sds_streams: Gauge::default(),
+            sds_nacks: Counter::default(),
+            socket_refused: Counter::default(),
+            denials_unrecorded: Counter::default(),
+            bridge_connected: Gauge::default(),
+            live: Live::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&self) {
+        let mut registry = Registry::with_prefix("bouncer_resolver");
+        let r = &mut registry;
+        r.register("decisions", "Decisions, by outcome and reason", self.decisions.clone());
+        r.register_with_unit("decision", "From question to answer", Unit::Seconds, self.decision_seconds.clone());
+        r.register("decision_uses", "Streams that reused a decision", self.uses.clone());
+        r.register("unwraps", "Calls to a backend, by outcome and reason", self.unwraps.clone());
+        r.register("sds_answers", "SDS answers, by kind", self.sds.clone());
+        r.register("sds_streams", "Open SDS streams", self.sds_streams.clone());
+        r.register("sds_nacks", "Certificates that Envoy refused", self.sds_nacks.clone());
+        r.register("socket_refused", "Processes turned away at a socket", self.socket_refused.clone());
+        r.register("audit_denials_unrecorded", "Denials without room in the spool", self.denials_unrecorded.clone());
+        r.register("bridge_connected", "1 while the Policy Bridge is up", self.bridge_connected.clone());
+        let live = &self.live;
+        r.register("secrets", "Credentials held", live.secrets.clone());
+        r.register_with_unit("secret_memory", "Secret memory in use", Unit::Bytes, live.secret_bytes.clone());
+        r.register_with_unit(
+            "secret_memory_unlocked",
+            "Secret memory not locked",
+            Unit::Bytes,
+            live.secret_unlocked_bytes.clone(),
+        );
+        r.register("grants", "Live grants", live.grants.clone());
+        r.register("policy_epoch", "The epoch of the policy in use", live.policy_epoch.clone());
+        r.register_with_unit("policy_age", "Since the control plane was heard", Unit::Seconds, live.policy_age.clone());
+        r.register_with_unit("audit_spool", "In the audit spool", Unit::Bytes, live.spool_bytes.clone());
+        r.register("ready", "1 when ready", live.ready.clone());
+        r.register("dev", "1 under --dev, which weakens security", live.dev.clone());
+        if let Ok(mut own) = self.registry.lock() {
+            *own = registry;
+        }
+    }
+
+    /// The text that Prometheus scrapes.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        if let Ok(registry) = self.registry.lock() {
+            let _ = text::encode(&mut out, &registry);
+        }
+        out
+    }
+}

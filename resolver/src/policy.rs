@@ -1,0 +1,385 @@
+//! Policy as the control plane last told it: parsed whole, kept on disk, and only ever replaced by a newer one.
+//!
+//! The [`crate::bridge`] installs snapshots; the [`crate::engine`] reads them. A hostile control plane can send
+//! anything here: what can't be parsed is kept as a reason to deny, never as something to use.
+
+use crate::state_file::{self, StateError};
+use bouncer_custody::{
+    BouncerName, CallerPattern, CiphertextRef, ClusterName, EncryptionContext, Generation, Issue, IssueOf, KeyId,
+    LogicalPath, Provider, Reason, ResourceName, SpiffeId, Tag,
+};
+use bouncer_proto::bridge::v1 as wire;
+use prost::Message as _;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// One snapshot, parsed.
+#[derive(Debug)]
+pub struct Policy {
+    /// Only goes up.
+    pub epoch: u64,
+    /// The flag `flags.crypto.dual_custody_intercept`.
+    pub enabled: bool,
+    /// What leads where. Several resources may share a cluster, for different callers.
+    pub resources: HashMap<ClusterName, Vec<Resource>>,
+    /// What is registered, or why it can't be used.
+    pub envelopes: HashMap<LogicalPath, Result<Arc<Envelope>, Reason>>,
+    /// What in the snapshot can never be used, by name and reason.
+    pub problems: Vec<(String, Reason)>,
+}
+
+/// A protected resource.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Its name.
+    pub name: ResourceName,
+    /// Which credential it wants.
+    pub logical_path: LogicalPath,
+    /// Who may call.
+    pub callers: Vec<CallerPattern>,
+    /// Whether it may be used at all.
+    pub enabled: bool,
+}
+
+/// An envelope's metadata.
+#[derive(Debug)]
+pub struct Envelope {
+    /// The credential's path.
+    pub path: LogicalPath,
+    /// Which registration.
+    pub generation: Generation,
+    /// Who can unwrap it.
+    pub key_id: KeyId,
+    /// What is unwrapped.
+    pub ciphertext_ref: CiphertextRef,
+    /// Under which pairs.
+    pub aad: Option<EncryptionContext>,
+    /// The public chain beside it, PEM, or empty.
+    pub certificate_chain: String,
+    /// Its name towards Envoy.
+    pub tag: Tag,
+    /// As the tag's issue, however often it was enabled again: what a generation's number stands for.
+    pub content: Issue,
+}
+
+impl Envelope {
+    fn parse(raw: &wire::Envelope) -> Result<Self, Reason> {
+        let malformed = |_| Reason::EnvelopeMalformed;
+        let path: LogicalPath = raw.logical_path.parse().map_err(malformed)?;
+        let provider: Provider = raw.provider.parse().map_err(malformed)?;
+        let key_id = KeyId::parse(provider, &raw.key_id).map_err(malformed)?;
+        let ciphertext_ref: CiphertextRef = raw.ciphertext_ref.parse().map_err(malformed)?;
+        let aad: Option<EncryptionContext> = raw.aad.as_deref().map(str::parse).transpose().map_err(malformed)?;
+        let generation = Generation::new(raw.generation).ok_or(Reason::EnvelopeMalformed)?;
+        if raw.certificate_chain.len() > 64 * 1024 {
+            return Err(Reason::EnvelopeMalformed);
+        }
+        if provider == Provider::KmsEnvelope {
+            ciphertext_ref.kms_blob().map_err(malformed)?;
+        }
+        let content = IssueOf {
+            path: &path,
+            generation,
+            key_id: &key_id,
+            ciphertext_ref: &ciphertext_ref,
+            aad: aad.as_ref(),
+            certificate_chain: &raw.certificate_chain,
+            activation: 0,
+            backend_version: "",
+        };
+        let tag = Tag::new(path.clone(), generation, Issue::digest(&IssueOf { activation: raw.activation, ..content }));
+        let content = Issue::digest(&content);
+        let certificate_chain = raw.certificate_chain.clone();
+        Ok(Self { path, generation, key_id, ciphertext_ref, aad, certificate_chain, tag, content })
+    }
+}
+
+impl Policy {
+    fn parse(raw: &wire::Snapshot) -> Self {
+        let mut policy = Self {
+            epoch: raw.epoch,
+            enabled: raw.intercept_enabled,
+            resources: HashMap::new(),
+            envelopes: HashMap::new(),
+            problems: Vec::new(),
+        };
+        for resource in &raw.resources {
+            match parse_resource(resource) {
+                Some((cluster, resource)) => policy.resources.entry(cluster).or_default().push(resource),
+                None => policy.problems.push((shown(&resource.name), Reason::EnvelopeMalformed)),
+            }
+        }
+        for raw in &raw.envelopes {
+            let parsed = Envelope::parse(raw);
+            if let Err(reason) = &parsed {
+                policy.problems.push((shown(&raw.logical_path), *reason));
+            }
+            // Without a path nothing can ask for it; two of one path are two claims, and neither is believed.
+            if let Ok(path) = raw.logical_path.parse::<LogicalPath>() {
+                let twice = policy.envelopes.contains_key(&path);
+                let kept = if twice { Err(Reason::EnvelopeMalformed) } else { parsed.map(Arc::new) };
+                policy.envelopes.insert(path, kept);
+            }
+        }
+        policy
+    }
+
+    /// The resource of `cluster` that allows `caller`.
+    ///
+    /// # Errors
+    /// [`Reason::NotRegistered`], [`Reason::CallerNotAllowed`], [`Reason::ResourceAmbiguous`] or
+    /// [`Reason::ResourceDisabled`].
+    pub fn resource(&self, cluster: &ClusterName, caller: &SpiffeId) -> Result<&Resource, Reason> {
+        let resources = self.resources.get(cluster).ok_or(Reason::NotRegistered)?;
+        let mut allowing =
+            resources.iter().filter(|resource| resource.callers.iter().any(|pattern| pattern.matches(caller)));
+        let resource = allowing.next().ok_or(Reason::CallerNotAllowed)?;
+        if allowing.next().is_some() {
+            return Err(Reason::ResourceAmbiguous);
+        }
+        if resource.enabled { Ok(resource) } else { Err(Reason::ResourceDisabled) }
+    }
+
+    /// The envelope of a path.
+    ///
+    /// # Errors
+    /// [`Reason::EnvelopeMissing`], or why it can't be used.
+    pub fn envelope(&self, path: &LogicalPath) -> Result<&Arc<Envelope>, Reason> {
+        match self.envelopes.get(path) {
+            Some(Ok(envelope)) => Ok(envelope),
+            Some(Err(reason)) => Err(*reason),
+            None => Err(Reason::EnvelopeMissing),
+        }
+    }
+
+    /// The envelope whose tag is exactly this one, if the tag is of today.
+    #[must_use]
+    pub fn envelope_of(&self, tag: &Tag) -> Option<&Arc<Envelope>> {
+        self.envelope(tag.path()).ok().filter(|envelope| self.enabled && envelope.tag == *tag)
+    }
+}
+
+/// A name from outside, short and plain enough for a status line.
+fn shown(text: &str) -> String {
+    text.chars().filter(char::is_ascii_graphic).take(80).collect()
+}
+
+fn parse_resource(raw: &wire::ProtectedResource) -> Option<(ClusterName, Resource)> {
+    let callers: Result<Vec<_>, _> = raw.callers.iter().map(|text| text.parse()).collect();
+    let resource = Resource {
+        name: raw.name.parse().ok()?,
+        logical_path: raw.logical_path.parse().ok()?,
+        callers: callers.ok()?,
+        enabled: raw.enabled,
+    };
+    Some((raw.cluster.parse().ok()?, resource))
+}
+
+/// What a new snapshot makes of decisions that were made under the old one.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Clusters whose decisions may now be others.
+    pub clusters: Vec<ClusterName>,
+    /// Tags that must not be used any more, not even by streams that carry them.
+    pub revoked: Vec<Tag>,
+}
+
+impl Changes {
+    fn between(old: &Policy, new: &Policy) -> Self {
+        let mut changes = Self::default();
+        for (cluster, resources) in &old.resources {
+            let envelopes = |policy: &Policy| -> Vec<Option<Tag>> {
+                resources.iter().map(|r| policy.envelope(&r.logical_path).ok().map(|e| e.tag.clone())).collect()
+            };
+            let same = old.enabled == new.enabled
+                && new.resources.get(cluster) == Some(resources)
+                && envelopes(old) == envelopes(new);
+            if !same {
+                changes.clusters.push(cluster.clone());
+            }
+            for resource in resources.iter().filter(|resource| resource.enabled && old.enabled) {
+                let Ok(envelope) = old.envelope(&resource.logical_path) else { continue };
+                let after = new.resources.get(cluster).into_iter().flatten();
+                let narrowed = after
+                    .filter(|now| now.enabled && now.logical_path == resource.logical_path)
+                    .all(|now| resource.callers.iter().any(|caller| !now.callers.contains(caller)));
+                let gone = !new.enabled || narrowed || new.envelope(&resource.logical_path).is_err();
+                if gone && !changes.revoked.contains(&envelope.tag) {
+                    changes.revoked.push(envelope.tag.clone());
+                }
+            }
+        }
+        let added = new.resources.keys().filter(|cluster| !old.resources.contains_key(*cluster));
+        changes.clusters.extend(added.cloned());
+        changes
+    }
+}
+
+/// Why a snapshot was refused, whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It is for another bouncer.
+    #[error("snapshot_of_another_bouncer")]
+    OtherBouncer,
+    /// It is older than the one in use.
+    #[error("snapshot_replayed")]
+    Replayed,
+}
+
+/// The policy in use.
+#[derive(Debug)]
+pub struct PolicyStore {
+    bouncer: BouncerName,
+    file: PathBuf,
+    max_age: Duration,
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    policy: Option<Arc<Policy>>,
+    raw: Vec<u8>,
+    /// When the control plane was last heard, on the monotonic clock.
+    contact: Option<Instant>,
+    saved: Option<Instant>,
+}
+
+/// How often the time of contact is written to disk, so that a restart knows the snapshot's age.
+const SAVE_CONTACT: Duration = Duration::from_secs(30);
+
+impl PolicyStore {
+    /// Takes up the last good snapshot of `state_dir`, if it is whole, of this bouncer, and within its age cap.
+    /// The second value says why a snapshot that is there was not taken.
+    #[must_use]
+    pub fn open(bouncer: BouncerName, state_dir: &Path, max_age: Duration) -> (Self, Option<LoadError>) {
+        let file = state_dir.join("snapshot");
+        let store = Self { bouncer, file, max_age, state: RwLock::default() };
+        let problem = match store.load() {
+            Ok(Some(state)) => {
+                *store.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+                None
+            }
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        (store, problem)
+    }
+
+    fn load(&self) -> Result<Option<State>, LoadError> {
+        let Some(content) = state_file::read(&self.file)? else { return Ok(None) };
+        let (contact, raw) = content.split_first_chunk::<8>().ok_or(LoadError::NoSnapshot)?;
+        let snapshot = wire::Snapshot::decode(raw).map_err(|_| LoadError::NoSnapshot)?;
+        if snapshot.bouncer != self.bouncer.as_str() {
+            return Err(LoadError::OtherBouncer);
+        }
+        // A clock that went back makes the age unknown, and an unknown age is too old.
+        let contact = UNIX_EPOCH + Duration::from_millis(u64::from_be_bytes(*contact));
+        let age = SystemTime::now().duration_since(contact).ok().filter(|age| *age <= self.max_age);
+        let contact = age.and_then(|age| Instant::now().checked_sub(age)).ok_or(LoadError::TooOld)?;
+        let policy = Some(Arc::new(Policy::parse(&snapshot)));
+        Ok(Some(State { policy, raw: raw.to_vec(), contact: Some(contact), saved: None }))
+    }
+
+    /// The policy, if there is one and the control plane was heard within the age cap.
+    ///
+    /// # Errors
+    /// [`Reason::PolicyMissing`] or [`Reason::PolicyStale`].
+    pub fn current(&self) -> Result<Arc<Policy>, Reason> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let policy = state.policy.as_ref().ok_or(Reason::PolicyMissing)?;
+        match state.contact {
+            Some(contact) if contact.elapsed() <= self.max_age => Ok(Arc::clone(policy)),
+            _ => Err(Reason::PolicyStale),
+        }
+    }
+
+    /// The epoch in use, whatever its age; 0 for none.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.policy.as_ref().map_or(0, |policy| policy.epoch)
+    }
+
+    /// How long ago the control plane was heard.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).contact.map(|contact| contact.elapsed())
+    }
+
+    /// Puts a snapshot in use, and says what it changes.
+    ///
+    /// # Errors
+    /// [`Refused`]: it is another bouncer's, or older than the one in use. The one in use stays.
+    pub fn install(&self, snapshot: &wire::Snapshot) -> Result<(Arc<Policy>, Changes), Refused> {
+        if snapshot.bouncer != self.bouncer.as_str() {
+            return Err(Refused::OtherBouncer);
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let raw = snapshot.encode_to_vec();
+        if let Some(old) = &state.policy {
+            // The same epoch may come again after a reconnect, but only with the same content.
+            let same = snapshot.epoch == old.epoch && same_content(&state.raw, snapshot);
+            if snapshot.epoch < old.epoch || (snapshot.epoch == old.epoch && !same) {
+                return Err(Refused::Replayed);
+            }
+        }
+        let policy = Arc::new(Policy::parse(snapshot));
+        let changes = match &state.policy {
+            Some(old) => Changes::between(old, &policy),
+            None => Changes { clusters: policy.resources.keys().cloned().collect(), revoked: vec![] },
+        };
+        state.policy = Some(Arc::clone(&policy));
+        state.raw = raw;
+        state.contact = Some(Instant::now());
+        self.save(&mut state);
+        Ok((policy, changes))
+    }
+
+    /// The control plane was heard; the snapshot's age restarts.
+    pub fn heard(&self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.contact = Some(Instant::now());
+        if state.policy.is_some() && state.saved.is_none_or(|saved| saved.elapsed() >= SAVE_CONTACT) {
+            self.save(&mut state);
+        }
+    }
+
+    /// A disk that can't be written costs the snapshot after a restart, not service now; the log says it.
+    fn save(&self, state: &mut State) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut content = u64::try_from(now.as_millis()).unwrap_or(0).to_be_bytes().to_vec();
+        content.extend_from_slice(&state.raw);
+        match state_file::write(&self.file, &content) {
+            Ok(()) => state.saved = Some(Instant::now()),
+            Err(error) => {
+                tracing::warn!(%error, "the policy snapshot could not be saved; a restart will have none until the control plane answers")
+            }
+        }
+    }
+}
+
+fn same_content(raw: &[u8], snapshot: &wire::Snapshot) -> bool {
+    wire::Snapshot::decode(raw).is_ok_and(|old| wire::Snapshot { issued_ms: snapshot.issued_ms, ..old } == *snapshot)
+}
+
+/// Why the snapshot on disk was not taken up. It is fetched anew.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It could not be read, or is damaged.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// It is whole, and yet no snapshot.
+    #[error("the file holds no snapshot")]
+    NoSnapshot,
+    /// It belongs to another bouncer.
+    #[error("the snapshot is of another bouncer")]
+    OtherBouncer,
+    /// It is older than `bridge.snapshot_max_age_s`, or the clock went back.
+    #[error("the snapshot is too old")]
+    TooOld,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Who is subscribed to what, and what a cluster in `named` mode has been given.
+//!
+//! The [`crate::engine`] pushes and revokes through it; each SDS stream registers what it is asked for.
+
+use super::codec::Content;
+use crate::credential::ClientCertificate;
+use crate::grants::Peer;
+use bouncer_custody::{ClusterName, Tag};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Notify, mpsc};
+
+/// What can be pushed to later than asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Topic {
+    /// A tag, by `<key>/<tag>`.
+    Tag(Tag),
+    /// A cluster in `named` mode.
+    Named(ClusterName),
+}
+
+struct Subscriber {
+    peer: Peer,
+    push: mpsc::UnboundedSender<(Topic, Content)>,
+    /// The last version that Envoy took.
+    acked: Option<String>,
+}
+
+#[derive(Default)]
+struct Inner {
+    subscribers: HashMap<Topic, HashMap<u64, Subscriber>>,
+    named: HashMap<ClusterName, Given>,
+}
+
+struct Given {
+    version: String,
+    tag: Option<Tag>,
+    credential: Arc<ClientCertificate>,
+}
+
+/// The subscriptions of all SDS streams.
+#[derive(Default)]
+pub struct SdsHub {
+    next: AtomicU64,
+    inner: Mutex<Inner>,
+    acked: Notify,
+}
+
+impl SdsHub {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number for a stream.
+    pub(super) fn stream(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// From now on the stream hears of the topic. `held` is the version that Envoy already has.
+    pub(super) fn subscribe(
+        &self,
+        topic: Topic,
+        stream: u64,
+        peer: Peer,
+        push: mpsc::UnboundedSender<(Topic, Content)>,
+        held: Option<String>,
+    ) {
+        let subscriber = Subscriber { peer, push, acked: held };
+        self.lock().subscribers.entry(topic).or_default().insert(stream, subscriber);
+        self.acked.notify_waiters();
+    }
+
+    /// The stream is not interested any more, or gone.
+    pub(super) fn unsubscribe(&self, topic: &Topic, stream: u64) {
+        let mut inner = self.lock();
+        if let Some(subscribers) = inner.subscribers.get_mut(topic) {
+            subscribers.remove(&stream);
+            if subscribers.is_empty() {
+                inner.subscribers.remove(topic);
+            }
+        }
+    }
+
+    /// Envoy took a version.
+    pub(super) fn acknowledge(&self, topic: &Topic, stream: u64, version: &str) {
+        if let Some(subscriber) = self.lock().subscribers.get_mut(topic).and_then(|all| all.get_mut(&stream)) {
+            subscriber.acked = Some(version.to_owned());
+        }
+        self.acked.notify_waiters();
+    }
+
+    /// What a cluster in `named` mode has been given so far, for a stream that asks later.
+    pub(super) fn given(&self, cluster: &ClusterName) -> Option<(Option<Tag>, Content)> {
+        let inner = self.lock();
+        let given = inner.named.get(cluster)?;
+        Some((given.tag.clone(), given.content()))
+    }
+
+    /// Gives a cluster in `named` mode its credential, and waits until this Envoy has taken it. Pushes once per
+    /// version, so that a refusal makes no loop; the caller's deadline ends the wait.
+    pub async fn push_named(&self, cluster: &ClusterName, peer: Peer, tag: &Tag, credential: &Arc<ClientCertificate>) {
+        let version = tag.to_string();
+        let topic = Topic::Named(cluster.clone());
+        self.give(
+            cluster,
+            Given { version: version.clone(), tag: Some(tag.clone()), credential: Arc::clone(credential) },
+        );
+        loop {
+            // Registered before the state is looked at, so that no acknowledgement falls in between.
+            let mut changed = std::pin::pin!(self.acked.notified());
+            changed.as_mut().enable();
+            let taken = {
+                let inner = self.lock();
+                let own =
+                    inner.subscribers.get(&topic).into_iter().flat_map(HashMap::values).filter(|s| s.peer == peer);
+                let acked: Vec<bool> = own.map(|subscriber| subscriber.acked.as_ref() == Some(&version)).collect();
+                !acked.is_empty() && acked.into_iter().all(|acked| acked)
+            };
+            if taken {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn give(&self, cluster: &ClusterName, given: Given) {
+        let mut inner = self.lock();
+        if inner.named.get(cluster).is_some_and(|before| before.version == given.version) {
+            return;
+        }
+        let topic = Topic::Named(cluster.clone());
+        for subscriber in inner.subscribers.get(&topic).into_iter().flat_map(HashMap::values) {
+            // One that kept its secret over a restart of ours has this version already.
+            if subscriber.acked.as_ref() != Some(&given.version) {
+                let _ = subscriber.push.send((topic.clone(), given.content()));
+            }
+        }
+        inner.named.insert(cluster.clone(), given);
+    }
+
+    /// Takes the tag back: removed where it was fetched by tag, replaced by a throwaway where it was given by name,
+    /// since Envoy ignores the removal of a named secret.
+    pub fn revoke(&self, tag: &Tag) {
+        self.remove(tag);
+        let clusters: Vec<ClusterName> = {
+            let inner = self.lock();
+            let held = inner.named.iter().filter(|(_, given)| given.tag.as_ref() == Some(tag));
+            held.map(|(cluster, _)| cluster.clone()).collect()
+        };
+        for cluster in clusters {
+            match ClientCertificate::throwaway() {
+                Ok(credential) => {
+                    let version = format!("revoked-{}", self.stream());
+                    self.give(&cluster, Given { version, tag: None, credential: Arc::new(credential) });
+                }
+                Err(reason) => {
+                    tracing::error!(%reason, %cluster, "no throwaway certificate could be made; Envoy keeps the revoked one for new connections until it is restarted, while the filter denies every stream")
+                }
+            }
+        }
+    }
+
+    /// Tells Envoy that the tag is gone, where it was fetched by tag.
+    pub fn remove(&self, tag: &Tag) {
+        let topic = Topic::Tag(tag.clone());
+        let inner = self.lock();
+        for subscriber in inner.subscribers.get(&topic).into_iter().flat_map(HashMap::values) {
+            let _ = subscriber.push.send((topic.clone(), Content::Removed));
+        }
+    }
+}
+
+impl Given {
+    fn content(&self) -> Content {
+        Content::Certificate { version: self.version.clone(), credential: Arc::clone(&self.credential) }
+    }
+}
