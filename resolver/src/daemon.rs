@@ -89,7 +89,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     if config.dev {
         tracing::warn!("--dev: plain HTTP and loopback backends are allowed. Never use this with real credentials");
     }
-    let stop = CancellationToken::new();
+    let stop = engine.stop.clone();
     let mut tasks = JoinSet::new();
     let _sockets = (Unlink(config.intercept.path.clone()), Unlink(config.sds.path.clone()));
     let intercept = server().add_service(

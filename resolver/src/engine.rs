@@ -21,6 +21,7 @@ use history::History;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 /// How long a denial by a rule may be reused. A change of policy ends it sooner.
 const DENIAL_TTL: Duration = Duration::from_secs(1);
@@ -47,6 +48,8 @@ pub struct Engine {
     pub denials: Denials,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Ends the streams that have no end of their own.
+    pub stop: CancellationToken,
     history: History,
     permits: Semaphore,
 }
@@ -119,6 +122,7 @@ impl Engine {
         let permits = Semaphore::new(config.limits.max_decisions);
         let history = History::open(&config.state_dir);
         let (watch, sds, denials) = (WatchHub::default(), SdsHub::default(), Denials::default());
+        let stop = CancellationToken::new();
         Arc::new(Self {
             config,
             policy,
@@ -130,6 +134,7 @@ impl Engine {
             spool,
             denials,
             metrics,
+            stop,
             history,
             permits,
         })
@@ -153,6 +158,11 @@ impl Engine {
             Ok(_permit) => match tokio::time::timeout(deadline, self.evaluate(question, &mut event)).await {
                 Ok(Ok(verdict)) => verdict,
                 Ok(Err(reason)) => self.deny(reason, event),
+                // Recorded as released already: what follows is an event of its own.
+                Err(_) if event.outcome == "inject" => {
+                    event.decision_id = std::mem::replace(&mut event.id, uuid::Uuid::now_v7().to_string());
+                    self.deny(Reason::SdsNotAcknowledged, event)
+                }
                 Err(_) => self.deny(Reason::ResolverTimeout, event),
             },
             Err(_) => self.deny(Reason::Overloaded, event),
@@ -243,7 +253,7 @@ impl Engine {
             }
             Err(error) => {
                 event.backend_request_id = error.request_id.unwrap_or_default();
-                if !error.reason.is_transient() {
+                if !error.reason.is_transient() && self.grants.any(&envelope.tag) {
                     self.revoke(std::slice::from_ref(&envelope.tag), Vec::new());
                 }
                 Err(error.reason)

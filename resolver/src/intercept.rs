@@ -80,6 +80,7 @@ impl Intercept for InterceptService {
                 let event = tokio::select! {
                     event = live.recv() => event,
                     () = events.closed() => return,
+                    () = engine.stop.cancelled() => return,
                 };
                 let event = match event {
                     Ok(event) => event,

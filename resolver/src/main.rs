@@ -37,8 +37,13 @@ Exit codes: 0 good, 1 not ready or failed, 2 wrong usage or configuration.";
 
 #[derive(Args)]
 struct Run {
-    #[command(flatten)]
-    file: File,
+    // Not `File` flattened: clap would not see that an optional group is there by an argument of an inner group.
+    /// The configuration; resolver.example.toml explains every key.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Allow plain HTTP and loopback backends. Never with real credentials; status, metrics and audit show it.
+    #[arg(long)]
+    dev: bool,
     /// How log lines are written.
     #[arg(long, value_enum, default_value_t = LogFormat::Human)]
     log_format: LogFormat,
@@ -140,7 +145,7 @@ fn serve(run: &Run) -> ExitCode {
         LogFormat::Human => logs.init(),
         LogFormat::Json => logs.json().init(),
     }
-    let config = match Config::load(&run.file.config, run.file.dev) {
+    let config = match Config::load(&run.config, run.dev) {
         Ok(config) => config,
         Err(error) => return say(2, &error.to_string()),
     };

@@ -68,6 +68,7 @@ impl Session {
     }
 
     pub(super) async fn run(mut self, mut requests: Streaming<DeltaRequest>) {
+        let stop = self.engine.stop.clone();
         let ended = loop {
             tokio::select! {
                 request = requests.message() => match request {
@@ -81,6 +82,7 @@ impl Session {
                     }
                 }
                 () = self.answers.closed() => break None,
+                () = stop.cancelled() => break Some(Status::unavailable("the resolver is going away")),
             }
         };
         if let Some(status) = ended {
