@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The harness of the end-to-end scenarios, the demo and the benchmarks: real Envoy, SPIRE, KMS server, control plane and
+//! resolver, each a process of its own scenario, with its own folder and ports.
+//!
+//! Nothing here is shared between two scenarios, so they run in parallel. Nothing here sleeps: [`scratch::Scratch`]
+//! waits for conditions, with a deadline, and a wait that fails shows the ends of all logs. A scenario usually starts with
+//! [`stack::Stack::builder`].
+//!
+//! It is never part of what is shipped. Its keys are made for one run and protect nothing.
+
+pub mod api;
+pub mod bridge;
+pub mod client;
+pub mod control_plane;
+pub mod envoy;
+pub mod fault;
+pub mod kms;
+pub mod kms_proxy;
+pub mod leak;
+pub mod pki;
+pub mod process;
+pub mod resolver;
+pub mod scratch;
+pub mod spire;
+pub mod stack;
+pub mod tools;
+pub mod upstream;
+pub mod workload_api;
+
+pub use fault::{Fault, Result};
+
+/// The trust domain of every scenario.
+pub const TRUST_DOMAIN: &str = "example.org";

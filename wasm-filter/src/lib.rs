@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The Envoy filter of Bouncer: it tags a stream with the credential that the resolver grants it, or denies it.
+//!
+//! Envoy's native filters in front hand it the facts of a connection in one header; the native filter behind turns the
+//! tag into the name of a secret, which this sandbox never sees. Everything that decides is plain Rust without a host
+//! ([`stream`], [`cache`], [`pending`], [`watch`], [`uses`], joined by [`filter`]) and is tested natively; `abi` and
+//! `host::envoy` exist on wasm alone and only carry calls across.
+//!
+//! A warm stream costs one call into the VM when its headers come and one when it is gone, and two calls out: one header
+//! read, one property written. Nothing is allocated for it, formatted, or asked of the clock.
+
+#[cfg(target_arch = "wasm32")]
+pub mod abi;
+pub mod cache;
+pub mod clock;
+pub mod config;
+pub mod decision;
+pub mod denial;
+pub mod facts;
+pub mod filter;
+pub mod host;
+pub mod pending;
+pub mod plugins;
+pub mod stream;
+pub mod uses;
+pub mod watch;

@@ -1,0 +1,331 @@
+//! The command line: every command, option, default and help text, turned into typed values once.
+//!
+//! Called by `main` before anything else happens. What is malformed ends here, with exit code 2.
+
+use crate::output::Format;
+use bouncer_custody::{
+    BouncerName, CallerPattern, CiphertextRef, ClusterName, EncryptionContext, KmsKeyArn, LogicalPath, Provider,
+    ResourceName, SpiffeId, Upstream,
+};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+mod help;
+
+/// Parses the command line, or prints what is wrong with it (or the help asked for) and ends.
+pub(crate) fn parse() -> Args {
+    Args::parse()
+}
+
+/// The operator's tool for Bouncer: wraps credentials under your own key, registers them, and says what is in order.
+#[derive(Debug, Parser)]
+#[command(name = "bouncerctl", version, max_term_width = 100, after_long_help = help::TOP)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Control plane")]
+pub(crate) struct Global {
+    /// The control plane's base URL. https, or http to a loopback address.
+    #[arg(long, global = true, env = "CONTROL_PLANE_URL", value_name = "URL")]
+    pub control_plane: Option<String>,
+    /// A file that holds the API token. Without it the token comes from the environment variable TOKEN.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// PEM certificates to trust for the control plane, instead of the system's.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// How long to wait for an answer, in seconds.
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    pub timeout: Duration,
+    /// How to print answers.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    text.parse::<std::num::NonZeroU16>().map(|seconds| Duration::from_secs(seconds.get().into()))
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Encrypt a credential under your own KMS key. Plaintext goes to KMS and nowhere else.
+    #[command(after_long_help = help::WRAP)]
+    Wrap(Wrap),
+    /// Register a wrapped credential at the control plane.
+    #[command(after_long_help = help::REGISTER)]
+    Register(Register),
+    /// What of the setup is done, and what is left to do. Exit code 1 while something is.
+    #[command(after_long_help = help::STATUS)]
+    Status,
+    /// Whether every bouncer is in sync with the control plane. Exit code 1 if one is not.
+    #[command(after_long_help = help::PROBE)]
+    Probe,
+    /// Show or set the cryptographic provider.
+    #[command(subcommand, after_long_help = help::SETTINGS)]
+    Settings(Settings),
+    /// Registered credentials: metadata only, which is all there is.
+    #[command(subcommand)]
+    Secrets(Secrets),
+    /// Feature flags.
+    #[command(subcommand, after_long_help = help::FLAGS)]
+    Flags(Flags),
+    /// Bouncers: which workload identity may ask for which bouncer's metadata.
+    #[command(subcommand, after_long_help = help::BOUNCERS)]
+    Bouncers(Bouncers),
+    /// Protected resources: which cluster needs which credential, for whom.
+    #[command(subcommand, after_long_help = help::RESOURCES)]
+    Resources(Resources),
+    /// Decisions, as the bouncers reported them.
+    #[command(subcommand, after_long_help = help::AUDIT)]
+    Audit(Audit),
+    /// Print a completion script for a shell.
+    #[command(after_long_help = help::COMPLETION)]
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Wrap {
+    /// The KMS key, by its full ARN. An alias is not accepted: its target can be changed.
+    #[arg(long, value_name = "ARN")]
+    pub key_arn: KmsKeyArn,
+    /// What the credential is bound to: KMS's encryption context, `k=v,k=v`. Reserved keys: bouncer, upstream, caller,
+    /// env, generation.
+    #[arg(long, value_name = "K=V,K=V")]
+    pub aad: EncryptionContext,
+    /// The credential: PEM (private key, with or without its chain) or JSON; `-` for standard input.
+    #[arg(long = "in", value_name = "FILE")]
+    pub input: PathBuf,
+    /// The certificate chain, PEM, leaf first, where it is not in the bundle.
+    #[arg(long, value_name = "FILE")]
+    pub chain: Option<PathBuf>,
+    /// KMS's address, such as a VPC or FIPS endpoint. By default the public one of the key's region.
+    #[arg(long, value_name = "URL")]
+    pub kms_endpoint: Option<String>,
+    /// Allow what must not happen in production: a KMS endpoint over plain HTTP, and made-up AWS credentials for it
+    /// where the environment has none.
+    #[arg(long)]
+    pub dev: bool,
+    /// Register the result under this logical path too.
+    #[arg(long, value_name = "LOGICAL_PATH")]
+    pub register: Option<LogicalPath>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("envelope").required(true).args(["from", "key_id"])))]
+pub(crate) struct Register {
+    /// What the credential is called.
+    #[arg(long, value_name = "PATH")]
+    pub logical_path: LogicalPath,
+    /// What `bouncerctl wrap` printed; `-` for standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ciphertext_ref", "aad", "provider", "chain"])]
+    pub from: Option<PathBuf>,
+    /// The KMS key's ARN, or Vault's namespace.
+    #[arg(long, value_name = "KEY", requires = "ciphertext_ref")]
+    pub key_id: Option<String>,
+    /// The wrapped credential: a base64 blob for KMS, a path for Vault.
+    #[arg(long, value_name = "REF", requires = "key_id")]
+    pub ciphertext_ref: Option<CiphertextRef>,
+    /// What the credential is bound to, exactly as it was when it was wrapped.
+    #[arg(long, value_name = "K=V,K=V")]
+    pub aad: Option<EncryptionContext>,
+    /// kms_envelope or vault_delegate.
+    #[arg(long, default_value = "kms_envelope")]
+    pub provider: Provider,
+    /// The public certificate chain, PEM, where the ciphertext holds the key only.
+    #[arg(long, value_name = "FILE")]
+    pub chain: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Settings {
+    /// Show the provider.
+    Show,
+    /// Set the provider.
+    Set {
+        /// kms_envelope or vault_delegate.
+        #[arg(long, default_value = "kms_envelope")]
+        provider: Provider,
+        /// The KMS key's ARN.
+        #[arg(long, value_name = "ARN")]
+        kms_key_arn: Option<KmsKeyArn>,
+        /// Vault's namespace, for vault_delegate.
+        #[arg(long, value_name = "NAMESPACE", conflicts_with = "kms_key_arn")]
+        vault_namespace: Option<String>,
+        /// A note for people.
+        #[arg(long, value_name = "TEXT")]
+        notes: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secrets {
+    /// All registered credentials.
+    List,
+    /// One of them, with every earlier generation.
+    History {
+        /// Its id, from `secrets list`.
+        id: String,
+    },
+    /// Let bouncers use it again. It gets a new tag, so that no connection of before is reused.
+    Enable {
+        /// Its id, from `secrets list`.
+        id: String,
+    },
+    /// Remove it with all its generations: streams that need it are denied.
+    Remove {
+        /// Its id, from `secrets list`.
+        id: String,
+    },
+    /// Revoke it: bouncers stop using it, and reset live streams that do.
+    Disable {
+        /// Its id, from `secrets list`.
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Flags {
+    /// All flags.
+    List,
+    /// Turn a flag on.
+    Enable {
+        /// Its name.
+        #[arg(default_value = help::FLAG)]
+        flag: String,
+    },
+    /// Turn a flag off. With dual custody off, bouncers deny every protected stream.
+    Disable {
+        /// Its name.
+        #[arg(default_value = help::FLAG)]
+        flag: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bouncers {
+    /// All bouncers.
+    List,
+    /// Register one.
+    Add {
+        /// Its name, as in its resolver.toml.
+        name: BouncerName,
+        /// The resolver's SPIFFE ID.
+        #[arg(long)]
+        spiffe_id: SpiffeId,
+    },
+    /// Remove one: it is sent nothing any more.
+    Remove {
+        /// Its name.
+        name: BouncerName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Resources {
+    /// All protected resources.
+    List,
+    /// Register one.
+    Add(ResourceAdd),
+    /// Remove one: streams to its cluster are denied.
+    Remove {
+        /// Its name.
+        name: ResourceName,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ResourceAdd {
+    /// Its name.
+    pub name: ResourceName,
+    /// The bouncer in front of it.
+    #[arg(long)]
+    pub bouncer: BouncerName,
+    /// Envoy's cluster that leads to it.
+    #[arg(long)]
+    pub cluster: ClusterName,
+    /// Where that is, host:port. Informative: the resolver goes by its own rails.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub upstream: Upstream,
+    /// mtls for a client certificate, https for a header.
+    #[arg(long, default_value = "mtls", value_parser = ["mtls", "https"])]
+    pub protocol: String,
+    /// The credential.
+    #[arg(long, value_name = "PATH")]
+    pub logical_path: LogicalPath,
+    /// Who may use it: a SPIFFE ID, or a prefix of whole path segments ending in `/*`. Repeatable.
+    #[arg(long = "caller", value_name = "SPIFFE_ID", required = true, value_parser = caller)]
+    pub callers: Vec<String>,
+    /// Register it disabled.
+    #[arg(long)]
+    pub disabled: bool,
+}
+
+/// Checks a caller and keeps its text, which is what the API takes.
+fn caller(text: &str) -> Result<String, bouncer_custody::Malformed> {
+    text.parse::<CallerPattern>().map(|_| text.to_owned())
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Decisions, newest first, one page.
+    List(AuditFilter),
+    /// Decisions as they come in, until interrupted.
+    Tail(AuditFilter),
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct AuditFilter {
+    /// How many to show (for `tail`: how many of before).
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pub limit: u16,
+    /// Only this outcome: inject, deny, pass_through or uses.
+    #[arg(long, value_parser = ["inject", "deny", "pass_through", "uses"])]
+    pub outcome: Option<String>,
+    /// Only this bouncer's.
+    #[arg(long)]
+    pub bouncer: Option<BouncerName>,
+    /// Where the last page ended (`next_cursor` in the JSON answer).
+    #[arg(long)]
+    pub cursor: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn register_takes_a_file_or_fields() {
+        let parse = |extra: &[&str]| {
+            let args = ["bouncerctl", "register", "--logical-path", "a/b"];
+            Args::try_parse_from(args.iter().chain(extra)).map(|_| ())
+        };
+        assert!(parse(&["--from", "-"]).is_ok());
+        assert!(parse(&["--key-id", "k", "--ciphertext-ref", "AQ=="]).is_ok());
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--key-id", "k"]).is_err());
+        assert!(parse(&["--from", "-", "--key-id", "k", "--ciphertext-ref", "AQ=="]).is_err());
+    }
+
+    #[test]
+    fn an_alias_is_no_key() {
+        let arn = "arn:aws:kms:ca-central-1:123456789012:alias/payments";
+        let wrap = ["bouncerctl", "wrap", "--key-arn", arn, "--aad", "env=production", "--in", "-"];
+        assert!(Args::try_parse_from(wrap).is_err());
+    }
+}

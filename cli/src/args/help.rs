@@ -1,0 +1,131 @@
+//! The long help texts: what a command is for, by example. Shown by `--help`, not by `-h`.
+
+/// The flag that everything else waits for.
+pub(super) const FLAG: &str = "flags.crypto.dual_custody_intercept";
+
+pub(super) const TOP: &str = "\
+Environment:
+  CONTROL_PLANE_URL  the control plane's base URL
+  TOKEN              the API token, unless --token-file is given
+  AWS_*              wrap finds its AWS credentials as the AWS CLI does: environment, profile, web
+                     identity, container, instance
+
+Exit codes:
+  0  done, and healthy
+  1  refused, or unhealthy
+  2  the command line is wrong
+  3  the control plane or KMS could not be reached: no connection, no trust in its certificate, or
+     no answer in time
+
+A first credential, from nothing to traffic:
+  bouncerctl flags enable
+  bouncerctl settings set --kms-key-arn \"$KMS_KEY_ARN\"
+  bouncerctl bouncers add payments-east --spiffe-id spiffe://example.org/bouncer/payments-east
+  bouncerctl wrap --key-arn \"$KMS_KEY_ARN\" --in bundle.pem \\
+      --aad env=production,bouncer=payments-east,upstream=payments.internal:8443,caller=spiffe://example.org/ns/shop/* \\
+      --register protected-resources/payments-api/upstream-tls
+  bouncerctl resources add payments-api --bouncer payments-east --cluster payments \\
+      --upstream payments.internal:8443 --caller 'spiffe://example.org/ns/shop/*' \\
+      --logical-path protected-resources/payments-api/upstream-tls
+  bouncerctl status && bouncerctl probe";
+
+pub(super) const WRAP: &str = "\
+What may be in the file:
+  - PEM: one private key (PKCS#8, PKCS#1 or SEC1, not encrypted), with its certificate chain, leaf
+    first, or without it and the chain by --chain
+  - JSON: {\"kind\":\"client_certificate\",\"private_key\":PEM,\"certificate_chain\":PEM}
+  - JSON: {\"kind\":\"header\",\"name\":\"authorization\",\"prefix\":\"Bearer \",\"value\":...}
+
+KMS encrypts at most 4,096 bytes. Where key and chain together are longer, only the key is
+encrypted, and the chain, which is public, stands beside it as `certificate_chain`.
+
+Before anything is sent, the key is compared with the certificate and the dates are checked: what
+no bouncer could use is refused here, and not at the first request in production.
+
+The binding (--aad) is proved by KMS at every use. Name all three of
+  bouncer=   the bouncer's name
+  upstream=  host:port of the only destination, or *.suffix
+  caller=    the SPIFFE ID that may use it, or a prefix ending in /*
+or see to it that the resolver's own rails bind the ones left out. generation=N also guards against
+a roll-back to an earlier registration.
+
+Needs kms:Encrypt on the key, and nothing else. The result holds no plaintext: it may be stored,
+mailed and committed.
+
+Examples:
+  bouncerctl wrap --key-arn \"$KMS_KEY_ARN\" --in bundle.pem \\
+      --aad env=production,bouncer=payments-east >wrapped.json
+  bouncerctl wrap --key-arn \"$KMS_KEY_ARN\" --in key.pem --chain chain.pem \\
+      --aad bouncer=payments-east,upstream=payments.internal:8443,caller=spiffe://example.org/ns/shop/*
+  vault read -field=bundle pki/… | bouncerctl wrap --in - --key-arn … --aad … --register PATH";
+
+pub(super) const REGISTER: &str = "\
+Registering a logical path again makes a new generation: bouncers take it up within seconds, and
+connections of the old one drain. The control plane stores the metadata as it is and cannot decrypt
+it; what no bouncer could ever unwrap is stored with a warning, which is printed here.
+
+Examples:
+  bouncerctl register --logical-path protected-resources/payments-api/upstream-tls --from wrapped.json
+  bouncerctl wrap … | bouncerctl register --logical-path … --from -
+  bouncerctl register --logical-path … --provider vault_delegate --key-id team-a/payments \\
+      --ciphertext-ref kv2:secret/payments-api";
+
+pub(super) const STATUS: &str = "\
+Examples:
+  bouncerctl status
+  bouncerctl status --output json | jq .
+  until bouncerctl status >/dev/null; do sleep 5; done";
+
+pub(super) const PROBE: &str = "\
+Policy Bridge is the connection by which each bouncer gets its metadata and hands in its audit. For
+each bouncer this shows the epoch it holds, how far that lags behind, how long ago it was heard of,
+and what to do where something is wrong.
+
+Exit code 3, with the reason, if the control plane itself can't be asked: not reachable, certificate
+not trusted, no answer. Exit code 1 if it refuses the token, or if a bouncer is not healthy.
+
+Examples:
+  bouncerctl probe
+  bouncerctl probe --output json | jq '.bouncers[] | select(.healthy | not)'";
+
+pub(super) const SETTINGS: &str = "\
+Examples:
+  bouncerctl settings set --provider kms_envelope --notes 'Production CMK' \\
+      --kms-key-arn arn:aws:kms:ca-central-1:123456789012:key/abc-123
+  bouncerctl settings show";
+
+pub(super) const FLAGS: &str = "\
+Everything under /v1/crypto answers 403, and every bouncer denies protected streams, until
+flags.crypto.dual_custody_intercept is on. It is off by default.
+
+Examples:
+  bouncerctl flags list
+  bouncerctl flags enable flags.crypto.dual_custody_intercept";
+
+pub(super) const BOUNCERS: &str = "\
+Examples:
+  bouncerctl bouncers add payments-east --spiffe-id spiffe://example.org/bouncer/payments-east
+  bouncerctl bouncers list
+  bouncerctl bouncers remove payments-east";
+
+pub(super) const RESOURCES: &str = "\
+Examples:
+  bouncerctl resources add payments-api --bouncer payments-east --cluster payments \\
+      --upstream payments.internal:8443 --caller 'spiffe://example.org/ns/shop/*' \\
+      --logical-path protected-resources/payments-api/upstream-tls
+  bouncerctl resources list
+  bouncerctl resources remove payments-api";
+
+pub(super) const AUDIT: &str = "\
+Events name who called, what was decided and why, and never hold a credential or a payload.
+
+Examples:
+  bouncerctl audit list --outcome deny --limit 50
+  bouncerctl audit tail --bouncer payments-east
+  bouncerctl audit list --output json | jq -r '.events[].reason'";
+
+pub(super) const COMPLETION: &str = "\
+Examples:
+  bouncerctl completion bash >/etc/bash_completion.d/bouncerctl
+  bouncerctl completion zsh >\"${fpath[1]}/_bouncerctl\"
+  bouncerctl completion fish >~/.config/fish/completions/bouncerctl.fish";

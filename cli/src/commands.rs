@@ -1,0 +1,42 @@
+//! The commands, one module for each group. Each makes its calls, prints its answer and says how to end.
+
+mod audit;
+mod inventory;
+mod probe;
+mod register;
+mod status;
+mod view;
+
+use crate::args::{Args, Command};
+use crate::control_plane::ControlPlane;
+use crate::failure::{Exit, Failure};
+use crate::output::Output;
+use clap::CommandFactory as _;
+
+/// Runs the command that was asked for.
+///
+/// # Errors
+/// [`Failure`], with what happened, why, and what to do.
+pub(crate) async fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
+    let connect = || ControlPlane::new(&args.global, output);
+    match &args.command {
+        Command::Wrap(wrap) => register::wrap(wrap, connect, output).await,
+        Command::Register(options) => register::register(options, connect, output).await,
+        Command::Status => status::status(&connect()?, output).await,
+        Command::Probe => probe::probe(&connect()?, output).await,
+        Command::Settings(command) => inventory::settings(command, &connect()?, output).await,
+        Command::Secrets(command) => inventory::secrets(command, &connect()?, output).await,
+        Command::Flags(command) => inventory::flags(command, &connect()?, output).await,
+        Command::Bouncers(command) => inventory::bouncers(command, &connect()?, output).await,
+        Command::Resources(command) => inventory::resources(command, &connect()?, output).await,
+        Command::Audit(command) => audit::audit(command, &connect()?, output).await,
+        Command::Completion { shell } => completion(*shell, output),
+    }
+}
+
+fn completion(shell: clap_complete::Shell, output: &Output) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "bouncerctl", &mut script);
+    output.script(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,229 @@
+//! What is registered: settings, secrets, flags, bouncers and protected resources. Thin: the control plane decides.
+
+use super::view::View;
+use crate::args::{Bouncers, Flags, Resources, Secrets, Settings};
+use crate::control_plane::{ControlPlane, segment};
+use crate::failure::{Exit, Failure};
+use crate::output::{Output, Table};
+use serde_json::{Value, json};
+
+/// The text, with the answer's warnings below it.
+fn with_warnings(mut text: String, answer: View<'_>) -> String {
+    for warning in answer.warnings() {
+        text.push_str("\nwarning: ");
+        text.push_str(&warning);
+    }
+    text
+}
+
+/// Prints an answer: as it is for programs, by `human` for people.
+fn show(output: &Output, answer: &Value, human: impl FnOnce(View<'_>) -> String) -> Result<Exit, Failure> {
+    if output.is_json() {
+        output.json(answer)?;
+    } else {
+        output.text(&human(View(answer)))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// All of a list, page by page, as one answer.
+async fn all(api: &ControlPlane, path: &str) -> Result<Value, Failure> {
+    let mut items = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut query = vec![("limit", "500".to_owned())];
+        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+        let mut page = api.query(path, &query).await?;
+        let next = View(&page).text("next_cursor").to_owned();
+        match page.get_mut("items").map(Value::take) {
+            Some(Value::Array(found)) if !next.is_empty() && !found.is_empty() => {
+                items.extend(found);
+                cursor = Some(next);
+            }
+            Some(Value::Array(found)) => {
+                items.extend(found);
+                return Ok(json!({"items": items}));
+            }
+            // Not paged, or no list at all: shown as it is.
+            _ => return Ok(page),
+        }
+    }
+}
+
+/// `settings show|set`.
+pub(super) async fn settings(command: &Settings, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
+    const PATH: &str = "/v1/crypto/settings";
+    let answer = match command {
+        Settings::Show => match api.get(PATH).await {
+            Err(error) if error.is_not_found() => json!({}),
+            other => other?,
+        },
+        Settings::Set { provider, kms_key_arn, vault_namespace, notes } => {
+            let mut body = json!({"provider": provider});
+            let fields = [
+                ("kms_key_arn", kms_key_arn.as_ref().map(|arn| arn.as_str())),
+                ("vault_namespace", vault_namespace.as_deref()),
+                ("notes", notes.as_deref()),
+            ];
+            for (field, value) in fields {
+                if let Some(value) = value {
+                    body[field] = value.into();
+                }
+            }
+            api.put(PATH, &body).await?
+        }
+    };
+    show(output, &answer, |view| {
+        if view.text("provider").is_empty() {
+            return "No provider is chosen yet: bouncerctl settings set --kms-key-arn ARN".to_owned();
+        }
+        let key = ["kms_key_arn", "vault_namespace"].iter().map(|name| view.text(name)).find(|text| !text.is_empty());
+        let text = format!(
+            "provider  {}\nkey       {}\nnotes     {}",
+            view.cell("provider"),
+            key.unwrap_or("-"),
+            view.cell("notes")
+        );
+        with_warnings(text, view)
+    })
+}
+
+/// `secrets list|history|enable|disable`.
+pub(super) async fn secrets(command: &Secrets, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
+    const PATH: &str = "/v1/crypto/envelope-secrets";
+    let one = |id: &str| format!("{PATH}/{}", segment(id));
+    match command {
+        Secrets::List => show(output, &all(api, PATH).await?, |view| {
+            let empty = "No credential is registered: bouncerctl wrap … --register PATH";
+            secrets_table(view, empty)
+        }),
+        Secrets::History { id } => {
+            let answer = all(api, &format!("{}/history", one(id))).await?;
+            show(output, &answer, |view| secrets_table(view, "No history."))
+        }
+        Secrets::Remove { id } => {
+            let answer = api.delete(&one(id)).await?;
+            show(output, &answer, |_| format!("removed {id}, all generations"))
+        }
+        Secrets::Enable { id } => {
+            let answer = api.patch(&one(id), &json!({"enabled": true})).await?;
+            show(output, &answer, |view| {
+                format!("enabled {}, generation {}", view.cell("logical_path"), view.cell("generation"))
+            })
+        }
+        Secrets::Disable { id } => {
+            let answer = api.patch(&one(id), &json!({"enabled": false})).await?;
+            show(output, &answer, |view| {
+                format!("disabled {}, generation {}", view.cell("logical_path"), view.cell("generation"))
+            })
+        }
+    }
+}
+
+fn secrets_table(view: View<'_>, empty: &str) -> String {
+    let mut table = Table::new(&["LOGICAL PATH", "GENERATION", "ENABLED", "PROVIDER", "AAD", "WARNINGS", "ID"]);
+    for item in view.list("items") {
+        let warnings = match item.warnings().as_slice() {
+            [] => "-".to_owned(),
+            warnings => warnings.len().to_string(),
+        };
+        table.row([
+            item.cell("logical_path"),
+            item.cell("generation"),
+            item.cell("enabled"),
+            item.cell("provider"),
+            item.cell("aad"),
+            warnings,
+            item.cell("id"),
+        ]);
+    }
+    table.render(empty)
+}
+
+/// `flags list|enable|disable`.
+pub(super) async fn flags(command: &Flags, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
+    const PATH: &str = "/v1/feature-flags";
+    let (flag, enabled) = match command {
+        Flags::List => {
+            let answer = all(api, PATH).await?;
+            return show(output, &answer, |view| {
+                let mut table = Table::new(&["FLAG", "ENABLED", "WHAT IT DOES"]);
+                for item in view.list("items") {
+                    table.row([item.cell("name"), item.cell("enabled"), item.cell("description")]);
+                }
+                table.render("There are no flags.")
+            });
+        }
+        Flags::Enable { flag } => (flag, true),
+        Flags::Disable { flag } => (flag, false),
+    };
+    let answer = api.put(&format!("{PATH}/{}", segment(flag)), &json!({"enabled": enabled})).await?;
+    show(output, &answer, |_| format!("{flag} is {}", if enabled { "on" } else { "off" }))
+}
+
+/// `bouncers list|add|remove`.
+pub(super) async fn bouncers(command: &Bouncers, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
+    const PATH: &str = "/v1/bouncers";
+    match command {
+        Bouncers::List => show(output, &all(api, PATH).await?, |view| {
+            let mut table = Table::new(&["BOUNCER", "SPIFFE ID", "STATE", "LAST SEEN"]);
+            for item in view.list("items") {
+                let bridge = item.get("bridge");
+                table.row([
+                    item.cell("name"),
+                    item.cell("spiffe_id"),
+                    bridge.cell("state"),
+                    bridge.cell("last_seen_at"),
+                ]);
+            }
+            table.render("No bouncer is registered: bouncerctl bouncers add NAME --spiffe-id ID")
+        }),
+        Bouncers::Add { name, spiffe_id } => {
+            let answer = api.post(PATH, &json!({"name": name, "spiffe_id": spiffe_id.as_str()})).await?;
+            show(output, &answer, |_| format!("added {name}"))
+        }
+        Bouncers::Remove { name } => {
+            let answer = api.delete(&format!("{PATH}/{}", segment(name.as_str()))).await?;
+            show(output, &answer, |_| format!("removed {name}"))
+        }
+    }
+}
+
+/// `resources list|add|remove`.
+pub(super) async fn resources(command: &Resources, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
+    const PATH: &str = "/v1/protected-resources";
+    match command {
+        Resources::List => show(output, &all(api, PATH).await?, |view| {
+            let mut table = Table::new(&[
+                "RESOURCE",
+                "BOUNCER",
+                "CLUSTER",
+                "UPSTREAM",
+                "PROTOCOL",
+                "ENABLED",
+                "CREDENTIAL",
+                "CALLERS",
+            ]);
+            for item in view.list("items") {
+                table.row(
+                    ["name", "bouncer", "cluster", "upstream", "protocol", "enabled", "logical_path", "callers"]
+                        .map(|name| item.cell(name)),
+                );
+            }
+            table.render("No protected resource is registered: bouncerctl resources add --help")
+        }),
+        Resources::Add(add) => {
+            let body = json!({
+                "name": add.name, "bouncer": add.bouncer, "cluster": add.cluster, "upstream": add.upstream,
+                "protocol": add.protocol, "logical_path": add.logical_path, "callers": add.callers,
+                "enabled": !add.disabled,
+            });
+            let answer = api.post(PATH, &body).await?;
+            show(output, &answer, |view| with_warnings(format!("added {}", add.name), view))
+        }
+        Resources::Remove { name } => {
+            let answer = api.delete(&format!("{PATH}/{}", segment(name.as_str()))).await?;
+            show(output, &answer, |_| format!("removed {name}"))
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The control plane, as a client sees it: one authenticated call at a time, JSON in, JSON out.
+//!
+//! Called by every command but `wrap` without `--register`. Never follows a redirect and never sends the token over
+//! plain HTTP to another machine. Answers are read leniently, since an older tool must understand a newer control plane.
+
+mod endpoint;
+mod error;
+mod problem;
+
+pub(crate) use error::ControlPlaneError;
+
+use crate::args::Global;
+use crate::output::Output;
+use endpoint::Endpoint;
+use problem::Problem;
+use reqwest::header::{ACCEPT, HeaderValue};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use std::time::Duration;
+
+/// More than any answer of the API: a page of 500 events is a tenth of it.
+const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
+
+/// One control plane, and the token for it.
+#[derive(Debug)]
+pub(crate) struct ControlPlane {
+    http: reqwest::Client,
+    endpoint: Endpoint,
+    authorization: HeaderValue,
+}
+
+impl ControlPlane {
+    /// Reads URL, token and trust from the options and the environment.
+    ///
+    /// # Errors
+    /// [`ControlPlaneError`] if one of them is missing or unfit.
+    pub(crate) fn new(global: &Global, output: &Output) -> Result<Self, ControlPlaneError> {
+        let endpoint = Endpoint::parse(global.control_plane.as_deref())?;
+        let authorization = endpoint::authorization(global.token_file.as_deref(), output)?;
+        let mut builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(global.timeout.min(Duration::from_secs(5)))
+            .timeout(global.timeout)
+            .https_only(!endpoint.is_loopback())
+            .user_agent(concat!("bouncerctl/", env!("CARGO_PKG_VERSION")));
+        if endpoint.is_loopback() {
+            // A proxy would be another machine.
+            builder = builder.no_proxy();
+        }
+        if let Some(path) = &global.ca_file {
+            builder = builder.tls_certs_only(endpoint::certificates(path)?);
+        }
+        let http = builder.build().map_err(|source| ControlPlaneError::Client { source })?;
+        Ok(Self { http, endpoint, authorization })
+    }
+
+    /// `GET path`.
+    ///
+    /// # Errors
+    /// [`ControlPlaneError`]: not reached, refused, or an answer that is none of the API's.
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, ControlPlaneError> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// `GET path?query`.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn query(&self, path: &str, query: &[(&str, String)]) -> Result<Value, ControlPlaneError> {
+        self.call(Method::GET, &self.endpoint.with_query(path, query), None).await
+    }
+
+    /// `POST path` with a body.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, ControlPlaneError> {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    /// `PUT path` with a body.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Result<Value, ControlPlaneError> {
+        self.call(Method::PUT, path, Some(body)).await
+    }
+
+    /// `PATCH path` with a body.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Value, ControlPlaneError> {
+        self.call(Method::PATCH, path, Some(body)).await
+    }
+
+    /// `DELETE path`.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn delete(&self, path: &str) -> Result<Value, ControlPlaneError> {
+        self.call(Method::DELETE, path, None).await
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ControlPlaneError> {
+        let mut request = self
+            .http
+            .request(method, self.endpoint.url(path)?)
+            .header(reqwest::header::AUTHORIZATION, self.authorization.clone())
+            .header(ACCEPT, "application/json, application/problem+json");
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let sent = request.send().await.map_err(|source| self.not_reached(source))?;
+        self.answer(sent).await
+    }
+
+    fn not_reached(&self, source: reqwest::Error) -> ControlPlaneError {
+        ControlPlaneError::not_reached(self.endpoint.origin(), source)
+    }
+
+    async fn answer(&self, mut response: reqwest::Response) -> Result<Value, ControlPlaneError> {
+        let status = response.status();
+        let retry_after =
+            response.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|source| self.not_reached(source))? {
+            if body.len() + chunk.len() > ANSWER_LIMIT {
+                return Err(ControlPlaneError::NotTheApi { origin: self.endpoint.origin(), status });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status == StatusCode::NO_CONTENT || (status.is_success() && body.is_empty()) {
+            return Ok(Value::Null);
+        }
+        let json: Option<Value> = serde_json::from_slice(&body).ok();
+        match (status.is_success(), json) {
+            (true, Some(json)) => Ok(json),
+            (false, json) if status.is_client_error() || status.is_server_error() => {
+                let problem = Box::new(json.map(|json| Problem::read(&json)).unwrap_or_default());
+                Err(ControlPlaneError::refused(self.endpoint.origin(), status, problem, retry_after))
+            }
+            _ => Err(ControlPlaneError::NotTheApi { origin: self.endpoint.origin(), status }),
+        }
+    }
+}
+
+/// One segment of a path, escaped: an id or a name from the command line.
+pub(crate) fn segment(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    // A segment of dots alone is a step up, however it is written.
+    if text == "." || text == ".." { escaped.replace('.', "%252E") } else { escaped }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_stays_one_segment() {
+        assert_eq!(segment("flags.crypto.x"), "flags.crypto.x");
+        assert_eq!(segment("../tokens?x#y"), "..%2Ftokens%3Fx%23y");
+        assert_eq!(segment(".."), "%252E%252E");
+    }
+}

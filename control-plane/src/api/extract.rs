@@ -1,0 +1,181 @@
+//! Strict bodies and queries. The framework's own extractors repeat parts of the request in their errors; these never do,
+//! and they look for plaintext credentials before anything else sees a body.
+
+use super::middleware::DEADLINE;
+use super::problem::{ApiError, BodyFault};
+use super::{Api, page};
+use crate::plaintext;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use http::header;
+use http::request::Parts;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The longest body, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024;
+
+/// A JSON body of at most 64 KiB, without unknown fields and without anything that looks like a plaintext credential.
+#[derive(Debug)]
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+        let bytes = read(request).await?;
+        parse(&bytes).map(Self).inspect_err(|error| {
+            if let ApiError::Plaintext(finding) = error {
+                api.metrics.plaintext_refused(finding.kind);
+                tracing::warn!(
+                    field = %finding.field,
+                    looks_like = finding.kind.description(),
+                    "refused a plaintext credential; it was not stored"
+                );
+            }
+        })
+    }
+}
+
+async fn read(request: Request) -> Result<axum::body::Bytes, ApiError> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
+    if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
+        return Err(ApiError::Body(BodyFault::ContentType));
+    }
+    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if declared.and_then(|value| value.parse::<usize>().ok()).is_some_and(|length| length > BODY_LIMIT) {
+        return Err(ApiError::Body(BodyFault::TooLarge(BODY_LIMIT)));
+    }
+    let body = axum::body::to_bytes(request.into_body(), BODY_LIMIT);
+    let body = tokio::time::timeout(DEADLINE, body).await.map_err(|_| ApiError::Body(BodyFault::Incomplete))?;
+    body.map_err(|error| {
+        let mut source: Option<&dyn std::error::Error> = Some(&error);
+        let mut too_large = false;
+        while let Some(cause) = source {
+            too_large |= cause.is::<http_body_util::LengthLimitError>();
+            source = cause.source();
+        }
+        ApiError::Body(if too_large { BodyFault::TooLarge(BODY_LIMIT) } else { BodyFault::Incomplete })
+    })
+}
+
+/// Parses a body: plaintext first, then the shape.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let value: Value = serde_json::from_slice(bytes)
+        .map_err(|error| ApiError::Body(BodyFault::Syntax(error.line(), error.column())))?;
+    if let Some(finding) = plaintext::find_in(&value) {
+        return Err(ApiError::Plaintext(finding));
+    }
+    if !value.is_object() {
+        return Err(ApiError::Body(BodyFault::NotAnObject));
+    }
+    serde_json::from_slice(bytes).map_err(|error| ApiError::Body(shape_fault::<T>(&error, &value)))
+}
+
+/// Names the field that a body got wrong. serde's own message may hold its value, so only the names in it are used,
+/// and of those only the ones that look like ours.
+fn shape_fault<T: DeserializeOwned>(error: &serde_json::Error, value: &Value) -> BodyFault {
+    let message = error.to_string();
+    let named = |prefix: &str| {
+        let rest = message.strip_prefix(prefix)?.strip_prefix(" field `")?;
+        rest.split('`').next().map(|name| plaintext::speakable(name).to_owned())
+    };
+    if let Some(field) = named("unknown") {
+        return BodyFault::UnknownField(field);
+    }
+    if let Some(field) = named("missing") {
+        return BodyFault::MissingField(field);
+    }
+    if let Some(field) = named("duplicate") {
+        return BodyFault::DuplicateField(field);
+    }
+    // A type error names no field: the one that fails alone, other than for want of the others, is it.
+    let culprit = value.as_object().into_iter().flatten().find(|(name, item)| {
+        let alone = Value::Object([((*name).clone(), (*item).clone())].into_iter().collect());
+        serde_json::from_value::<T>(alone).err().is_some_and(|error| !error.to_string().starts_with("missing field"))
+    });
+    BodyFault::Type(culprit.map_or("(unnamed)", |(name, _)| plaintext::speakable(name)).to_owned())
+}
+
+/// A query without unknown parameters.
+#[derive(Debug)]
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        axum::extract::Query::<T>::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|_| {
+            ApiError::Query("The query has a parameter that this call does not know, or that is not of its form.")
+        })
+    }
+}
+
+/// A path parameter, parsed. What does not parse names nothing that exists.
+#[derive(Debug)]
+pub struct Named<T>(pub T);
+
+impl<T: std::str::FromStr, S: Send + Sync> FromRequestParts<S> for Named<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = axum::extract::Path::<String>::from_request_parts(parts, state).await;
+        let text = path.map_err(|_| ApiError::NotFound("name"))?.0;
+        text.parse().map(Self).map_err(|_| ApiError::NotFound("name"))
+    }
+}
+
+/// Where a list goes on, and how much of it is wanted.
+#[derive(Debug, Default, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PageParams {
+    /// At most so many items, 1 to 500.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    pub limit: Option<u16>,
+    /// `next_cursor` of the part before.
+    pub cursor: Option<String>,
+}
+
+impl PageParams {
+    /// The page that is asked for.
+    ///
+    /// # Errors
+    /// [`ApiError::Query`] if the limit is out of range or the cursor is not one of ours.
+    pub fn page<K: page::Cursor>(&self) -> Result<crate::store::Page<K>, ApiError> {
+        page::parse(self.limit, self.cursor.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its shape matters")]
+    struct Sample {
+        name: String,
+        enabled: bool,
+        callers: Option<Vec<String>>,
+    }
+
+    fn fault(body: &str) -> BodyFault {
+        match parse::<Sample>(body.as_bytes()) {
+            Err(ApiError::Body(fault)) => fault,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn faults_name_fields_and_never_values() {
+        assert_eq!(fault("{"), BodyFault::Syntax(1, 1));
+        assert_eq!(fault("[]"), BodyFault::NotAnObject);
+        assert_eq!(fault(r#"{"name":"a"}"#), BodyFault::MissingField("enabled".into()));
+        assert_eq!(fault(r#"{"name":"a","enabled":true,"nmae":1}"#), BodyFault::UnknownField("nmae".into()));
+        assert_eq!(fault(r#"{"name":"a","enabled":true,"S3cr3t!":1}"#), BodyFault::UnknownField("(unnamed)".into()));
+        assert_eq!(fault(r#"{"name":"a","name":"b","enabled":true}"#), BodyFault::DuplicateField("name".into()));
+        assert_eq!(fault(r#"{"name":"a","enabled":"hunter2"}"#), BodyFault::Type("enabled".into()));
+        assert_eq!(fault(r#"{"name":"a","enabled":true,"callers":["x",7]}"#), BodyFault::Type("callers".into()));
+    }
+}

@@ -1,0 +1,79 @@
+//! Feature flags.
+
+use super::Api;
+use super::extract::{Body, Named};
+use super::middleware::Caller;
+use super::page::List;
+use super::problem::{ApiError, Problem};
+use crate::model::{Flag, FlagState};
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Turns a flag on or off.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FlagBody {
+    /// On or off.
+    enabled: bool,
+}
+
+/// A flag and its state.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FlagAnswer {
+    #[schema(example = "flags.crypto.dual_custody_intercept")]
+    name: &'static str,
+    description: &'static str,
+    enabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    updated_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_by: Option<String>,
+}
+
+fn answer(flag: Flag, state: FlagState) -> FlagAnswer {
+    let (updated_at, updated_by) = state.changed.map(|change| (change.at, change.by)).unzip();
+    FlagAnswer { name: flag.name(), description: flag.description(), enabled: state.enabled, updated_at, updated_by }
+}
+
+/// All feature flags.
+#[utoipa::path(
+    get, path = "/v1/feature-flags", tag = "flags", operation_id = "list_feature_flags",
+    responses(
+        (status = 200, body = List<FlagAnswer>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list(State(api): State<Api>) -> Result<Json<List<FlagAnswer>>, ApiError> {
+    let mut items = Vec::new();
+    for flag in Flag::ALL {
+        items.push(answer(*flag, api.store.flag(*flag).await?));
+    }
+    Ok(Json(List { items, next_cursor: None }))
+}
+
+/// Turns a feature flag on or off.
+#[utoipa::path(
+    put, path = "/v1/feature-flags/{name}", tag = "flags", operation_id = "put_feature_flag",
+    params(("name" = String, Path, example = "flags.crypto.dual_custody_intercept")),
+    request_body = FlagBody,
+    responses(
+        (status = 200, body = FlagAnswer),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn put(
+    State(api): State<Api>,
+    Caller(actor): Caller,
+    Named(name): Named<String>,
+    Body(body): Body<FlagBody>,
+) -> Result<Json<FlagAnswer>, ApiError> {
+    let flag = Flag::by_name(&name).ok_or(ApiError::NotFound("feature flag"))?;
+    let state = api.store.set_flag(flag, body.enabled, &actor).await?;
+    Ok(Json(answer(flag, state)))
+}

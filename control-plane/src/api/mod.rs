@@ -1,0 +1,114 @@
+//! The REST API: routes, and what they share. Everything about HTTP is in here; everything that lasts is behind
+//! [`Store`]. `GET /openapi.json` is generated from these handlers.
+
+pub mod bouncers;
+pub mod envelopes;
+pub mod extract;
+pub mod flags;
+mod middleware;
+pub mod operations;
+pub mod page;
+pub mod problem;
+pub mod resources;
+pub mod settings;
+pub mod warning;
+
+use crate::bridge::Live;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+use crate::store::Store;
+use axum::Router;
+use problem::ApiError;
+use std::sync::Arc;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Api {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// What bouncers are connected, and how they are.
+    pub live: Arc<Live>,
+    /// Whether the process can do its work.
+    pub readiness: Arc<Readiness>,
+    /// Whether the API is served over TLS.
+    pub tls: bool,
+}
+
+struct BearerToken;
+
+impl Modify for BearerToken {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Bouncer control plane",
+        description = "Envelope metadata, policy and audit. It stores no plaintext credential and cannot decrypt one."
+    ),
+    modifiers(&BearerToken),
+    security(("token" = [])),
+    components(schemas(problem::Problem)),
+    tags(
+        (name = "crypto", description = "Provider settings and envelope metadata; refused while the flag is off"),
+        (name = "flags", description = "Feature flags"),
+        (name = "registry", description = "Bouncers and the protected resources they guard"),
+        (name = "operations", description = "Status, audit and probes")
+    )
+)]
+struct Document;
+
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(settings::get, settings::put))
+        .routes(routes!(envelopes::list, envelopes::register))
+        .routes(routes!(envelopes::get, envelopes::patch, envelopes::delete))
+        .routes(routes!(envelopes::history))
+        .routes(routes!(flags::list))
+        .routes(routes!(flags::put))
+        .routes(routes!(bouncers::list, bouncers::register))
+        .routes(routes!(bouncers::get, bouncers::delete))
+        .routes(routes!(resources::list, resources::register))
+        .routes(routes!(resources::get, resources::put, resources::delete))
+        .routes(routes!(operations::healthz))
+        .routes(routes!(operations::readyz))
+        .routes(routes!(operations::metrics))
+}
+
+/// The API's description.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes().split_for_parts().1
+}
+
+/// The API as a service.
+pub fn router(api: Api) -> Router {
+    let (router, document) = routes().split_for_parts();
+    let document = Arc::new(document);
+    router
+        .route(
+            "/openapi.json",
+            axum::routing::get(move || {
+                let document = Arc::clone(&document);
+                async move { axum::Json((*document).clone()) }
+            }),
+        )
+        .fallback(|| async { ApiError::NoRoute })
+        .method_not_allowed_fallback(|| async { ApiError::Method })
+        .layer(axum::middleware::from_fn_with_state(api.clone(), middleware::guard))
+        .layer(axum::middleware::from_fn_with_state(api.clone(), middleware::outer))
+        .with_state(api)
+}

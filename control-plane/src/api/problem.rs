@@ -1,0 +1,395 @@
+//! Errors → responses, in one place: RFC 9457 problem details with fixed text. No value from a request is repeated.
+
+use crate::model::Flag;
+use crate::plaintext::Finding;
+use crate::store::{Conflict, StoreError};
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use bouncer_custody::Malformed;
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// RFC 9457 problem details, with what to do next.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Problem {
+    /// Names the kind of problem: `urn:bouncer:problem:<code>`.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:bouncer:problem:feature_disabled")]
+    pub kind: String,
+    /// The kind of problem, for people.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened, and why.
+    pub detail: String,
+    /// What to do about it.
+    pub next: String,
+    /// The request, as its `x-request-id` names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Every field that was not accepted, where fields are the problem.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub errors: Vec<FieldError>,
+}
+
+/// A field that was not accepted, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// The field's name.
+    pub field: String,
+    /// The rule that it broke. Never its value.
+    pub detail: String,
+}
+
+/// Every way in which a call can fail.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApiError {
+    /// No token, or none that is known.
+    #[error("unauthenticated")]
+    Unauthenticated,
+    /// A flag is off.
+    #[error("the flag {} is off", .0.name())]
+    FeatureDisabled(Flag),
+    /// A field holds what looks like a plaintext credential.
+    #[error("plaintext in a request")]
+    Plaintext(Finding),
+    /// Fields broke their rules.
+    #[error("invalid fields")]
+    Invalid(Vec<FieldError>),
+    /// The body is no JSON of the right shape.
+    #[error("malformed body")]
+    Body(BodyFault),
+    /// The query is not what the call takes.
+    #[error("malformed query")]
+    Query(&'static str),
+    /// No such thing.
+    #[error("not found")]
+    NotFound(&'static str),
+    /// No such route.
+    #[error("no such route")]
+    NoRoute,
+    /// The route exists, the method does not.
+    #[error("method not allowed")]
+    Method,
+    /// The call took too long.
+    #[error("timed out")]
+    Timeout,
+    /// A fault of the control plane's own.
+    #[error("internal fault")]
+    Internal,
+    /// The store said no, or nothing.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The operating system gave no randomness.
+    #[error(transparent)]
+    Randomness(#[from] crate::token::NoRandomness),
+}
+
+/// What is wrong with a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BodyFault {
+    /// Not declared as JSON.
+    ContentType,
+    /// Longer than the limit, in bytes.
+    TooLarge(usize),
+    /// Broken off.
+    Incomplete,
+    /// No JSON, at this line and column.
+    Syntax(usize, usize),
+    /// JSON, but no object.
+    NotAnObject,
+    /// A field that the call does not know.
+    UnknownField(String),
+    /// A field that is missing.
+    MissingField(String),
+    /// A field that stands there twice.
+    DuplicateField(String),
+    /// A field of another type than it should be.
+    Type(String),
+}
+
+/// Collects what is wrong with the fields of a body, so that everything is said at once.
+#[derive(Debug, Default)]
+pub struct Faults(Vec<FieldError>);
+
+impl Faults {
+    /// Notes a rule that `field` broke.
+    pub fn add(&mut self, field: &str, detail: impl std::fmt::Display) {
+        self.0.push(FieldError { field: field.to_owned(), detail: detail.to_string() });
+    }
+
+    /// The value, or its fault noted. Errors of the vocabulary never repeat the value.
+    pub fn take<T, E: Into<FieldRule>>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
+        parsed.map_err(|error| self.add(field, error.into().0)).ok()
+    }
+
+    /// The error, if anything was noted.
+    #[must_use]
+    pub fn into_error(self) -> ApiError {
+        ApiError::Invalid(self.0)
+    }
+
+    /// Whether nothing was noted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The text of a broken rule, from an error that is known not to repeat values.
+pub struct FieldRule(String);
+
+impl From<Malformed> for FieldRule {
+    fn from(error: Malformed) -> Self {
+        Self(error.to_string())
+    }
+}
+impl From<crate::certificate::ChainError> for FieldRule {
+    fn from(error: crate::certificate::ChainError) -> Self {
+        Self(error.to_string())
+    }
+}
+impl From<crate::model::UnknownProtocol> for FieldRule {
+    fn from(error: crate::model::UnknownProtocol) -> Self {
+        Self(error.to_string())
+    }
+}
+
+struct Text {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: String,
+    next: String,
+}
+
+fn text(
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: impl Into<String>,
+    next: impl Into<String>,
+) -> Text {
+    Text { status, code, title, detail: detail.into(), next: next.into() }
+}
+
+const SEE_OPENAPI: &str = "GET /openapi.json describes every call and its fields.";
+
+impl ApiError {
+    fn text(&self) -> Text {
+        match self {
+            Self::Unauthenticated => text(
+                StatusCode::UNAUTHORIZED,
+                "unauthenticated",
+                "A valid bearer token is needed",
+                "The call carries no bearer token that this control plane knows.",
+                "Send 'Authorization: Bearer <token>'. The first token is written by 'bouncer-control-plane bootstrap \
+                 --token-file PATH'; if it is lost, run that with '--replace-tokens'.",
+            ),
+            Self::FeatureDisabled(flag) => text(
+                StatusCode::FORBIDDEN,
+                "feature_disabled",
+                "The feature flag is off",
+                format!("The flag {} is off, so every /v1/crypto call is refused.", flag.name()),
+                format!("Turn it on: PUT /v1/feature-flags/{} with the body {{\"enabled\":true}}.", flag.name()),
+            ),
+            Self::Plaintext(finding) => text(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "plaintext_refused",
+                "Plaintext credentials are refused",
+                format!(
+                    "The field '{}' looks like {}. It was neither stored nor logged.",
+                    finding.field,
+                    finding.kind.description()
+                ),
+                "The control plane takes envelope metadata only. Wrap the credential under your own key with \
+                 'bouncerctl wrap' and register the result. Treat what was sent here as exposed, and rotate it.",
+            ),
+            Self::Invalid(errors) => text(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid_fields",
+                "Fields are not valid",
+                format!("{} of the body's fields broke a rule; 'errors' names each.", errors.len()),
+                "Correct the fields and send the call again. Nothing was changed.",
+            ),
+            Self::Body(fault) => fault.text(),
+            Self::Query(detail) => {
+                text(StatusCode::BAD_REQUEST, "invalid_query", "The query is not valid", *detail, SEE_OPENAPI)
+            }
+            Self::NotFound(what) => text(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "Not found",
+                format!("There is no such {what}."),
+                format!("List what there is with a GET of the collection, or register the {what} first."),
+            ),
+            Self::NoRoute => {
+                text(StatusCode::NOT_FOUND, "no_such_route", "No such call", "The API has no such path.", SEE_OPENAPI)
+            }
+            Self::Method => text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "Method not allowed",
+                "The API has this path, but not this method on it.",
+                SEE_OPENAPI,
+            ),
+            Self::Timeout => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "timeout",
+                "The call took too long",
+                "The call was not finished within its deadline. A change may or may not have been made.",
+                "Read back what you meant to change, then try again.",
+            ),
+            Self::Internal => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "A fault of the control plane's own",
+                "The call ran into a fault. A change may or may not have been made.",
+                "Read back what you meant to change. The log has more under this request's id.",
+            ),
+            Self::Store(error) => store_text(error),
+            Self::Randomness(_) => unavailable("The operating system gave no random bytes."),
+        }
+    }
+
+    /// The problem, as it is written.
+    #[must_use]
+    pub fn problem(&self) -> (StatusCode, Problem) {
+        let text = self.text();
+        let errors = if let Self::Invalid(errors) = self { errors.clone() } else { Vec::new() };
+        let problem = Problem {
+            kind: format!("urn:bouncer:problem:{}", text.code),
+            title: text.title,
+            status: text.status.as_u16(),
+            detail: text.detail,
+            next: text.next,
+            instance: super::middleware::current_request().map(|id| format!("urn:uuid:{id}")),
+            errors,
+        };
+        (text.status, problem)
+    }
+}
+
+fn unavailable(detail: &str) -> Text {
+    text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "unavailable",
+        "The control plane cannot answer right now",
+        format!("{detail} Nothing that was acknowledged is lost."),
+        "Try again shortly. If it lasts, look at the control plane's log, and at the disk that holds its database.",
+    )
+}
+
+fn store_text(error: &StoreError) -> Text {
+    match error {
+        StoreError::NotFound => text(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "Not found",
+            "There is no such thing, or it was deleted.",
+            "List what there is with a GET of the collection.",
+        ),
+        StoreError::Conflict(conflict) => conflict_text(*conflict),
+        StoreError::Corrupt(_) => unavailable("The database holds a row that is not valid."),
+        StoreError::Unavailable(_) | StoreError::Migration(_) | StoreError::OutOfRange => {
+            unavailable("The database did not answer as it should.")
+        }
+    }
+}
+
+fn conflict_text(conflict: Conflict) -> Text {
+    let (code, detail, next) = match conflict {
+        Conflict::NameTaken => (
+            "name_taken",
+            "Something else is registered under this name.",
+            "Choose another name, or change or delete the existing registration.",
+        ),
+        Conflict::SpiffeIdTaken => (
+            "spiffe_id_taken",
+            "The SPIFFE ID is registered for another bouncer; one identity is one bouncer.",
+            "Give this bouncer's resolver an SVID of its own, or delete the other registration.",
+        ),
+        Conflict::NoSuchBouncer => (
+            "no_such_bouncer",
+            "The protected resource names a bouncer that is not registered.",
+            "Register the bouncer first: POST /v1/bouncers with its name and SPIFFE ID.",
+        ),
+        Conflict::BouncerInUse => (
+            "bouncer_in_use",
+            "The bouncer still guards protected resources.",
+            "Delete those first: GET /v1/protected-resources shows which name it.",
+        ),
+        Conflict::AlreadyBootstrapped => (
+            "already_bootstrapped",
+            "The database has its first token already.",
+            "Use that token, or make another with POST /v1/tokens.",
+        ),
+        Conflict::LastToken => (
+            "last_token",
+            "This is the last token; without it nobody could administer the control plane.",
+            "Make another with POST /v1/tokens first.",
+        ),
+    };
+    text(StatusCode::CONFLICT, code, "The change contradicts what is registered", detail, next)
+}
+
+impl BodyFault {
+    fn text(&self) -> Text {
+        let malformed = |detail: String| {
+            text(StatusCode::BAD_REQUEST, "malformed_body", "The body is not what this call takes", detail, SEE_OPENAPI)
+        };
+        match self {
+            Self::ContentType => text(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "The body must be JSON",
+                "The call does not say that its body is JSON.",
+                "Send the header 'Content-Type: application/json'.",
+            ),
+            Self::TooLarge(limit) => text(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "The body is too large",
+                format!("Bodies are at most {limit} bytes."),
+                "A KMS ciphertext blob is at most 6,144 bytes; leave out what does not belong in the call.",
+            ),
+            Self::Incomplete => malformed("The body ended before it was complete.".into()),
+            Self::Syntax(line, column) => malformed(format!("The body is not JSON at line {line}, column {column}.")),
+            Self::NotAnObject => malformed("The body must be a JSON object.".into()),
+            Self::UnknownField(field) => {
+                malformed(format!("The body has a field '{field}' that this call does not know."))
+            }
+            Self::MissingField(field) => malformed(format!("The body lacks the field '{field}'.")),
+            Self::DuplicateField(field) => malformed(format!("The body has the field '{field}' twice.")),
+            Self::Type(field) => malformed(format!("The field '{field}' is of the wrong JSON type.")),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, problem) = self.problem();
+        if status.is_server_error() {
+            // The source names the fault of the database or the system, and holds nothing of the request.
+            let source = std::error::Error::source(&self).map(ToString::to_string);
+            tracing::error!(error = %self, source = source.as_deref().unwrap_or_default(), "a call failed");
+        }
+        let mut response = (status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self {
+            Self::Unauthenticated => {
+                let challenge = HeaderValue::from_static("Bearer realm=\"bouncer\"");
+                headers.insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            Self::Store(StoreError::Unavailable(_)) | Self::Timeout => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        response
+    }
+}

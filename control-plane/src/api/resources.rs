@@ -1,0 +1,236 @@
+//! Protected resources: which bouncer guards which upstream with which credential, and for whom.
+
+use super::Api;
+use super::extract::{Body, Named, PageParams, Params};
+use super::middleware::Caller;
+use super::page::List;
+use super::problem::{ApiError, Faults, Problem};
+use super::warning::{self, Warning};
+use crate::model::{Protocol, Resource, ResourceRecord};
+use axum::Json;
+use axum::extract::State;
+use bouncer_custody::{BouncerName, CallerPattern, ClusterName, LogicalPath, ResourceName, Upstream};
+use http::StatusCode;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Most callers of one resource.
+const CALLERS_LIMIT: usize = 100;
+
+/// An upstream that a bouncer guards with a credential.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceBody {
+    /// May be left out where the path names it.
+    #[schema(example = "payments-api")]
+    name: Option<String>,
+    /// The bouncer that guards it.
+    #[schema(example = "payments-east")]
+    bouncer: String,
+    /// Envoy's cluster that leads to it.
+    #[schema(example = "payments")]
+    cluster: String,
+    /// host:port. Informative: the resolver compares its own rails.
+    #[schema(example = "payments.internal:8443")]
+    upstream: String,
+    /// "mtls" or "https".
+    #[schema(example = "mtls")]
+    protocol: String,
+    /// The credential.
+    #[schema(example = "protected-resources/payments-api/upstream-tls")]
+    logical_path: String,
+    /// SPIFFE IDs, or prefixes of whole path segments ending in "/*". Empty allows no one.
+    #[schema(example = json!(["spiffe://example.org/ns/shop/*"]))]
+    callers: Vec<String>,
+    /// Whether streams to it may have the credential; true if left out.
+    enabled: Option<bool>,
+}
+
+/// A protected resource, as stored.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ResourceAnswer {
+    name: String,
+    bouncer: String,
+    cluster: String,
+    upstream: String,
+    protocol: &'static str,
+    logical_path: String,
+    callers: Vec<String>,
+    enabled: bool,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    created_by: String,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+    updated_by: String,
+    /// What is stored but may not do what was meant.
+    warnings: Vec<Warning>,
+}
+
+impl ResourceBody {
+    /// Parses the body of a call whose path names the resource, or does not.
+    fn parse(self, named: Option<ResourceName>) -> Result<Resource, ApiError> {
+        let mut faults = Faults::default();
+        let name = match (self.name, named) {
+            (None, None) => {
+                faults.add("name", "is needed");
+                None
+            }
+            (None, Some(named)) => Some(named),
+            (Some(text), None) => faults.take("name", text.parse::<ResourceName>()),
+            (Some(text), Some(named)) => {
+                if text != named.as_str() {
+                    faults.add("name", "must be the one that the path names, or be left out");
+                }
+                Some(named)
+            }
+        };
+        let bouncer = faults.take("bouncer", self.bouncer.parse::<BouncerName>());
+        let cluster = faults.take("cluster", self.cluster.parse::<ClusterName>());
+        let upstream = faults.take("upstream", self.upstream.parse::<Upstream>());
+        let protocol = faults.take("protocol", self.protocol.parse::<Protocol>());
+        let path = faults.take("logical_path", self.logical_path.parse::<LogicalPath>());
+        if self.callers.len() > CALLERS_LIMIT {
+            faults.add("callers", format_args!("must not be more than {CALLERS_LIMIT}"));
+        }
+        let mut callers = Vec::new();
+        for (index, text) in self.callers.iter().enumerate().take(CALLERS_LIMIT) {
+            callers.extend(faults.take(&format!("callers[{index}]"), text.parse::<CallerPattern>()));
+        }
+        let enabled = self.enabled.unwrap_or(true);
+        match (name, bouncer, cluster, upstream, protocol, path) {
+            (Some(name), Some(bouncer), Some(cluster), Some(upstream), Some(protocol), Some(path))
+                if faults.is_empty() =>
+            {
+                Ok(Resource { name, bouncer, cluster, upstream, protocol, path, callers, enabled })
+            }
+            _ => Err(faults.into_error()),
+        }
+    }
+}
+
+fn answer(record: ResourceRecord, warnings: Vec<Warning>) -> ResourceAnswer {
+    let resource = record.resource;
+    ResourceAnswer {
+        name: resource.name.into(),
+        bouncer: resource.bouncer.into(),
+        cluster: resource.cluster.into(),
+        upstream: resource.upstream.to_string(),
+        protocol: resource.protocol.as_str(),
+        logical_path: resource.path.into(),
+        callers: resource.callers.iter().map(ToString::to_string).collect(),
+        enabled: resource.enabled,
+        created_at: record.created.at,
+        created_by: record.created.by,
+        updated_at: record.updated.at,
+        updated_by: record.updated.by,
+        warnings,
+    }
+}
+
+async fn with_warnings(api: &Api, record: ResourceRecord) -> Result<ResourceAnswer, ApiError> {
+    let warnings = warning::of_resource(api, &record).await?;
+    Ok(answer(record, warnings))
+}
+
+/// Registers a protected resource. The same registration again is no change.
+#[utoipa::path(
+    post, path = "/v1/protected-resources", tag = "registry", operation_id = "register_protected_resource",
+    request_body = ResourceBody,
+    responses(
+        (status = 201, body = ResourceAnswer),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn register(
+    State(api): State<Api>,
+    Caller(actor): Caller,
+    Body(body): Body<ResourceBody>,
+) -> Result<(StatusCode, Json<ResourceAnswer>), ApiError> {
+    let record = api.store.register_resource(&body.parse(None)?, &actor).await?;
+    Ok((StatusCode::CREATED, Json(with_warnings(&api, record).await?)))
+}
+
+/// All protected resources, by name.
+#[utoipa::path(
+    get, path = "/v1/protected-resources", tag = "registry", operation_id = "list_protected_resources",
+    params(PageParams),
+    responses(
+        (status = 200, body = List<ResourceAnswer>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(params): Params<PageParams>,
+) -> Result<Json<List<ResourceAnswer>>, ApiError> {
+    let part = api.store.resources(&params.page()?).await?;
+    let mut warnings = Vec::with_capacity(part.items.len());
+    for record in &part.items {
+        warnings.push(warning::of_resource(&api, record).await?);
+    }
+    let mut warnings = warnings.into_iter();
+    let show = |record| answer(record, warnings.next().unwrap_or_default());
+    Ok(Json(List::of(part, |record| record.resource.name.clone(), show)))
+}
+
+/// One protected resource.
+#[utoipa::path(
+    get, path = "/v1/protected-resources/{name}", tag = "registry", operation_id = "get_protected_resource",
+    params(("name" = String, Path)),
+    responses(
+        (status = 200, body = ResourceAnswer),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get(
+    State(api): State<Api>,
+    Named(name): Named<ResourceName>,
+) -> Result<Json<ResourceAnswer>, ApiError> {
+    let record = api.store.resource(&name).await?.ok_or(ApiError::NotFound("protected resource"))?;
+    Ok(Json(with_warnings(&api, record).await?))
+}
+
+/// Replaces a protected resource.
+#[utoipa::path(
+    put, path = "/v1/protected-resources/{name}", tag = "registry", operation_id = "put_protected_resource",
+    params(("name" = String, Path)),
+    request_body = ResourceBody,
+    responses(
+        (status = 200, body = ResourceAnswer),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn put(
+    State(api): State<Api>,
+    Caller(actor): Caller,
+    Named(name): Named<ResourceName>,
+    Body(body): Body<ResourceBody>,
+) -> Result<Json<ResourceAnswer>, ApiError> {
+    let record = api.store.replace_resource(&body.parse(Some(name))?, &actor).await?;
+    Ok(Json(with_warnings(&api, record).await?))
+}
+
+/// Removes a protected resource.
+#[utoipa::path(
+    delete, path = "/v1/protected-resources/{name}", tag = "registry", operation_id = "delete_protected_resource",
+    params(("name" = String, Path)),
+    responses(
+        (status = 204),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Caller(actor): Caller,
+    Named(name): Named<ResourceName>,
+) -> Result<StatusCode, ApiError> {
+    api.store.delete_resource(&name, &actor).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

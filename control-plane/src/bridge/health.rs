@@ -1,0 +1,244 @@
+//! How each bouncer is, in words: from its live sessions, or from what was last heard of it.
+
+use super::live::{Live, SessionView};
+use crate::model::BouncerRecord;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use utoipa::ToSchema;
+
+/// A clock that is off by more makes tokens and certificates fail.
+const SKEW_LIMIT_MS: i64 = 5_000;
+
+/// Whether a bouncer is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BridgeState {
+    /// At least one resolver is connected.
+    Connected,
+    /// None is, but one was.
+    Disconnected,
+    /// None ever was.
+    NeverSeen,
+}
+
+/// Something that a bouncer could not use.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+pub struct BridgeProblem {
+    /// A logical path, or the name of a protected resource.
+    pub subject: String,
+    /// A reason code.
+    #[schema(example = "envelope_malformed")]
+    pub reason: String,
+}
+
+/// How one secret is, by a resolver's account.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+pub struct BridgeSecret {
+    /// Its logical path.
+    pub logical_path: String,
+    /// The generation in use.
+    pub generation: u64,
+    /// A reason code; absent while good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the credential ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub not_after: Option<Timestamp>,
+}
+
+/// A bouncer's connection on the Policy Bridge. Where several resolvers serve one bouncer, the worst of each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct BridgeHealth {
+    /// Everything is as it should be.
+    pub ok: bool,
+    /// What is, and why.
+    pub detail: String,
+    /// What to do; empty if nothing.
+    pub next: String,
+    /// Connected or not.
+    pub state: BridgeState,
+    /// How many resolvers are connected.
+    pub instances: usize,
+    /// The newest epoch that it has taken.
+    pub epoch_acked: u64,
+    /// How many changes it is behind.
+    pub epoch_lag: u64,
+    /// When it last said anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last_seen_at: Option<Timestamp>,
+    /// How long ago that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<i64>,
+    /// The resolver's version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// It says that it can do its work; absent until it says anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
+    /// Why not, as reason codes.
+    pub not_ready: Vec<String>,
+    /// It runs with --dev: plain HTTP, loopback backends and file identities are allowed. Never for production.
+    pub dev: bool,
+    /// Its clock is ahead of the control plane's by so much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_skew_ms: Option<i64>,
+    /// Why it refused the newest policy; absent if it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// What of the newest policy it could never use.
+    pub problems: Vec<BridgeProblem>,
+    /// Its secrets.
+    pub secrets: Vec<BridgeSecret>,
+    /// Audit events that its sequence skipped.
+    pub audit_missing: u64,
+}
+
+/// How a bouncer is, at an epoch and a time.
+#[must_use]
+pub fn of(live: &Live, record: &BouncerRecord, epoch: u64, now: Timestamp) -> BridgeHealth {
+    let sessions = live.sessions(&record.bouncer.name);
+    let mut health = if sessions.is_empty() {
+        let last = live.last(&record.bouncer.name);
+        away(record, last)
+    } else {
+        connected(&sessions)
+    };
+    health.epoch_lag = epoch.saturating_sub(health.epoch_acked);
+    health.age_ms = health.last_seen_at.map(|seen| now.as_millisecond().saturating_sub(seen.as_millisecond()).max(0));
+    let (ok, detail, next) = verdict(&health, record.bouncer.name.as_str());
+    BridgeHealth { ok, detail, next, ..health }
+}
+
+fn blank(state: BridgeState) -> BridgeHealth {
+    BridgeHealth {
+        ok: false,
+        detail: String::new(),
+        next: String::new(),
+        state,
+        instances: 0,
+        epoch_acked: 0,
+        epoch_lag: 0,
+        last_seen_at: None,
+        age_ms: None,
+        version: None,
+        ready: None,
+        not_ready: Vec::new(),
+        dev: false,
+        clock_skew_ms: None,
+        refused: None,
+        problems: Vec::new(),
+        secrets: Vec::new(),
+        audit_missing: 0,
+    }
+}
+
+fn away(record: &BouncerRecord, last: Option<SessionView>) -> BridgeHealth {
+    let Some(sighting) = &record.sighting else { return blank(BridgeState::NeverSeen) };
+    let seen = last.as_ref().map_or(sighting.at, |view| view.seen.max(sighting.at));
+    BridgeHealth {
+        epoch_acked: sighting.epoch_acked,
+        last_seen_at: Some(seen),
+        version: Some(sighting.version.clone()),
+        dev: last.and_then(|view| view.report).is_some_and(|report| report.dev),
+        ..blank(BridgeState::Disconnected)
+    }
+}
+
+fn connected(sessions: &[SessionView]) -> BridgeHealth {
+    let reports: Vec<_> = sessions.iter().filter_map(|view| view.report.as_ref()).collect();
+    let not_ready: BTreeSet<_> = reports.iter().flat_map(|report| report.not_ready.iter().cloned()).collect();
+    let problems: BTreeSet<_> = sessions
+        .iter()
+        .flat_map(|view| &view.problems)
+        .map(|p| BridgeProblem { subject: p.subject.clone(), reason: p.reason.clone() })
+        .collect();
+    let secrets: BTreeSet<_> = reports
+        .iter()
+        .flat_map(|report| &report.secrets)
+        .map(|secret| BridgeSecret {
+            logical_path: secret.logical_path.clone(),
+            generation: secret.generation,
+            reason: Some(secret.reason.clone()).filter(|reason| !reason.is_empty()),
+            not_after: secret.not_after,
+        })
+        .collect();
+    let all_reported = reports.len() == sessions.len();
+    BridgeHealth {
+        instances: sessions.len(),
+        epoch_acked: sessions.iter().map(|view| view.epoch_acked).min().unwrap_or(0),
+        last_seen_at: sessions.iter().map(|view| view.seen).min(),
+        version: sessions.last().map(|view| view.version.clone()),
+        ready: all_reported.then(|| reports.iter().all(|report| report.ready)),
+        not_ready: not_ready.into_iter().collect(),
+        dev: reports.iter().any(|report| report.dev),
+        clock_skew_ms: reports.iter().map(|report| report.clock_skew_ms).max_by_key(|skew| skew.saturating_abs()),
+        refused: sessions.iter().map(|view| view.refused.clone()).find(|refused| !refused.is_empty()),
+        problems: problems.into_iter().collect(),
+        secrets: secrets.into_iter().collect(),
+        audit_missing: sessions.iter().map(|view| view.audit_missing).fold(0, u64::saturating_add),
+        ..blank(BridgeState::Connected)
+    }
+}
+
+/// The first thing that is wrong, in the order in which things have to be put right.
+fn verdict(health: &BridgeHealth, name: &str) -> (bool, String, String) {
+    let wrong = |detail: String, next: &str| (false, detail, next.to_owned());
+    match health.state {
+        BridgeState::NeverSeen => {
+            return wrong(
+                format!("No resolver of '{name}' has ever connected."),
+                "Start its resolver with this name as 'bouncer' and this control plane as 'bridge.address', and check \
+                 that its SVID is the registered SPIFFE ID; 'bouncer-resolver check' names every fault.",
+            );
+        }
+        BridgeState::Disconnected => {
+            return wrong(
+                format!("No resolver of '{name}' is connected."),
+                "Look at the resolver's /readyz and log. It goes on with its last policy until \
+                 bridge.snapshot_max_age_s, then denies every protected stream.",
+            );
+        }
+        BridgeState::Connected => {}
+    }
+    if let Some(refused) = &health.refused {
+        return wrong(
+            format!("It refused the newest policy: {refused}."),
+            "Its log says more. A replay is refused after a restore; it is put right when the resolver connects again.",
+        );
+    }
+    if health.epoch_lag > 0 {
+        let detail = format!("It is connected, and {} change(s) behind.", health.epoch_lag);
+        return wrong(detail, "Wait a moment; if it lasts, look at the resolver's log.");
+    }
+    if health.clock_skew_ms.is_some_and(|skew| skew.saturating_abs() > SKEW_LIMIT_MS) {
+        return wrong(
+            "Its clock differs from the control plane's by more than 5 s.".into(),
+            "Set both by NTP; tokens and certificates fail when clocks differ.",
+        );
+    }
+    match health.ready {
+        None => return wrong("It has not reported its state yet.".into(), "Wait a moment; it reports each 10 s."),
+        Some(false) => {
+            let detail = format!("It is not ready: {}.", health.not_ready.join(", "));
+            return wrong(detail, "Look at the resolver's /readyz and log for these reason codes.");
+        }
+        Some(true) => {}
+    }
+    if let Some(problem) = health.problems.first() {
+        let detail = format!("It can never use '{}': {}.", problem.subject, problem.reason);
+        return wrong(detail, "Correct the registration that 'problems' names, or the resolver's rails.");
+    }
+    if let Some(secret) = health.secrets.iter().find(|secret| secret.reason.is_some()) {
+        let reason = secret.reason.as_deref().unwrap_or_default();
+        let detail = format!("It cannot unwrap '{}': {reason}.", secret.logical_path);
+        return wrong(
+            detail,
+            "See the reason code: the key's policy, the AAD and the wrapped credential are the usual causes.",
+        );
+    }
+    let loud = if health.dev { " IT RUNS WITH --dev, WHICH IS NOT FOR PRODUCTION." } else { "" };
+    (true, format!("Connected, current and ready.{loud}"), String::new())
+}

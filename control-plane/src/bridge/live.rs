@@ -1,0 +1,183 @@
+//! Which resolvers are connected, and what each last said. In memory; what must outlive the process goes to the store.
+
+use bouncer_custody::BouncerName;
+use bouncer_proto::bridge::v1::{Ack, Status};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Most problems and secrets kept of one session: what a resolver says is bounded, whatever it says.
+const KEPT: usize = 1_000;
+
+/// A logical path or a resource, and the reason code that speaks against it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// A logical path, or the name of a protected resource.
+    pub subject: String,
+    /// A reason code.
+    pub reason: String,
+}
+
+/// How one secret is, by a resolver's account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Its logical path.
+    pub logical_path: String,
+    /// The generation in use.
+    pub generation: u64,
+    /// Empty while good; else a reason code.
+    pub reason: String,
+    /// When the credential ends; `None` where it has no end.
+    pub not_after: Option<Timestamp>,
+}
+
+/// A resolver's own account of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// It can do its work.
+    pub ready: bool,
+    /// Why not, as reason codes.
+    pub not_ready: Vec<String>,
+    /// It runs with `--dev`.
+    pub dev: bool,
+    /// Its clock is ahead of ours by so much.
+    pub clock_skew_ms: i64,
+    /// Its secrets.
+    pub secrets: Vec<Secret>,
+}
+
+/// One resolver's session on the Policy Bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionView {
+    /// The resolver's version.
+    pub version: String,
+    /// Since when.
+    pub connected: Timestamp,
+    /// When it last said anything.
+    pub seen: Timestamp,
+    /// The newest epoch it was sent.
+    pub epoch_sent: u64,
+    /// The newest epoch it has taken; 0 for none.
+    pub epoch_acked: u64,
+    /// Why it refused the newest snapshot; empty if it did not.
+    pub refused: String,
+    /// What of the newest snapshot it could never use.
+    pub problems: Vec<Problem>,
+    /// What it says of itself, once it has.
+    pub report: Option<Report>,
+    /// Audit events that its sequence skipped.
+    pub audit_missing: u64,
+}
+
+#[derive(Default)]
+struct Inner {
+    next: u64,
+    sessions: HashMap<BouncerName, BTreeMap<u64, SessionView>>,
+    /// The last session of each bouncer that has none now.
+    gone: HashMap<BouncerName, SessionView>,
+}
+
+/// Every session, by bouncer. Several resolvers may serve one bouncer.
+#[derive(Default)]
+pub struct Live {
+    inner: Mutex<Inner>,
+}
+
+impl Live {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sessions of a bouncer, oldest first.
+    #[must_use]
+    pub fn sessions(&self, bouncer: &BouncerName) -> Vec<SessionView> {
+        self.lock().sessions.get(bouncer).map(|sessions| sessions.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The last session of a bouncer that has none now.
+    #[must_use]
+    pub fn last(&self, bouncer: &BouncerName) -> Option<SessionView> {
+        self.lock().gone.get(bouncer).cloned()
+    }
+
+    pub(super) fn open(&self, bouncer: &BouncerName, version: String, now: Timestamp) -> u64 {
+        let mut inner = self.lock();
+        inner.next += 1;
+        let id = inner.next;
+        let view = SessionView {
+            version,
+            connected: now,
+            seen: now,
+            epoch_sent: 0,
+            epoch_acked: 0,
+            refused: String::new(),
+            problems: Vec::new(),
+            report: None,
+            audit_missing: 0,
+        };
+        inner.sessions.entry(bouncer.clone()).or_default().insert(id, view);
+        inner.gone.remove(bouncer);
+        id
+    }
+
+    pub(super) fn close(&self, bouncer: &BouncerName, id: u64) {
+        let mut inner = self.lock();
+        let Some(sessions) = inner.sessions.get_mut(bouncer) else { return };
+        let view = sessions.remove(&id);
+        if sessions.is_empty() {
+            inner.sessions.remove(bouncer);
+            inner.gone.extend(view.map(|view| (bouncer.clone(), view)));
+        }
+    }
+
+    fn update(&self, bouncer: &BouncerName, id: u64, change: impl FnOnce(&mut SessionView)) {
+        if let Some(view) = self.lock().sessions.get_mut(bouncer).and_then(|sessions| sessions.get_mut(&id)) {
+            change(view);
+        }
+    }
+
+    pub(super) fn sent(&self, bouncer: &BouncerName, id: u64, epoch: u64) {
+        self.update(bouncer, id, |view| view.epoch_sent = epoch);
+    }
+
+    pub(super) fn seen(&self, bouncer: &BouncerName, id: u64, now: Timestamp) {
+        self.update(bouncer, id, |view| view.seen = now);
+    }
+
+    pub(super) fn audit_missing(&self, bouncer: &BouncerName, id: u64, events: u64) {
+        self.update(bouncer, id, |view| view.audit_missing = view.audit_missing.saturating_add(events));
+    }
+
+    pub(super) fn acked(&self, bouncer: &BouncerName, id: u64, ack: Ack) {
+        self.update(bouncer, id, |view| {
+            if ack.refused.is_empty() {
+                view.epoch_acked = ack.epoch;
+            }
+            view.refused = short(ack.refused);
+            let problems = ack.problems.into_iter().take(KEPT);
+            view.problems = problems.map(|p| Problem { subject: short(p.subject), reason: short(p.reason) }).collect();
+        });
+    }
+
+    pub(super) fn reported(&self, bouncer: &BouncerName, id: u64, status: Status, now: Timestamp) {
+        let secrets = status.secrets.into_iter().take(KEPT).map(|secret| Secret {
+            logical_path: short(secret.logical_path),
+            generation: secret.generation,
+            reason: short(secret.reason),
+            not_after: Timestamp::from_millisecond(secret.not_after_ms).ok().filter(|_| secret.not_after_ms != 0),
+        });
+        let report = Report {
+            ready: status.ready,
+            not_ready: status.not_ready.into_iter().take(KEPT).map(short).collect(),
+            dev: status.dev,
+            clock_skew_ms: status.time_ms.saturating_sub(now.as_millisecond()),
+            secrets: secrets.collect(),
+        };
+        self.update(bouncer, id, |view| view.report = Some(report));
+    }
+}
+
+/// What a resolver says, cut to a sane length and kept only if it does not look like a credential.
+pub(super) fn short(text: String) -> String {
+    super::ingest::bounded(text, 512)
+}

@@ -1,0 +1,159 @@
+//! The gRPC service: who is at the other end, and what becomes of a stream that may begin.
+
+use super::live::Live;
+use super::session::Session;
+use crate::clock::Clock;
+use crate::metrics::{BridgeRefusal, Metrics};
+use crate::model::{Actor, Bouncer};
+use crate::store::Store;
+use bouncer_custody::SpiffeId;
+use bouncer_proto::bridge::v1::policy_bridge_server::{PolicyBridge, PolicyBridgeServer};
+use bouncer_proto::bridge::v1::{ControlMessage, Hello, ResolverMessage, resolver_message};
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+/// How long a resolver may take to say hello.
+const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// The largest message from a resolver: an audit batch.
+const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
+/// Beyond this an epoch is nonsense, and jumping past it would leave none.
+const EPOCH_LIMIT: u64 = 1 << 62;
+/// Messages waiting for a resolver that is slow to read.
+const OUTBOX: usize = 16;
+
+/// Who is at the other end of a connection, by its verified certificate. The transport attaches it to every request.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The SPIFFE ID of the client's SVID.
+    pub id: SpiffeId,
+    /// When that SVID ends, and the session with it.
+    pub not_after: Timestamp,
+}
+
+/// The Policy Bridge.
+#[derive(Clone)]
+pub struct Bridge {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// Where sessions show what they learn.
+    pub live: Arc<Live>,
+    /// Ends every session.
+    pub stop: CancellationToken,
+}
+
+impl Bridge {
+    /// The service, as tonic serves it.
+    #[must_use]
+    pub fn into_service(self) -> PolicyBridgeServer<Self> {
+        PolicyBridgeServer::new(self).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    fn refuse(&self, reason: BridgeRefusal, peer: &SpiffeId, status: Status) -> Status {
+        self.metrics.bridge_refused(reason);
+        tracing::warn!(peer = %peer, why = status.message(), "refused a Policy Bridge session");
+        status
+    }
+
+    async fn registered(&self, peer: &SpiffeId) -> Result<Bouncer, Status> {
+        let bouncer = self.store.bouncer_of(peer).await.map_err(|error| unavailable(&error))?;
+        bouncer.ok_or_else(|| {
+            let status = Status::permission_denied(
+                "no bouncer is registered for this SPIFFE ID; register it with POST /v1/bouncers",
+            );
+            self.refuse(BridgeRefusal::Unregistered, peer, status)
+        })
+    }
+
+    async fn hello(&self, peer: &SpiffeId, messages: &mut Streaming<ResolverMessage>) -> Result<Hello, Status> {
+        let first = tokio::time::timeout(HELLO_DEADLINE, messages.message()).await;
+        match first.map_err(|_| Status::deadline_exceeded("no hello came within 10 s"))?? {
+            Some(ResolverMessage { body: Some(resolver_message::Body::Hello(hello)) }) => Ok(hello),
+            _ => {
+                let status = Status::invalid_argument("the first message must be a hello");
+                Err(self.refuse(BridgeRefusal::Protocol, peer, status))
+            }
+        }
+    }
+}
+
+/// What a resolver hears when the database fails: nothing of why.
+pub(super) fn unavailable(error: &crate::store::StoreError) -> Status {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    tracing::error!(%error, source = source.as_deref().unwrap_or_default(), "the Policy Bridge could not use the database");
+    Status::unavailable("the control plane's database is not available; try again")
+}
+
+#[tonic::async_trait]
+impl PolicyBridge for Bridge {
+    type SyncStream = ReceiverStream<Result<ControlMessage, Status>>;
+
+    async fn sync(&self, request: Request<Streaming<ResolverMessage>>) -> Result<Response<Self::SyncStream>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let peer = peer.ok_or_else(|| Status::unauthenticated("the connection has no verified SPIFFE ID"))?;
+        let mut messages = request.into_inner();
+        let bouncer = self.registered(&peer.id).await?;
+        let (outbox, stream) = mpsc::channel(OUTBOX);
+
+        // Answered at once, so that a resolver that waits for the response's head before its hello gets it.
+        let bridge = self.clone();
+        tokio::spawn(async move {
+            let ended = bridge.run(peer, bouncer, &mut messages, &outbox).await;
+            if let Err(status) = ended {
+                // The resolver may be gone already.
+                let _ = tokio::time::timeout(Duration::from_secs(1), outbox.send(Err(status))).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+impl Bridge {
+    async fn run(
+        &self,
+        peer: Peer,
+        bouncer: Bouncer,
+        messages: &mut Streaming<ResolverMessage>,
+        outbox: &mpsc::Sender<Result<ControlMessage, Status>>,
+    ) -> Result<(), Status> {
+        let hello = self.hello(&peer.id, messages).await?;
+        if hello.bouncer != bouncer.name.as_str() {
+            let text = format!(
+                "this SPIFFE ID is registered for the bouncer '{}', not for the one that the hello names; correct \
+                 'bouncer' in resolver.toml or the registration",
+                bouncer.name
+            );
+            return Err(self.refuse(BridgeRefusal::Mismatch, &peer.id, Status::permission_denied(text)));
+        }
+        if hello.epoch >= EPOCH_LIMIT {
+            let status = Status::invalid_argument("the hello's epoch is out of range");
+            return Err(self.refuse(BridgeRefusal::Protocol, &peer.id, status));
+        }
+        self.outgrow(&bouncer, hello.epoch).await?;
+        Session::new(self, bouncer, peer, hello, outbox).run(messages).await
+    }
+
+    /// A bouncer holds an epoch that this database never reached: it was restored from a backup. Without a jump past
+    /// it the bouncer would refuse everything we say as a replay.
+    async fn outgrow(&self, bouncer: &Bouncer, reported: u64) -> Result<(), Status> {
+        let own = self.store.epoch().await.map_err(|error| unavailable(&error))?;
+        if reported <= own {
+            return Ok(());
+        }
+        let actor = Actor::bouncer(&bouncer.name);
+        let epoch = self.store.raise_epoch_past(reported, &actor).await.map_err(|error| unavailable(&error))?;
+        tracing::warn!(
+            bouncer = %bouncer.name, reported, was = own, now = epoch,
+            "a bouncer holds a newer epoch than this database: it was restored from a backup. Review its content"
+        );
+        Ok(())
+    }
+}

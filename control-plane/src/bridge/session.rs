@@ -1,0 +1,227 @@
+//! One resolver's session: snapshots down at every change, audit up, each acknowledged once stored.
+
+use super::service::{Bridge, Peer, unavailable};
+use super::{ingest, snapshot};
+use crate::metrics::BridgeRefusal;
+use crate::model::{Bouncer, Sighting};
+use bouncer_proto::bridge::v1::{
+    AuditAck, AuditBatch, ControlMessage, Hello, KeepAlive, ResolverMessage, control_message, resolver_message,
+};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tonic::{Status, Streaming};
+
+/// How often a resolver hears from us when nothing changes.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long a resolver may be silent: three of its status reports.
+const SILENCE: Duration = Duration::from_secs(35);
+/// How long a resolver may take to make room for a message.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Most events in a batch.
+const BATCH_LIMIT: usize = 10_000;
+
+/// One open session.
+pub(super) struct Session<'a> {
+    bridge: &'a Bridge,
+    bouncer: Bouncer,
+    peer: Peer,
+    version: String,
+    outbox: &'a mpsc::Sender<Result<ControlMessage, Status>>,
+    id: u64,
+    epoch_sent: u64,
+    epoch_acked: u64,
+    last_sequence: Option<u64>,
+    dev: bool,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        bridge: &'a Bridge,
+        bouncer: Bouncer,
+        peer: Peer,
+        hello: Hello,
+        outbox: &'a mpsc::Sender<Result<ControlMessage, Status>>,
+    ) -> Self {
+        let version = ingest::bounded(hello.version, 64);
+        let id = bridge.live.open(&bouncer.name, version.clone(), bridge.clock.now());
+        bridge.metrics.session_opened();
+        tracing::info!(bouncer = %bouncer.name, peer = %peer.id, version, "a resolver connected");
+        // What it holds it has taken, in an earlier session.
+        let epoch_acked = hello.epoch;
+        Self { bridge, bouncer, peer, version, outbox, id, epoch_sent: 0, epoch_acked, last_sequence: None, dev: false }
+    }
+
+    /// Runs until the resolver goes, the process stops, or something is wrong.
+    pub(super) async fn run(mut self, messages: &mut Streaming<ResolverMessage>) -> Result<(), Status> {
+        // Subscribed before the first read, so that no change falls between.
+        let mut changes = self.bridge.store.changes();
+        self.push().await?;
+        self.remember().await;
+
+        let mut tick = tokio::time::interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                () = self.bridge.stop.cancelled() => {
+                    return Err(Status::unavailable("the control plane is shutting down; connect again"));
+                }
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return Err(Status::unavailable("the control plane is shutting down; connect again"));
+                    }
+                    self.push().await?;
+                    tick.reset();
+                }
+                _ = tick.tick() => {
+                    self.check_time(heard)?;
+                    self.push_or_keep_alive().await?;
+                    self.remember().await;
+                }
+                message = messages.message() => {
+                    heard = Instant::now();
+                    self.bridge.live.seen(&self.bouncer.name, self.id, self.bridge.clock.now());
+                    match message? {
+                        Some(message) => self.handle(message).await?,
+                        None => return Ok(()),
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_time(&self, heard: Instant) -> Result<(), Status> {
+        if heard.elapsed() > SILENCE {
+            return Err(Status::deadline_exceeded("nothing was heard from the resolver for 35 s; connect again"));
+        }
+        if self.bridge.clock.now() >= self.peer.not_after {
+            return Err(Status::unauthenticated("the connection's SVID has ended; connect again with the current one"));
+        }
+        Ok(())
+    }
+
+    /// Sends what the bouncer may know now. It must still be registered for the connection's identity.
+    async fn push(&mut self) -> Result<(), Status> {
+        let policy = self.bridge.store.policy(&self.bouncer.name).await.map_err(|error| unavailable(&error))?;
+        let policy = policy
+            .filter(|policy| policy.bouncer.spiffe_id == self.peer.id)
+            .ok_or_else(|| Status::permission_denied("the bouncer is no longer registered for this SPIFFE ID"))?;
+        let epoch = policy.epoch;
+        if epoch <= self.epoch_sent {
+            return Ok(());
+        }
+        let snapshot = snapshot::of(policy, self.bridge.clock.now());
+        self.send(control_message::Body::Snapshot(snapshot)).await?;
+        self.epoch_sent = epoch;
+        self.bridge.live.sent(&self.bouncer.name, self.id, epoch);
+        self.bridge.metrics.snapshot_sent(epoch);
+        Ok(())
+    }
+
+    /// Looks whether a change was missed, and otherwise proves that the control plane lives. A database that does not
+    /// answer is no reason to end sessions, but then there is no proof either.
+    async fn push_or_keep_alive(&mut self) -> Result<(), Status> {
+        let Ok(epoch) = self.bridge.store.epoch().await.inspect_err(|error| {
+            unavailable(error);
+        }) else {
+            return Ok(());
+        };
+        if epoch > self.epoch_sent {
+            return self.push().await;
+        }
+        let time_ms = self.bridge.clock.now().as_millisecond();
+        self.send(control_message::Body::KeepAlive(KeepAlive { epoch: self.epoch_sent, time_ms })).await
+    }
+
+    async fn send(&self, body: control_message::Body) -> Result<(), Status> {
+        let message = Ok(ControlMessage { body: Some(body) });
+        match tokio::time::timeout(PATIENCE, self.outbox.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Status::cancelled("the resolver has gone")),
+            Err(_) => Err(Status::deadline_exceeded("the resolver does not read")),
+        }
+    }
+
+    async fn handle(&mut self, message: ResolverMessage) -> Result<(), Status> {
+        match message.body {
+            Some(resolver_message::Body::Ack(ack)) => {
+                if ack.refused.is_empty() {
+                    self.epoch_acked = ack.epoch.min(self.epoch_sent);
+                    self.remember().await;
+                } else {
+                    let why = ingest::bounded(ack.refused.clone(), 64);
+                    tracing::warn!(bouncer = %self.bouncer.name, epoch = ack.epoch, why, "a bouncer refused a snapshot");
+                }
+                self.bridge.live.acked(&self.bouncer.name, self.id, ack);
+                Ok(())
+            }
+            Some(resolver_message::Body::Status(status)) => {
+                self.dev = status.dev;
+                self.bridge.live.reported(&self.bouncer.name, self.id, status, self.bridge.clock.now());
+                Ok(())
+            }
+            Some(resolver_message::Body::Audit(batch)) => self.audit(batch).await,
+            Some(resolver_message::Body::Hello(_)) => Err(self.protocol("a hello may come only once")),
+            None => Err(self.protocol("a message has no body")),
+        }
+    }
+
+    fn protocol(&self, what: &'static str) -> Status {
+        self.bridge.metrics.bridge_refused(BridgeRefusal::Protocol);
+        tracing::warn!(bouncer = %self.bouncer.name, what, "a resolver broke the protocol");
+        Status::invalid_argument(what)
+    }
+
+    /// Stores a batch, then acknowledges it. A batch that cannot be stored ends the session; the resolver still has it.
+    async fn audit(&mut self, batch: AuditBatch) -> Result<(), Status> {
+        if batch.events.len() > BATCH_LIMIT {
+            return Err(self.protocol("an audit batch holds more than 10,000 events"));
+        }
+        let read = batch.events.into_iter().map(|event| ingest::event(event, self.dev)).collect::<Result<Vec<_>, _>>();
+        let events = read.map_err(|fault| {
+            self.bridge.metrics.bridge_refused(BridgeRefusal::Protocol);
+            tracing::warn!(bouncer = %self.bouncer.name, %fault, "a resolver sent an audit event that cannot be stored");
+            Status::invalid_argument(fault.to_string())
+        })?;
+        let Some(last) = events.iter().map(|event| event.sequence).max() else { return Ok(()) };
+        let stored = self.bridge.store.append_audit(&self.bouncer.name, &events).await;
+        let stored = stored.map_err(|error| unavailable(&error))?;
+        self.bridge.metrics.audit(stored, (events.len() as u64).saturating_sub(stored));
+        self.count_missing(events.iter().map(|event| event.sequence));
+        self.send(control_message::Body::AuditAck(AuditAck { sequence: last })).await
+    }
+
+    /// Events that a resolver never sent cannot be waited for, but they must not go unseen.
+    fn count_missing(&mut self, sequences: impl Iterator<Item = u64>) {
+        let mut missing = 0_u64;
+        for sequence in sequences {
+            if let Some(last) = self.last_sequence {
+                missing = missing.saturating_add(sequence.saturating_sub(last.saturating_add(1)));
+            }
+            self.last_sequence = self.last_sequence.max(Some(sequence));
+        }
+        if missing > 0 {
+            tracing::warn!(bouncer = %self.bouncer.name, missing, "a resolver's audit sequence skipped events");
+            self.bridge.metrics.audit_missing(missing);
+            self.bridge.live.audit_missing(&self.bouncer.name, self.id, missing);
+        }
+    }
+
+    /// Notes in the store that the bouncer was here. Losing such a note loses nothing else.
+    async fn remember(&self) {
+        let sighting =
+            Sighting { at: self.bridge.clock.now(), version: self.version.clone(), epoch_acked: self.epoch_acked };
+        if let Err(error) = self.bridge.store.record_sighting(&self.bouncer.name, &sighting).await {
+            tracing::debug!(bouncer = %self.bouncer.name, %error, "could not note when the bouncer was seen");
+        }
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.bridge.live.close(&self.bouncer.name, self.id);
+        self.bridge.metrics.session_closed();
+        tracing::info!(bouncer = %self.bouncer.name, peer = %self.peer.id, "a resolver disconnected");
+    }
+}

@@ -1,0 +1,283 @@
+//! `control-plane.toml`, parsed once into values that cannot be wrong any more. Every fault is found before any is
+//! reported, and each names its key, never its value.
+
+mod table;
+
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use table::Section;
+
+/// Everything that the file says.
+#[derive(Debug)]
+pub struct Config {
+    /// Where the REST API listens, and with what certificate.
+    pub api: ApiConfig,
+    /// Where the Policy Bridge listens.
+    pub bridge_listen: SocketAddr,
+    /// The SPIFFE Workload API's endpoint.
+    pub workload_api: String,
+    /// The database file.
+    pub database: PathBuf,
+}
+
+/// The REST API's listener.
+#[derive(Debug)]
+pub struct ApiConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Its certificate and key. Absent only on loopback.
+    pub tls: Option<TlsFiles>,
+}
+
+/// A certificate and its key, as files.
+#[derive(Debug)]
+pub struct TlsFiles {
+    /// PEM, leaf first.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+}
+
+/// What is wrong with a key of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    key: String,
+    what: String,
+}
+
+impl Fault {
+    fn new(key: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { key: key.into(), what: what.into() }
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.key, self.what)
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {kind}. Give its path with --config", path = path.display(), kind = source.kind())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no TOML.
+    #[error("{path} is not TOML at line {line}", path = path.display())]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+    },
+    /// Keys are wrong; all of them.
+    #[error("the configuration has {} fault(s):{}", .0.len(), listed(.0))]
+    Faults(Vec<Fault>),
+}
+
+fn listed(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| format!("\n  - {fault}")).collect()
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with every fault at once.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = std::fs::read_to_string(path);
+        let text = read.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let mut file: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            let at = error.span().map_or(0, |span| span.start).min(text.len());
+            let line = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+            ConfigError::Syntax { path: path.to_owned(), line }
+        })?;
+        let mut faults = Vec::new();
+        let api = api(Section::take(&mut file, "api", &mut faults));
+        let mut section = Section::take(&mut file, "bridge", &mut faults);
+        let bridge_listen = section.address("listen");
+        section.end();
+        let workload_api = workload_api(Section::take(&mut file, "identity", &mut faults));
+        let database = database(Section::take(&mut file, "database", &mut faults));
+        for key in file.keys() {
+            faults.push(Fault::new(crate::plaintext::speakable(key), "is not a known section"));
+        }
+        match (api, bridge_listen, workload_api, database) {
+            (Some(api), Some(bridge_listen), Some(workload_api), Some(database)) if faults.is_empty() => {
+                Ok(Self { api, bridge_listen, workload_api, database })
+            }
+            _ => Err(ConfigError::Faults(faults)),
+        }
+    }
+}
+
+fn api(mut section: Section<'_>) -> Option<ApiConfig> {
+    let listen = section.address("listen");
+    let certificate = section.optional_path("tls_certificate_file");
+    let key = section.optional_path("tls_key_file");
+    let tls = match (certificate, key) {
+        (Some(certificate), Some(key)) => {
+            let files = TlsFiles { certificate, key };
+            match files.load() {
+                Ok(_) => {}
+                Err(TlsFault::Certificate(what)) => section.fault("tls_certificate_file", what),
+                Err(TlsFault::Key(what)) => section.fault("tls_key_file", what),
+            }
+            Some(files)
+        }
+        (Some(_), None) => {
+            section.fault("tls_key_file", "is missing; it belongs to api.tls_certificate_file");
+            None
+        }
+        (None, Some(_)) => {
+            section.fault("tls_certificate_file", "is missing; it belongs to api.tls_key_file");
+            None
+        }
+        (None, None) => {
+            if listen.is_some_and(|listen| !listen.ip().is_loopback()) {
+                section.fault(
+                    "listen",
+                    "is not on loopback, where plain HTTP would carry tokens in clear; set api.tls_certificate_file \
+                     and api.tls_key_file, or listen on 127.0.0.1 behind a proxy that does TLS",
+                );
+            }
+            None
+        }
+    };
+    section.end();
+    Some(ApiConfig { listen: listen?, tls })
+}
+
+fn workload_api(mut section: Section<'_>) -> Option<String> {
+    let endpoint = section.text("workload_api");
+    let well_formed = endpoint.as_deref().is_none_or(|endpoint| {
+        endpoint.strip_prefix("unix:").is_some_and(|path| path.trim_start_matches("//").starts_with('/'))
+    });
+    if !well_formed {
+        section
+            .fault("workload_api", "must be a Unix socket with an absolute path, such as unix:///run/spire/agent.sock");
+    }
+    section.end();
+    endpoint.filter(|_| well_formed)
+}
+
+fn database(mut section: Section<'_>) -> Option<PathBuf> {
+    let path = section.path("path");
+    if let Some(path) = &path {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            section.fault("path", "lies in a folder that does not exist; create it for the control plane's user");
+        }
+        if path.is_dir() {
+            section.fault("path", "is a folder; it must be a file");
+        }
+    }
+    section.end();
+    path
+}
+
+/// What is wrong with a certificate or its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TlsFault {
+    /// The certificate.
+    #[error("api.tls_certificate_file {0}")]
+    Certificate(&'static str),
+    /// The key.
+    #[error("api.tls_key_file {0}")]
+    Key(&'static str),
+}
+
+impl TlsFiles {
+    /// Loads both into a server's TLS configuration: HTTP/2 and HTTP/1.1, no client certificates.
+    ///
+    /// # Errors
+    /// [`TlsFault`], which names the key that is wrong.
+    pub fn load(&self) -> Result<rustls::ServerConfig, TlsFault> {
+        let key =
+            PrivateKeyDer::from_pem_file(&self.key).map_err(|_| TlsFault::Key("is no readable PEM private key"))?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|_| TlsFault::Certificate("cannot be used with this TLS library"))?
+            .with_no_client_auth()
+            .with_single_cert(self.certificates()?, key)
+            .map_err(|_| TlsFault::Key("does not belong to the certificate of api.tls_certificate_file"))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    /// The certificate chain, leaf first.
+    ///
+    /// # Errors
+    /// [`TlsFault::Certificate`].
+    pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
+        let unreadable = TlsFault::Certificate("is no readable PEM certificate chain");
+        let chain: Result<Vec<_>, _> =
+            CertificateDer::pem_file_iter(&self.certificate).map_err(|_| unreadable)?.collect();
+        let chain = chain.map_err(|_| unreadable)?;
+        if chain.is_empty() { Err(unreadable) } else { Ok(chain) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> Vec<String> {
+        match Config::parse(text, Path::new("control-plane.toml")) {
+            Err(ConfigError::Faults(faults)) => faults.into_iter().map(|fault| fault.key).collect(),
+            Err(other) => panic!("{other}"),
+            Ok(_) => Vec::new(),
+        }
+    }
+
+    const GOOD: &str = "[api]\nlisten='127.0.0.1:8080'\n[bridge]\nlisten='0.0.0.0:8443'\n\
+                        [identity]\nworkload_api='unix:///run/a.sock'\n[database]\npath='control-plane.db'\n";
+
+    #[test]
+    fn a_good_file_has_no_faults() {
+        assert_eq!(faults(GOOD), Vec::<String>::new());
+    }
+
+    #[test]
+    fn all_faults_are_found_at_once_and_name_their_keys() {
+        assert_eq!(faults(""), ["api.listen", "bridge.listen", "identity.workload_api", "database.path"]);
+        let bad = "[api]\nlisten='0.0.0.0:8080'\nlisten_too='x'\n[bridge]\nlisten=8443\n\
+                   [identity]\nworkload_api='http://x'\n[database]\npath=''\n[extra]\n";
+        assert_eq!(
+            faults(bad),
+            ["api.listen", "api.listen_too", "bridge.listen", "identity.workload_api", "database.path", "extra"]
+        );
+    }
+
+    #[test]
+    fn values_are_never_repeated() {
+        let bad = GOOD.replace("127.0.0.1:8080", "hunter2").replace("unix:///run/a.sock", "hunter2");
+        let error = Config::parse(&bad, Path::new("c.toml")).unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+        let error = Config::parse("[api]\nlisten = hunter2", Path::new("c.toml")).unwrap_err().to_string();
+        assert!(!error.contains("hunter2") && error.contains("line 2"), "{error}");
+    }
+}

@@ -1,0 +1,86 @@
+//! Reads one TOML table key by key, and notes every fault with its key. Never a value.
+
+use super::Fault;
+use std::path::PathBuf;
+use toml::{Table, Value};
+
+/// A section of the file. What is not taken out of it is an unknown key.
+pub(super) struct Section<'a> {
+    name: &'static str,
+    table: Table,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl<'a> Section<'a> {
+    /// Takes a section out of the file. A missing one is read as empty, so that its needed keys are named.
+    pub(super) fn take(file: &mut Table, name: &'static str, faults: &'a mut Vec<Fault>) -> Self {
+        let table = match file.remove(name) {
+            Some(Value::Table(table)) => table,
+            Some(_) => {
+                faults.push(Fault::new(name, "must be a table"));
+                Table::new()
+            }
+            None => Table::new(),
+        };
+        Self { name, table, faults }
+    }
+
+    /// Notes a fault of a key.
+    pub(super) fn fault(&mut self, key: &str, what: impl Into<String>) {
+        self.faults.push(Fault::new(format!("{}.{key}", self.name), what));
+    }
+
+    /// A text that may be absent.
+    pub(super) fn optional_text(&mut self, key: &str) -> Option<String> {
+        match self.table.remove(key) {
+            Some(Value::String(text)) if !text.is_empty() => Some(text),
+            Some(Value::String(_)) => {
+                self.fault(key, "must not be empty");
+                None
+            }
+            Some(_) => {
+                self.fault(key, "must be a string");
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// A text that must be there.
+    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+        if !self.table.contains_key(key) {
+            self.fault(key, "is missing");
+            return None;
+        }
+        self.optional_text(key)
+    }
+
+    /// An address with a port.
+    pub(super) fn address(&mut self, key: &str) -> Option<std::net::SocketAddr> {
+        let text = self.text(key)?;
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.fault(key, "must be an IP address and a port, such as 127.0.0.1:8080 or [::]:8443");
+        }
+        parsed
+    }
+
+    /// A path that may be absent.
+    pub(super) fn optional_path(&mut self, key: &str) -> Option<PathBuf> {
+        self.optional_text(key).map(PathBuf::from)
+    }
+
+    /// A path that must be there.
+    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
+        self.text(key).map(PathBuf::from)
+    }
+
+    /// Ends the section: what is left over is unknown. Names are keys of a file that the operator wrote; they hold no
+    /// secrets, but are cut to what keys look like all the same.
+    pub(super) fn end(self) {
+        let Self { name, table, faults } = self;
+        for key in table.keys() {
+            faults.push(Fault::new(format!("{name}.{}", crate::plaintext::speakable(key)), "is not a known key"));
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Prometheus metrics. Labels are enums and route templates, never anything that a request says.
+
+use crate::plaintext::Kind;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::time::Duration;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    method: Method,
+    status: u16,
+}
+
+/// The methods that the API knows; any other is `Other`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum Method {
+    Get,
+    Put,
+    Post,
+    Patch,
+    Delete,
+    Other,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    looks_like: String,
+}
+
+/// How a Policy Bridge session ended or why it never began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum BridgeRefusal {
+    /// The TLS handshake failed or took too long.
+    Handshake,
+    /// The SPIFFE ID is not registered.
+    Unregistered,
+    /// The hello names another bouncer.
+    Mismatch,
+    /// A message was not what the protocol says.
+    Protocol,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabel {
+    reason: BridgeRefusal,
+}
+
+/// Every metric of the process.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Histogram,
+    unauthenticated: Counter,
+    plaintext: Family<KindLabel, Counter>,
+    sessions: Gauge,
+    refusals: Family<RefusalLabel, Counter>,
+    snapshots: Counter,
+    audit_stored: Counter,
+    audit_duplicates: Counter,
+    audit_missing: Counter,
+    epoch: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let seconds = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+        let mut metrics = Self {
+            registry: Registry::with_prefix("bouncer_control_plane"),
+            requests: Family::default(),
+            request_seconds: Histogram::new(seconds),
+            unauthenticated: Counter::default(),
+            plaintext: Family::default(),
+            sessions: Gauge::default(),
+            refusals: Family::default(),
+            snapshots: Counter::default(),
+            audit_stored: Counter::default(),
+            audit_duplicates: Counter::default(),
+            audit_missing: Counter::default(),
+            epoch: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("requests", "API calls, by route, method and status", self.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "How long API calls took",
+            Unit::Seconds,
+            self.request_seconds.clone(),
+        );
+        registry.register("unauthenticated", "API calls without a valid token", self.unauthenticated.clone());
+        registry.register("plaintext_refused", "Bodies refused for a plaintext credential", self.plaintext.clone());
+        registry.register("bridge_sessions", "Resolvers connected to the Policy Bridge", self.sessions.clone());
+        registry.register("bridge_refusals", "Policy Bridge sessions refused", self.refusals.clone());
+        registry.register("bridge_snapshots", "Policy snapshots sent", self.snapshots.clone());
+        registry.register("audit_events_stored", "Audit events stored", self.audit_stored.clone());
+        registry.register("audit_events_duplicate", "Audit events delivered again", self.audit_duplicates.clone());
+        registry.register("audit_events_missing", "Gaps in resolvers' audit sequences", self.audit_missing.clone());
+        registry.register("epoch", "The policy epoch last sent or read", self.epoch.clone());
+    }
+
+    /// One API call.
+    pub fn request(&self, route: &str, method: &http::Method, status: u16, took: Duration) {
+        let method = match *method {
+            http::Method::GET => Method::Get,
+            http::Method::PUT => Method::Put,
+            http::Method::POST => Method::Post,
+            http::Method::PATCH => Method::Patch,
+            http::Method::DELETE => Method::Delete,
+            _ => Method::Other,
+        };
+        self.requests.get_or_create(&RequestLabels { route: route.to_owned(), method, status }).inc();
+        self.request_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A call without a valid token.
+    pub fn unauthenticated(&self) {
+        self.unauthenticated.inc();
+    }
+
+    /// A body with a plaintext credential.
+    pub fn plaintext_refused(&self, kind: Kind) {
+        self.plaintext.get_or_create(&KindLabel { looks_like: format!("{kind:?}") }).inc();
+    }
+
+    /// A resolver came.
+    pub fn session_opened(&self) {
+        self.sessions.inc();
+    }
+
+    /// A resolver went.
+    pub fn session_closed(&self) {
+        self.sessions.dec();
+    }
+
+    /// A resolver was refused.
+    pub fn bridge_refused(&self, reason: BridgeRefusal) {
+        self.refusals.get_or_create(&RefusalLabel { reason }).inc();
+    }
+
+    /// A snapshot was sent.
+    pub fn snapshot_sent(&self, epoch: u64) {
+        self.snapshots.inc();
+        self.epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
+    }
+
+    /// A batch of audit events was stored.
+    pub fn audit(&self, stored: u64, duplicates: u64) {
+        self.audit_stored.inc_by(stored);
+        self.audit_duplicates.inc_by(duplicates);
+    }
+
+    /// A resolver's audit sequence skipped.
+    pub fn audit_missing(&self, events: u64) {
+        self.audit_missing.inc_by(events);
+    }
+
+    /// The exposition, in OpenMetrics text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if prometheus_client::encoding::text::encode(&mut text, &self.registry).is_err() {
+            text.clear();
+        }
+        text
+    }
+}

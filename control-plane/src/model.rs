@@ -1,0 +1,353 @@
+//! What the control plane knows, as typed values: parsed at the API's edge or read back from the store, and valid ever
+//! after. Nothing here can hold a plaintext credential's bytes as such; all of it may be shown to an administrator.
+
+use crate::certificate::CertificateChain;
+use bouncer_custody::{
+    BouncerName, CallerPattern, CiphertextRef, ClusterName, EncryptionContext, Generation, KeyId, LogicalPath,
+    ResourceName, SpiffeId, Upstream,
+};
+use jiff::Timestamp;
+use std::fmt;
+use std::str::FromStr;
+use uuid::Uuid;
+
+/// Who asked for a change: the name of the token that was presented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor(Box<str>);
+
+impl Actor {
+    /// The bearer of the token with this name.
+    #[must_use]
+    pub fn token(name: &str) -> Self {
+        Self(format!("token:{name}").into())
+    }
+
+    /// Someone with access to the database file itself, by `bouncer-control-plane bootstrap`.
+    #[must_use]
+    pub fn operator() -> Self {
+        Self("operator".into())
+    }
+
+    /// A bouncer, by its registered name.
+    #[must_use]
+    pub fn bouncer(name: &BouncerName) -> Self {
+        Self(format!("bouncer:{name}").into())
+    }
+
+    /// As it is stored.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// When something was changed, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// When.
+    pub at: Timestamp,
+    /// Who, as an [`Actor`] writes itself.
+    pub by: String,
+}
+
+/// A feature flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flag {
+    /// Whether bouncers may intercept with dual-custody credentials at all.
+    DualCustodyIntercept,
+}
+
+impl Flag {
+    /// Every flag there is.
+    pub const ALL: &'static [Self] = &[Self::DualCustodyIntercept];
+
+    /// The flag's name in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DualCustodyIntercept => "flags.crypto.dual_custody_intercept",
+        }
+    }
+
+    /// What it does, for people.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::DualCustodyIntercept => {
+                "Bouncers may resolve customer credentials at intercept time. While off, every /v1/crypto call is \
+                 refused and bouncers deny all protected streams."
+            }
+        }
+    }
+
+    /// The flag of that name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|flag| flag.name() == name)
+    }
+}
+
+/// Whether a flag is on, and since when. A flag that nobody ever set is off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlagState {
+    /// On or off.
+    pub enabled: bool,
+    /// The last change, if there ever was one.
+    pub changed: Option<Change>,
+}
+
+/// The cryptographic provider that the operator chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The key or namespace, which implies the provider.
+    pub key_id: KeyId,
+    /// Free text for people.
+    pub notes: Option<String>,
+}
+
+/// [`Settings`] as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsRecord {
+    /// What was chosen.
+    pub settings: Settings,
+    /// When and by whom.
+    pub changed: Change,
+}
+
+/// The metadata of one wrapped credential, as its owner registers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// What the credential is called.
+    pub path: LogicalPath,
+    /// Who can unwrap it.
+    pub key_id: KeyId,
+    /// The opaque reference to what is unwrapped.
+    pub ciphertext_ref: CiphertextRef,
+    /// The pairs bound to it. Absent is not the same as empty.
+    pub aad: Option<EncryptionContext>,
+    /// The public chain, where it travels beside the ciphertext.
+    pub certificate_chain: Option<CertificateChain>,
+}
+
+/// One generation of an [`Envelope`], as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvelopeRecord {
+    /// Of the secret: all generations of a logical path share it.
+    pub id: Uuid,
+    /// What was registered.
+    pub envelope: Envelope,
+    /// Counts the registrations of the path.
+    pub generation: Generation,
+    /// Whether bouncers may use it.
+    pub enabled: bool,
+    /// How often it was disabled and enabled again.
+    pub activation: u64,
+    /// When and by whom it was registered.
+    pub created: Change,
+    /// When and by whom it was last enabled or disabled, if ever.
+    pub changed: Option<Change>,
+}
+
+/// A bouncer's registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bouncer {
+    /// What it is called.
+    pub name: BouncerName,
+    /// The SPIFFE ID that its resolvers present on the Policy Bridge.
+    pub spiffe_id: SpiffeId,
+}
+
+/// A [`Bouncer`] as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BouncerRecord {
+    /// The registration.
+    pub bouncer: Bouncer,
+    /// When and by whom.
+    pub created: Change,
+    /// What was last heard of it, if ever.
+    pub sighting: Option<Sighting>,
+}
+
+/// What was last heard of a bouncer, across restarts of the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// When.
+    pub at: Timestamp,
+    /// The resolver's version.
+    pub version: String,
+    /// The newest epoch it had taken.
+    pub epoch_acked: u64,
+}
+
+/// How the protected upstream is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// TLS with a client certificate.
+    Mtls,
+    /// TLS with a credential in a header.
+    Https,
+}
+
+impl Protocol {
+    /// As it is written in the API and on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mtls => "mtls",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// Neither "mtls" nor "https".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("protocol must be \"mtls\" or \"https\"")]
+pub struct UnknownProtocol;
+
+impl FromStr for Protocol {
+    type Err = UnknownProtocol;
+    fn from_str(text: &str) -> Result<Self, UnknownProtocol> {
+        match text {
+            "mtls" => Ok(Self::Mtls),
+            "https" => Ok(Self::Https),
+            _ => Err(UnknownProtocol),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An upstream that a bouncer guards with a credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// What it is called.
+    pub name: ResourceName,
+    /// Which bouncer guards it.
+    pub bouncer: BouncerName,
+    /// Envoy's cluster that leads to it.
+    pub cluster: ClusterName,
+    /// Where it is. Informative: the resolver compares its own rails.
+    pub upstream: Upstream,
+    /// How it is spoken to.
+    pub protocol: Protocol,
+    /// The credential.
+    pub path: LogicalPath,
+    /// Who may call. Empty allows no one.
+    pub callers: Vec<CallerPattern>,
+    /// Whether streams to it may have the credential.
+    pub enabled: bool,
+}
+
+/// A [`Resource`] as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceRecord {
+    /// The registration.
+    pub resource: Resource,
+    /// When and by whom it was registered.
+    pub created: Change,
+    /// When and by whom it was last changed.
+    pub updated: Change,
+}
+
+/// Everything that one bouncer may know, at one epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// When in the order of changes.
+    pub epoch: u64,
+    /// Whose.
+    pub bouncer: Bouncer,
+    /// The flag.
+    pub intercept_enabled: bool,
+    /// The bouncer's own resources.
+    pub resources: Vec<Resource>,
+    /// The newest generations of what those resources name, where enabled.
+    pub envelopes: Vec<EnvelopeRecord>,
+}
+
+/// One decision, as a bouncer reported it. Texts are bounded and hold nothing that looks like a credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEvent {
+    /// The decision's id.
+    pub id: Uuid,
+    /// The resolver's own count.
+    pub sequence: u64,
+    /// When it was decided, by the bouncer's clock.
+    pub at: Timestamp,
+    /// The verified caller, or empty.
+    pub caller: String,
+    /// The protected resource, or empty.
+    pub resource: String,
+    /// The credential's path, or empty.
+    pub logical_path: String,
+    /// The credential's generation, or 0.
+    pub generation: u64,
+    /// The key, or empty.
+    pub key_id: String,
+    /// SHA-256 of the AAD, or empty.
+    pub aad_sha256: String,
+    /// Envoy's cluster.
+    pub cluster: String,
+    /// The cluster's host:port by the resolver's rails.
+    pub destination: String,
+    /// "inject", "deny", "pass_through", "uses".
+    pub outcome: String,
+    /// A reason code, or empty.
+    pub reason: String,
+    /// The backend's request id, or empty.
+    pub backend_request_id: String,
+    /// Streams that this event stands for.
+    pub count: u64,
+    /// For "uses": the decision that was reused.
+    pub decision_id: String,
+    /// `:authority` or SNI as the client sent it.
+    pub authority: String,
+    /// The resolver ran with `--dev`.
+    pub dev: bool,
+}
+
+/// An [`AuditEvent`] as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRecord {
+    /// The order of arrival.
+    pub seq: u64,
+    /// Which bouncer, by the identity of its connection.
+    pub bouncer: String,
+    /// When it arrived.
+    pub received: Timestamp,
+    /// The event.
+    pub event: AuditEvent,
+}
+
+/// One administrative change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminRecord {
+    /// The order of the changes.
+    pub seq: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Who, as an [`Actor`] writes itself.
+    pub actor: String,
+    /// What was done, such as `envelope.registered`.
+    pub action: String,
+    /// To what: a name, a path, a flag.
+    pub subject: String,
+    /// More about it, such as a generation. Metadata only.
+    pub detail: String,
+}
+
+/// An API token, without the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// Its id.
+    pub id: Uuid,
+    /// What it is called.
+    pub name: String,
+    /// When and by whom it was made.
+    pub created: Change,
+    /// When it was revoked, if it was.
+    pub revoked: Option<Timestamp>,
+}

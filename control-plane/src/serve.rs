@@ -1,0 +1,160 @@
+//! `serve`: wires the store, the API and the Policy Bridge together, runs them until a signal, and drains.
+
+use crate::api::{self, Api};
+use crate::bridge::{Bridge, Live, transport};
+use crate::clock::SystemClock;
+use crate::config::{Config, TlsFault};
+use crate::http_server;
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+use crate::store::StoreError;
+use crate::store::sqlite::SqliteStore;
+use spiffe::{X509Source, X509SourceBuilder};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// How long running calls and sessions may take to end.
+const DRAIN: Duration = Duration::from_secs(10);
+/// Between attempts at the Workload API.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often the SVID's validity is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Why the control plane could not be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The database could not be opened.
+    #[error(
+        "cannot open the database of database.path: {0}. Check that the file and its folder belong to this user, \
+             and that the disk has room"
+    )]
+    Store(#[from] StoreError),
+    /// The API's certificate or key is wrong.
+    #[error(transparent)]
+    Tls(#[from] TlsFault),
+    /// An address could not be bound.
+    #[error("cannot listen on {address}, from {key}: {kind}. Check that the address is this machine's and free",
+            kind = source.kind())]
+    Listen {
+        /// The key in the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Signals could not be awaited.
+    #[error("cannot wait for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { key, address, source })
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`ServeError`], before anything is served.
+pub async fn serve(config: Config) -> Result<(), ServeError> {
+    let clock = Arc::new(SystemClock);
+    let store = Arc::new(SqliteStore::open(&config.database, clock.clone()).await?);
+    let tls = config.api.tls.as_ref().map(crate::config::TlsFiles::load).transpose()?;
+    let api_listener = bind("api.listen", config.api.listen).await?;
+    let bridge_listener = bind("bridge.listen", config.bridge_listen).await?;
+    let (metrics, live, readiness) =
+        (Arc::new(Metrics::default()), Arc::new(Live::default()), Arc::new(Readiness::default()));
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        api = %config.api.listen,
+        tls = tls.is_some(),
+        bridge = %config.bridge_listen,
+        "the control plane is up"
+    );
+    let router = api::router(Api {
+        store: store.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        live: live.clone(),
+        readiness: readiness.clone(),
+        tls: tls.is_some(),
+    });
+    let api = tokio::spawn(http_server::serve(api_listener, tls, router, stop.clone()));
+    let bridge = Bridge { store: store.clone(), clock, metrics, live, stop: stop.clone() };
+    let bridge = tokio::spawn(serve_bridge(bridge, bridge_listener, config.workload_api, readiness.clone()));
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("shutting down: running calls may end, sessions are told to connect again");
+    readiness.set_draining();
+    stop.cancel();
+    let drained = tokio::time::timeout(DRAIN, async {
+        let _ = tokio::join!(api, bridge);
+        store.close().await;
+    });
+    if drained.await.is_err() {
+        tracing::warn!("some calls did not end within 10 s and were cut off");
+    }
+    Ok(())
+}
+
+/// Runs the Policy Bridge as soon as there is an SVID, and tells readiness how it goes.
+async fn serve_bridge(bridge: Bridge, listener: TcpListener, workload_api: String, readiness: Arc<Readiness>) {
+    let (stop, metrics) = (bridge.stop.clone(), bridge.metrics.clone());
+    let Some(source) = stop.run_until_cancelled(identity(&workload_api)).await else { return };
+    let tls = match transport::tls(source.clone()) {
+        Ok(tls) => tls,
+        Err(error) => {
+            tracing::error!(%error, "the SVID cannot be used for the Policy Bridge; restart once the Workload API is right");
+            return;
+        }
+    };
+    tokio::spawn(watch_identity(source.clone(), readiness.clone(), stop.clone()));
+    readiness.set_bridge(true);
+    let connections = transport::accept(listener, tls, metrics, stop);
+    if let Err(error) = transport::serve(bridge, connections).await {
+        tracing::error!(%error, "the Policy Bridge ended");
+    }
+    readiness.set_bridge(false);
+    source.shutdown().await;
+}
+
+/// Waits for the first SVID. The Workload API may come up later than we do.
+async fn identity(workload_api: &str) -> X509Source {
+    loop {
+        let builder = X509SourceBuilder::new().endpoint(workload_api).initial_sync_timeout(Duration::from_secs(10));
+        match builder.build().await {
+            Ok(source) => {
+                let id = source.svid().ok().map(|svid| svid.spiffe_id().to_string()).unwrap_or_default();
+                tracing::info!(spiffe_id = id, "got an SVID from the Workload API");
+                return source;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no SVID from the Workload API of identity.workload_api yet; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Readiness follows the SVID's validity.
+async fn watch_identity(source: X509Source, readiness: Arc<Readiness>, stop: CancellationToken) {
+    loop {
+        readiness.set_identity(source.state().is_usable());
+        if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The role that the database plays. One module per database implements [`Store`]; the API and the Policy Bridge know
+//! only this trait.
+//!
+//! Whatever a method has returned `Ok` for is on disk and survives a kill. A change that bouncers must see raises the
+//! epoch in the same transaction, and [`Store::changes`] wakes whoever waits for one.
+
+pub mod sqlite;
+
+use crate::model::{
+    Actor, AdminRecord, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag, FlagState,
+    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, TokenRecord,
+};
+use crate::token::TokenHash;
+use bouncer_custody::{BouncerName, LogicalPath, ResourceName, SpiffeId};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// What can go wrong in a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database is locked, full, gone or broken. Nothing was changed.
+    #[error("the database is not available")]
+    Unavailable(#[source] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the database's schema could not be brought up to date")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    /// A row holds what no edge would have let in.
+    #[error("a row of table {0} is not valid")]
+    Corrupt(&'static str),
+    /// A count has reached what the database can hold.
+    #[error("a counter is out of range")]
+    OutOfRange,
+    /// There is no such thing.
+    #[error("not found")]
+    NotFound,
+    /// The change contradicts what is there.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+}
+
+/// How a change contradicts what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Conflict {
+    /// Another registration has the name.
+    #[error("the name is taken")]
+    NameTaken,
+    /// Another bouncer has the SPIFFE ID.
+    #[error("the SPIFFE ID is registered for another bouncer")]
+    SpiffeIdTaken,
+    /// The resource names a bouncer that is not registered.
+    #[error("the bouncer is not registered")]
+    NoSuchBouncer,
+    /// The bouncer still guards resources.
+    #[error("the bouncer still guards protected resources")]
+    BouncerInUse,
+    /// There is a token already.
+    #[error("the database has been bootstrapped before")]
+    AlreadyBootstrapped,
+    /// The last token would go.
+    #[error("the last token cannot be revoked")]
+    LastToken,
+}
+
+/// Result of a store's methods.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Which part of a list: after a key, so many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<K> {
+    /// The last key of the part before; `None` for the first part.
+    pub after: Option<K>,
+    /// At most so many, 1 to 500.
+    pub limit: u16,
+}
+
+/// A part of a list, and whether more follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part<T> {
+    /// The items, in the list's order.
+    pub items: Vec<T>,
+    /// More follow.
+    pub more: bool,
+}
+
+/// Where an audit event stands in the list: by time, then by arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditKey {
+    /// Unix time in milliseconds.
+    pub time_ms: i64,
+    /// The order of arrival.
+    pub seq: u64,
+}
+
+/// Which audit events are wanted. Everything absent matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Only this outcome.
+    pub outcome: Option<String>,
+    /// Only of this bouncer.
+    pub bouncer: Option<String>,
+    /// Only with this reason code.
+    pub reason: Option<String>,
+    /// Only for this logical path.
+    pub logical_path: Option<String>,
+}
+
+/// What the audit holds, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditSummary {
+    /// All events.
+    pub events: u64,
+    /// Events that released a credential.
+    pub injected: u64,
+    /// Events that denied one.
+    pub denied: u64,
+    /// The newest event's time, by its bouncer's clock.
+    pub last: Option<Timestamp>,
+}
+
+/// The database.
+#[tonic::async_trait]
+pub trait Store: Send + Sync {
+    /// Wakes after changes that bouncers must see. It may wake without one, and after a crash of the caller it may fail
+    /// to wake for one: who must not miss a change also looks from time to time.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<()>;
+    /// The epoch.
+    async fn epoch(&self) -> Result<u64>;
+    /// Raises the epoch past one that a bouncer already holds: this database was restored from a backup.
+    async fn raise_epoch_past(&self, reported: u64, actor: &Actor) -> Result<u64>;
+
+    /// The token that was presented, unless it is unknown or revoked.
+    async fn token(&self, presented: &TokenHash) -> Result<Option<TokenRecord>>;
+    /// Every token, newest last.
+    async fn tokens(&self) -> Result<Vec<TokenRecord>>;
+    /// Stores the first token. [`Conflict::AlreadyBootstrapped`] if there ever was one.
+    async fn bootstrap(&self, name: &str, hash: &TokenHash) -> Result<()>;
+    /// Revokes every token and stores a new one, for an operator who lost them all.
+    async fn replace_tokens(&self, name: &str, hash: &TokenHash) -> Result<()>;
+    /// Stores another token.
+    async fn add_token(&self, name: &str, hash: &TokenHash, actor: &Actor) -> Result<TokenRecord>;
+    /// Revokes a token. [`Conflict::LastToken`] for the last one.
+    async fn revoke_token(&self, id: Uuid, actor: &Actor) -> Result<()>;
+
+    /// A flag's state.
+    async fn flag(&self, flag: Flag) -> Result<FlagState>;
+    /// Sets a flag.
+    async fn set_flag(&self, flag: Flag, enabled: bool, actor: &Actor) -> Result<FlagState>;
+
+    /// The provider settings, if any were made.
+    async fn settings(&self) -> Result<Option<SettingsRecord>>;
+    /// Replaces the provider settings.
+    async fn put_settings(&self, settings: &Settings, actor: &Actor) -> Result<SettingsRecord>;
+
+    /// Registers an envelope: the first generation of its path, or the next.
+    async fn register_envelope(&self, envelope: &Envelope, actor: &Actor) -> Result<EnvelopeRecord>;
+    /// The newest generation of a secret that is not deleted.
+    async fn envelope(&self, id: Uuid) -> Result<Option<EnvelopeRecord>>;
+    /// The newest generation under a path, unless deleted.
+    async fn envelope_at(&self, path: &LogicalPath) -> Result<Option<EnvelopeRecord>>;
+    /// The newest generations of all secrets that are not deleted, by path.
+    async fn envelopes(&self, page: &Page<LogicalPath>) -> Result<Part<EnvelopeRecord>>;
+    /// All generations of a secret, deleted or not, newest first, before `page.after`.
+    async fn envelope_history(&self, id: Uuid, page: &Page<u64>) -> Result<Part<EnvelopeRecord>>;
+    /// Enables or disables the newest generation.
+    async fn set_envelope_enabled(&self, id: Uuid, enabled: bool, actor: &Actor) -> Result<EnvelopeRecord>;
+    /// Deletes a secret. Its history stays, and its path goes on counting generations.
+    async fn delete_envelope(&self, id: Uuid, actor: &Actor) -> Result<()>;
+
+    /// Registers a bouncer. The same again is no change.
+    async fn register_bouncer(&self, bouncer: &Bouncer, actor: &Actor) -> Result<BouncerRecord>;
+    /// A bouncer.
+    async fn bouncer(&self, name: &BouncerName) -> Result<Option<BouncerRecord>>;
+    /// The bouncer that a SPIFFE ID is registered for.
+    async fn bouncer_of(&self, id: &SpiffeId) -> Result<Option<Bouncer>>;
+    /// All bouncers, by name.
+    async fn bouncers(&self, page: &Page<BouncerName>) -> Result<Part<BouncerRecord>>;
+    /// Removes a bouncer that guards nothing.
+    async fn delete_bouncer(&self, name: &BouncerName, actor: &Actor) -> Result<()>;
+    /// Remembers what was last heard of a bouncer.
+    async fn record_sighting(&self, name: &BouncerName, sighting: &Sighting) -> Result<()>;
+
+    /// Registers a protected resource.
+    async fn register_resource(&self, resource: &Resource, actor: &Actor) -> Result<ResourceRecord>;
+    /// Replaces a protected resource.
+    async fn replace_resource(&self, resource: &Resource, actor: &Actor) -> Result<ResourceRecord>;
+    /// A protected resource.
+    async fn resource(&self, name: &ResourceName) -> Result<Option<ResourceRecord>>;
+    /// All protected resources, by name.
+    async fn resources(&self, page: &Page<ResourceName>) -> Result<Part<ResourceRecord>>;
+    /// Removes a protected resource.
+    async fn delete_resource(&self, name: &ResourceName, actor: &Actor) -> Result<()>;
+
+    /// Everything that a bouncer may know, read at one instant. `None` if it is not registered.
+    async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>>;
+
+    /// Stores a bouncer's audit events, each id once. Returns how many were new.
+    async fn append_audit(&self, bouncer: &BouncerName, events: &[AuditEvent]) -> Result<u64>;
+    /// Audit events, newest first.
+    async fn audit(&self, filter: &AuditFilter, page: &Page<AuditKey>) -> Result<Part<AuditRecord>>;
+    /// The audit in numbers.
+    async fn audit_summary(&self) -> Result<AuditSummary>;
+    /// Administrative changes, newest first, before `page.after`.
+    async fn admin_events(&self, page: &Page<u64>) -> Result<Part<AdminRecord>>;
+}

@@ -1,0 +1,168 @@
+//! The audit: decisions from bouncers, changes by administrators.
+
+use super::database::{Database, parsed, part, signed, time, unsigned};
+use crate::model::{AdminRecord, AuditEvent, AuditRecord};
+use crate::store::{AuditFilter, AuditKey, AuditSummary, Page, Part, Result};
+use bouncer_custody::BouncerName;
+
+const TABLE: &str = "audit_events";
+
+pub(super) async fn append(database: &Database, bouncer: &BouncerName, events: &[AuditEvent]) -> Result<u64> {
+    let mut write = database.begin().await?;
+    let mut new = 0;
+    for event in events {
+        let received_ms = write.now_ms();
+        let inserted = sqlx::query(
+            "INSERT OR IGNORE INTO audit_events (bouncer, id, sequence, time_ms, received_ms, caller, resource,
+                 logical_path, generation, key_id, aad_sha256, cluster, destination, outcome, reason,
+                 backend_request_id, count, decision_id, authority, dev)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(bouncer.as_str())
+        .bind(event.id.to_string())
+        .bind(signed(event.sequence)?)
+        .bind(event.at.as_millisecond())
+        .bind(received_ms)
+        .bind(&event.caller)
+        .bind(&event.resource)
+        .bind(&event.logical_path)
+        .bind(signed(event.generation)?)
+        .bind(&event.key_id)
+        .bind(&event.aad_sha256)
+        .bind(&event.cluster)
+        .bind(&event.destination)
+        .bind(&event.outcome)
+        .bind(&event.reason)
+        .bind(&event.backend_request_id)
+        .bind(signed(event.count)?)
+        .bind(&event.decision_id)
+        .bind(&event.authority)
+        .bind(event.dev)
+        .execute(write.connection())
+        .await?;
+        if inserted.rows_affected() == 0 {
+            continue;
+        }
+        new += 1;
+        sqlx::query(
+            "INSERT INTO audit_totals (outcome, events, last_ms) VALUES (?1, 1, ?2)
+             ON CONFLICT (outcome) DO UPDATE SET events = events + 1, last_ms = max(last_ms, ?2)",
+        )
+        .bind(&event.outcome)
+        .bind(event.at.as_millisecond())
+        .execute(write.connection())
+        .await?;
+    }
+    write.commit().await?;
+    Ok(new)
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    seq: i64,
+    bouncer: String,
+    id: String,
+    sequence: i64,
+    time_ms: i64,
+    received_ms: i64,
+    caller: String,
+    resource: String,
+    logical_path: String,
+    generation: i64,
+    key_id: String,
+    aad_sha256: String,
+    cluster: String,
+    destination: String,
+    outcome: String,
+    reason: String,
+    backend_request_id: String,
+    count: i64,
+    decision_id: String,
+    authority: String,
+    dev: bool,
+}
+
+impl Row {
+    fn read(self) -> Result<AuditRecord> {
+        Ok(AuditRecord {
+            seq: unsigned(self.seq)?,
+            bouncer: self.bouncer,
+            received: time(TABLE, self.received_ms)?,
+            event: AuditEvent {
+                id: parsed(TABLE, &self.id)?,
+                sequence: unsigned(self.sequence)?,
+                at: time(TABLE, self.time_ms)?,
+                caller: self.caller,
+                resource: self.resource,
+                logical_path: self.logical_path,
+                generation: unsigned(self.generation)?,
+                key_id: self.key_id,
+                aad_sha256: self.aad_sha256,
+                cluster: self.cluster,
+                destination: self.destination,
+                outcome: self.outcome,
+                reason: self.reason,
+                backend_request_id: self.backend_request_id,
+                count: unsigned(self.count)?,
+                decision_id: self.decision_id,
+                authority: self.authority,
+                dev: self.dev,
+            },
+        })
+    }
+}
+
+pub(super) async fn list(
+    database: &Database,
+    filter: &AuditFilter,
+    page: &Page<AuditKey>,
+) -> Result<Part<AuditRecord>> {
+    let after = page.after.unwrap_or(AuditKey { time_ms: i64::MAX, seq: i64::MAX.unsigned_abs() });
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT * FROM audit_events
+         WHERE (time_ms, seq) < (?1, ?2)
+           AND (?3 IS NULL OR outcome = ?3) AND (?4 IS NULL OR bouncer = ?4)
+           AND (?5 IS NULL OR reason = ?5) AND (?6 IS NULL OR logical_path = ?6)
+         ORDER BY time_ms DESC, seq DESC LIMIT ?7",
+    )
+    .bind(after.time_ms)
+    .bind(signed(after.seq)?)
+    .bind(&filter.outcome)
+    .bind(&filter.bouncer)
+    .bind(&filter.reason)
+    .bind(&filter.logical_path)
+    .bind(i64::from(page.limit) + 1)
+    .fetch_all(&database.reader)
+    .await?;
+    part(rows, page.limit, Row::read)
+}
+
+pub(super) async fn summary(database: &Database) -> Result<AuditSummary> {
+    let rows: Vec<(String, i64, i64)> =
+        sqlx::query_as("SELECT outcome, events, last_ms FROM audit_totals").fetch_all(&database.reader).await?;
+    let mut summary = AuditSummary::default();
+    for (outcome, events, last_ms) in rows {
+        let events = unsigned(events)?;
+        summary.events += events;
+        match outcome.as_str() {
+            "inject" => summary.injected = events,
+            "deny" => summary.denied = events,
+            _ => {}
+        }
+        summary.last = summary.last.max(Some(time("audit_totals", last_ms)?));
+    }
+    Ok(summary)
+}
+
+pub(super) async fn admin(database: &Database, page: &Page<u64>) -> Result<Part<AdminRecord>> {
+    let rows: Vec<(i64, i64, String, String, String, String)> = sqlx::query_as(
+        "SELECT seq, time_ms, actor, action, subject, detail FROM admin_events WHERE seq < ? ORDER BY seq DESC LIMIT ?",
+    )
+    .bind(page.after.map_or(Ok(i64::MAX), signed)?)
+    .bind(i64::from(page.limit) + 1)
+    .fetch_all(&database.reader)
+    .await?;
+    part(rows, page.limit, |(seq, ms, actor, action, subject, detail)| {
+        Ok(AdminRecord { seq: unsigned(seq)?, at: time("admin_events", ms)?, actor, action, subject, detail })
+    })
+}

@@ -1,0 +1,217 @@
+//! The connections: one that writes, some that read, and what every transaction shares.
+
+use crate::clock::Clock;
+use crate::model::{Actor, Change};
+use crate::store::{Result, StoreError};
+use jiff::Timestamp;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+const READERS: u32 = 4;
+/// How long a statement waits for another process's lock, and a caller for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+/// The file, its connections, and the signal that it changed.
+pub(super) struct Database {
+    pub(super) writer: SqlitePool,
+    pub(super) reader: SqlitePool,
+    pub(super) clock: Arc<dyn Clock>,
+    changes: watch::Sender<u64>,
+}
+
+impl Database {
+    /// Opens or creates the file (0600) and brings its schema up to date.
+    pub(super) async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
+        std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(sqlx::Error::Io)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .pragma("trusted_schema", "OFF")
+            .busy_timeout(PATIENCE);
+        let presence = Arc::new(Presence::new(path));
+        let writer = pool(1, &presence).connect_with(options.clone()).await?;
+        MIGRATIONS.run(&writer).await.map_err(StoreError::Migration)?;
+        let reader = pool(READERS, &presence).connect_with(options.pragma("query_only", "ON")).await?;
+        Ok(Self { writer, reader, clock, changes: watch::Sender::new(0) })
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Begins a change. `BEGIN IMMEDIATE`, so that it never fails half-way for want of the write lock.
+    pub(super) async fn begin(&self) -> Result<Write<'_>> {
+        let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(Write { transaction, now: self.clock.now(), wake: Wake { changes: &self.changes, armed: false } })
+    }
+}
+
+fn pool(connections: u32, presence: &Arc<Presence>) -> SqlitePoolOptions {
+    let presence = Arc::clone(presence);
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(PATIENCE)
+        .test_before_acquire(false)
+        .before_acquire(move |_, meta| {
+            let current = presence.is_current(meta.age);
+            Box::pin(async move { Ok(current) })
+        })
+}
+
+/// Notices that the file at the path is no longer the one that connections have open: it was deleted or replaced, and
+/// what they write would be lost. Such connections are closed; new ones open what is there, or fail.
+struct Presence {
+    path: PathBuf,
+    seen: Mutex<(Option<(u64, u64)>, Instant)>,
+}
+
+impl Presence {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), seen: Mutex::new((identity(path), Instant::now())) }
+    }
+
+    fn is_current(&self, connection_age: Duration) -> bool {
+        let identity = identity(&self.path);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.0 != identity {
+            *seen = (identity, Instant::now());
+            return false;
+        }
+        identity.is_some() && connection_age <= seen.1.elapsed()
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// One change in the making. Dropped without [`Write::commit`], it never was.
+pub(super) struct Write<'a> {
+    transaction: Transaction<'a, Sqlite>,
+    now: Timestamp,
+    wake: Wake<'a>,
+}
+
+impl Write<'_> {
+    pub(super) fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.transaction
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        self.now.as_millisecond()
+    }
+
+    /// The change's time and author, as answered to the caller.
+    pub(super) fn change(&self, actor: &Actor) -> Change {
+        Change { at: self.now, by: actor.as_str().to_owned() }
+    }
+
+    /// Records an administrative change. `detail` is metadata, never a value from the body.
+    pub(super) async fn record(&mut self, actor: &Actor, action: &str, subject: &str, detail: &str) -> Result<()> {
+        sqlx::query("INSERT INTO admin_events (time_ms, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)")
+            .bind(self.now_ms())
+            .bind(actor.as_str())
+            .bind(action)
+            .bind(subject)
+            .bind(detail)
+            .execute(self.connection())
+            .await?;
+        Ok(())
+    }
+
+    /// Raises the epoch: bouncers must see this change.
+    pub(super) async fn raise_epoch(&mut self) -> Result<u64> {
+        let epoch: i64 = sqlx::query_scalar("UPDATE meta SET epoch = epoch + 1 RETURNING epoch")
+            .fetch_one(self.connection())
+            .await?;
+        self.wake.armed = true;
+        unsigned(epoch)
+    }
+
+    /// Raises the epoch to one past `reported`, if it is not there already.
+    pub(super) async fn raise_epoch_past(&mut self, reported: u64) -> Result<u64> {
+        let past = reported.checked_add(1).ok_or(StoreError::OutOfRange)?;
+        let epoch: i64 = sqlx::query_scalar("UPDATE meta SET epoch = max(epoch, ?) RETURNING epoch")
+            .bind(signed(past)?)
+            .fetch_one(self.connection())
+            .await?;
+        self.wake.armed = true;
+        unsigned(epoch)
+    }
+
+    pub(super) async fn commit(self) -> Result<()> {
+        let Self { transaction, wake, .. } = self;
+        let committed = transaction.commit().await;
+        // Only now, so that whoever is woken reads the change.
+        drop(wake);
+        Ok(committed?)
+    }
+}
+
+/// Wakes the waiting when dropped, even where the commit's outcome was not awaited.
+struct Wake<'a> {
+    changes: &'a watch::Sender<u64>,
+    armed: bool,
+}
+
+impl Drop for Wake<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+}
+
+/// A count as SQLite stores it.
+pub(super) fn signed(number: u64) -> Result<i64> {
+    i64::try_from(number).map_err(|_| StoreError::OutOfRange)
+}
+
+/// A count as it is read back.
+pub(super) fn unsigned(number: i64) -> Result<u64> {
+    u64::try_from(number).map_err(|_| StoreError::OutOfRange)
+}
+
+/// Reads a stored text back through the parser that let it in.
+pub(super) fn parsed<T: std::str::FromStr>(table: &'static str, text: &str) -> Result<T> {
+    text.parse().map_err(|_| StoreError::Corrupt(table))
+}
+
+/// Reads a stored time back.
+pub(super) fn time(table: &'static str, ms: i64) -> Result<Timestamp> {
+    Timestamp::from_millisecond(ms).map_err(|_| StoreError::Corrupt(table))
+}
+
+/// Reads a stored time and author back.
+pub(super) fn change(table: &'static str, ms: i64, by: String) -> Result<Change> {
+    Ok(Change { at: time(table, ms)?, by })
+}
+
+/// Cuts a list that was read one too long.
+pub(super) fn part<R, T>(rows: Vec<R>, limit: u16, read: impl FnMut(R) -> Result<T>) -> Result<crate::store::Part<T>> {
+    let more = rows.len() > usize::from(limit);
+    let items = rows.into_iter().take(usize::from(limit)).map(read).collect::<Result<_>>()?;
+    Ok(crate::store::Part { items, more })
+}

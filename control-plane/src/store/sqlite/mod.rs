@@ -1,0 +1,171 @@
+//! [`Store`] on SQLite: one file, WAL, every commit synced. For one control plane on one machine.
+
+mod audit;
+mod crypto;
+mod database;
+mod registry;
+mod tokens;
+
+use super::{AuditFilter, AuditKey, AuditSummary, Page, Part, Result, Store};
+use crate::clock::Clock;
+use crate::model::{
+    Actor, AdminRecord, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag, FlagState,
+    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, TokenRecord,
+};
+use crate::token::TokenHash;
+use bouncer_custody::{BouncerName, LogicalPath, ResourceName, SpiffeId};
+use database::{Database, unsigned};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// The control plane's database in one SQLite file.
+pub struct SqliteStore {
+    database: Database,
+}
+
+impl SqliteStore {
+    /// Opens the file, creating it with mode 0600 if it is not there, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Unavailable`] if it cannot be opened, [`super::StoreError::Migration`] if it is newer than
+    /// this program or was changed by another hand.
+    pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
+        Ok(Self { database: Database::open(path, clock).await? })
+    }
+
+    /// Waits for running calls and closes the file.
+    pub async fn close(&self) {
+        self.database.reader.close().await;
+        self.database.writer.close().await;
+    }
+}
+
+#[tonic::async_trait]
+impl Store for SqliteStore {
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.database.changes()
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.epoch().await.map(|_| ())
+    }
+    async fn epoch(&self) -> Result<u64> {
+        unsigned(sqlx::query_scalar("SELECT epoch FROM meta").fetch_one(&self.database.reader).await?)
+    }
+    async fn raise_epoch_past(&self, reported: u64, actor: &Actor) -> Result<u64> {
+        let mut write = self.database.begin().await?;
+        let epoch = write.raise_epoch_past(reported).await?;
+        write.record(actor, "epoch.raised", "epoch", "a bouncer holds a newer one: restored database").await?;
+        write.commit().await?;
+        Ok(epoch)
+    }
+
+    async fn token(&self, presented: &TokenHash) -> Result<Option<TokenRecord>> {
+        tokens::presented(&self.database, presented).await
+    }
+    async fn tokens(&self) -> Result<Vec<TokenRecord>> {
+        tokens::all(&self.database).await
+    }
+    async fn bootstrap(&self, name: &str, hash: &TokenHash) -> Result<()> {
+        tokens::bootstrap(&self.database, name, hash).await
+    }
+    async fn replace_tokens(&self, name: &str, hash: &TokenHash) -> Result<()> {
+        tokens::replace_all(&self.database, name, hash).await
+    }
+    async fn add_token(&self, name: &str, hash: &TokenHash, actor: &Actor) -> Result<TokenRecord> {
+        tokens::add(&self.database, name, hash, actor).await
+    }
+    async fn revoke_token(&self, id: Uuid, actor: &Actor) -> Result<()> {
+        tokens::revoke(&self.database, id, actor).await
+    }
+
+    async fn flag(&self, flag: Flag) -> Result<FlagState> {
+        crypto::flag(&self.database.reader, flag).await
+    }
+    async fn set_flag(&self, flag: Flag, enabled: bool, actor: &Actor) -> Result<FlagState> {
+        crypto::set_flag(&self.database, flag, enabled, actor).await
+    }
+
+    async fn settings(&self) -> Result<Option<SettingsRecord>> {
+        crypto::settings(&self.database).await
+    }
+    async fn put_settings(&self, settings: &Settings, actor: &Actor) -> Result<SettingsRecord> {
+        crypto::put_settings(&self.database, settings, actor).await
+    }
+
+    async fn register_envelope(&self, envelope: &Envelope, actor: &Actor) -> Result<EnvelopeRecord> {
+        crypto::register(&self.database, envelope, actor).await
+    }
+    async fn envelope(&self, id: Uuid) -> Result<Option<EnvelopeRecord>> {
+        crypto::by_id(&self.database.reader, id).await
+    }
+    async fn envelope_at(&self, path: &LogicalPath) -> Result<Option<EnvelopeRecord>> {
+        crypto::by_path(&self.database, path).await
+    }
+    async fn envelopes(&self, page: &Page<LogicalPath>) -> Result<Part<EnvelopeRecord>> {
+        crypto::list(&self.database, page).await
+    }
+    async fn envelope_history(&self, id: Uuid, page: &Page<u64>) -> Result<Part<EnvelopeRecord>> {
+        crypto::history(&self.database, id, page).await
+    }
+    async fn set_envelope_enabled(&self, id: Uuid, enabled: bool, actor: &Actor) -> Result<EnvelopeRecord> {
+        crypto::set_enabled(&self.database, id, enabled, actor).await
+    }
+    async fn delete_envelope(&self, id: Uuid, actor: &Actor) -> Result<()> {
+        crypto::delete(&self.database, id, actor).await
+    }
+
+    async fn register_bouncer(&self, bouncer: &Bouncer, actor: &Actor) -> Result<BouncerRecord> {
+        registry::register_bouncer(&self.database, bouncer, actor).await
+    }
+    async fn bouncer(&self, name: &BouncerName) -> Result<Option<BouncerRecord>> {
+        registry::bouncer_by_name(&self.database.reader, name).await
+    }
+    async fn bouncer_of(&self, id: &SpiffeId) -> Result<Option<Bouncer>> {
+        registry::bouncer_by_spiffe_id(&self.database, id).await
+    }
+    async fn bouncers(&self, page: &Page<BouncerName>) -> Result<Part<BouncerRecord>> {
+        registry::bouncers(&self.database, page).await
+    }
+    async fn delete_bouncer(&self, name: &BouncerName, actor: &Actor) -> Result<()> {
+        registry::delete_bouncer(&self.database, name, actor).await
+    }
+    async fn record_sighting(&self, name: &BouncerName, sighting: &Sighting) -> Result<()> {
+        registry::record_sighting(&self.database, name, sighting).await
+    }
+
+    async fn register_resource(&self, resource: &Resource, actor: &Actor) -> Result<ResourceRecord> {
+        registry::register_resource(&self.database, resource, actor).await
+    }
+    async fn replace_resource(&self, resource: &Resource, actor: &Actor) -> Result<ResourceRecord> {
+        registry::replace_resource(&self.database, resource, actor).await
+    }
+    async fn resource(&self, name: &ResourceName) -> Result<Option<ResourceRecord>> {
+        registry::resource_by_name(&self.database.reader, name).await
+    }
+    async fn resources(&self, page: &Page<ResourceName>) -> Result<Part<ResourceRecord>> {
+        registry::resources(&self.database, page).await
+    }
+    async fn delete_resource(&self, name: &ResourceName, actor: &Actor) -> Result<()> {
+        registry::delete_resource(&self.database, name, actor).await
+    }
+
+    async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>> {
+        registry::policy(&self.database, name).await
+    }
+
+    async fn append_audit(&self, bouncer: &BouncerName, events: &[AuditEvent]) -> Result<u64> {
+        audit::append(&self.database, bouncer, events).await
+    }
+    async fn audit(&self, filter: &AuditFilter, page: &Page<AuditKey>) -> Result<Part<AuditRecord>> {
+        audit::list(&self.database, filter, page).await
+    }
+    async fn audit_summary(&self) -> Result<AuditSummary> {
+        audit::summary(&self.database).await
+    }
+    async fn admin_events(&self, page: &Page<u64>) -> Result<Part<AdminRecord>> {
+        audit::admin(&self.database, page).await
+    }
+}

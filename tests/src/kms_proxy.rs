@@ -1,0 +1,231 @@
+//! Stands between the resolver and KMS: counts calls by operation, and delays, holds, refuses or fails them.
+
+use crate::{Fault, Result, fault::Doing as _};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use std::collections::{HashMap, HashSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// What happens to the calls of one operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behaviour {
+    /// They go through.
+    Forward,
+    /// They go through after a while.
+    Delay(Duration),
+    /// They wait until the operation behaves otherwise.
+    Hold,
+    /// The connection ends without an answer.
+    Refuse,
+    /// AWS answers with an error of this status and code.
+    Fail(u16, &'static str),
+}
+
+/// One call that arrived.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// `Decrypt`, `AssumeRoleWithWebIdentity` and so on.
+    pub operation: String,
+    /// When.
+    pub at: Instant,
+    /// The body: JSON for KMS, a form for STS. Never a plaintext, since only requests are kept.
+    pub body: Bytes,
+}
+
+struct State {
+    target: String,
+    http: reqwest::Client,
+    calls: Mutex<Vec<Call>>,
+    behaviours: watch::Sender<HashMap<String, Behaviour>>,
+    disabled_keys: Mutex<HashSet<String>>,
+}
+
+/// A running proxy.
+pub struct KmsProxy {
+    address: SocketAddr,
+    state: Arc<State>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl KmsProxy {
+    /// Starts it in front of `target`, a base URL.
+    ///
+    /// # Errors
+    /// If no port is free.
+    pub async fn start(target: &str) -> Result<Self> {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(State {
+            target: target.to_owned(),
+            http: reqwest::Client::builder().no_proxy().build()?,
+            calls: Mutex::default(),
+            behaviours: watch::Sender::default(),
+            disabled_keys: Mutex::default(),
+        });
+        let shared = Arc::clone(&state);
+        let task = tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let state = Arc::clone(&shared);
+                let service = hyper::service::service_fn(move |request| answer(Arc::clone(&state), request));
+                tokio::spawn(async move {
+                    let server = auto::Builder::new(TokioExecutor::new());
+                    // A client that goes away is no fault here.
+                    let _ = server.serve_connection(TokioIo::new(socket), service).await;
+                });
+            }
+        });
+        Ok(Self { address, state, task })
+    }
+
+    /// Its base URL.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Sets what happens to the calls of an operation; held ones follow at once.
+    pub fn behave(&self, operation: &str, behaviour: Behaviour) {
+        self.state.behaviours.send_modify(|all| {
+            all.insert(operation.to_owned(), behaviour);
+        });
+    }
+
+    /// Answers as AWS does for a disabled key, which moto goes on decrypting with.
+    pub fn set_key_enabled(&self, key_arn: &str, enabled: bool) {
+        let mut disabled = self.state.disabled_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if enabled {
+            disabled.remove(key_arn)
+        } else {
+            disabled.insert(key_arn.to_owned())
+        };
+    }
+
+    /// All calls that arrived, whatever became of them.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.state.calls().clone()
+    }
+
+    /// How many calls of an operation arrived.
+    #[must_use]
+    pub fn count(&self, operation: &str) -> usize {
+        self.state.calls().iter().filter(|call| call.operation == operation).count()
+    }
+
+    /// Forgets the calls so far.
+    pub fn reset(&self) {
+        self.state.calls().clear();
+    }
+}
+
+impl Drop for KmsProxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl State {
+    fn calls(&self) -> MutexGuard<'_, Vec<Call>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the operation behaves now, once it does not hold calls.
+    async fn behaviour(&self, operation: &str) -> Behaviour {
+        let mut behaviours = self.behaviours.subscribe();
+        let of = |all: &HashMap<String, Behaviour>| all.get(operation).copied().unwrap_or(Behaviour::Forward);
+        match behaviours.wait_for(|all| of(all) != Behaviour::Hold).await {
+            Ok(all) => of(&all),
+            Err(_) => Behaviour::Refuse,
+        }
+    }
+
+    /// Whether a KMS call names a key that is disabled.
+    fn key_is_disabled(&self, body: &[u8]) -> bool {
+        let json = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
+        let disabled = self.disabled_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        json["KeyId"].as_str().is_some_and(|key| disabled.contains(key))
+    }
+
+    async fn forward(&self, path: &str, headers: HeaderMap, body: Bytes) -> Result<Response<Full<Bytes>>> {
+        let mut headers = headers;
+        headers.remove(header::HOST);
+        headers.remove(header::CONTENT_LENGTH);
+        let url = format!("{}{path}", self.target);
+        let answer = self.http.post(url).headers(headers).body(body).send().await?;
+        let (status, mut answered) = (answer.status(), answer.headers().clone());
+        answered.remove(header::TRANSFER_ENCODING);
+        answered.remove(header::CONNECTION);
+        let mut response = Response::new(Full::new(answer.bytes().await?));
+        *response.status_mut() = status;
+        *response.headers_mut() = answered;
+        Ok(response)
+    }
+}
+
+/// `X-Amz-Target` names KMS's operations; STS has them in its form.
+fn operation(headers: &HeaderMap, body: &[u8]) -> String {
+    if let Some(target) = headers.get("x-amz-target").and_then(|value| value.to_str().ok()) {
+        return target.rsplit('.').next().unwrap_or(target).to_owned();
+    }
+    let form = String::from_utf8_lossy(body);
+    form.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or("unknown").to_owned()
+}
+
+fn aws_error(operation: &str, status: u16, code: &str) -> Result<Response<Full<Bytes>>> {
+    let is_sts = operation.starts_with("AssumeRole");
+    let body = if is_sts {
+        let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>made by a test</Message></Error>");
+        format!("<ErrorResponse>{error}<RequestId>{}</RequestId></ErrorResponse>", uuid::Uuid::new_v4())
+    } else {
+        serde_json::json!({"__type": code, "message": "made by a test"}).to_string()
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = StatusCode::from_u16(status)?;
+    let kind = if is_sts { "text/xml" } else { "application/x-amz-json-1.1" };
+    response.headers_mut().insert(header::CONTENT_TYPE, kind.parse()?);
+    response.headers_mut().insert("x-amzn-requestid", uuid::Uuid::new_v4().to_string().parse()?);
+    Ok(response)
+}
+
+/// An error ends the connection, which is what [`Behaviour::Refuse`] wants.
+async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    respond(&state, request).await.map_err(|fault| std::io::Error::other(fault.what().to_owned()))
+}
+
+async fn respond(state: &State, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.doing("the request's body")?.to_bytes();
+    let operation = operation(&parts.headers, &body);
+    state.calls().push(Call { operation: operation.clone(), at: Instant::now(), body: body.clone() });
+    match state.behaviour(&operation).await {
+        Behaviour::Forward => {}
+        Behaviour::Delay(delay) => tokio::time::sleep_until(tokio::time::Instant::now() + delay).await,
+        Behaviour::Hold | Behaviour::Refuse => return Err(Fault::new("refused")),
+        Behaviour::Fail(status, code) => return aws_error(&operation, status, code),
+    }
+    if state.key_is_disabled(&body) {
+        return aws_error(&operation, 400, "DisabledException");
+    }
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    state.forward(path, parts.headers, body).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_told_apart() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(operation(&headers, b"Version=1&Action=AssumeRoleWithWebIdentity&X=1"), "AssumeRoleWithWebIdentity");
+        headers.insert("x-amz-target", "TrentService.Decrypt".parse().unwrap());
+        assert_eq!(operation(&headers, b""), "Decrypt");
+    }
+}

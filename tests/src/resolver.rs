@@ -1,0 +1,202 @@
+//! The resolver's own binary, with its configuration.
+
+use crate::process::Process;
+use crate::scratch::{Scratch, free_port};
+use crate::{Result, fault::Doing as _, tools};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// The configuration of one resolver, as a TOML tree that a scenario may change.
+#[derive(Clone)]
+pub struct Setup {
+    /// `resolver.toml`.
+    pub config: toml::Table,
+    /// The socket for decisions.
+    pub intercept_socket: PathBuf,
+    /// The socket for secrets.
+    pub sds_socket: PathBuf,
+    /// The SDS key, 64 hex digits.
+    pub sds_key: String,
+    /// Port of health and metrics.
+    pub http_port: u16,
+    /// `--dev`, which plain HTTP to the KMS server needs.
+    pub dev: bool,
+}
+
+/// What a resolver is told of its surroundings.
+pub struct Surroundings<'a> {
+    /// This bouncer's name.
+    pub bouncer: &'a str,
+    /// Its Workload API.
+    pub workload_api: &'a str,
+    /// The Policy Bridge.
+    pub bridge: &'a str,
+    /// The control plane's identity.
+    pub bridge_id: &'a str,
+    /// KMS and STS.
+    pub kms_endpoint: &'a str,
+    /// The role to assume.
+    pub role_arn: &'a str,
+    /// The keys that it may use.
+    pub kms_keys: &'a [String],
+}
+
+impl Setup {
+    /// A resolver that allows nothing yet: the rails have no cluster.
+    ///
+    /// # Errors
+    /// If its files can't be written.
+    pub fn new(scratch: &Scratch, at: &Surroundings<'_>) -> Result<Self> {
+        let state = scratch.folder("resolver")?;
+        let (intercept_socket, sds_socket) = (scratch.file("intercept.sock"), scratch.file("sds.sock"));
+        let sds_key = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+        let key_file = scratch.write("sds.key", &sds_key)?;
+        let http_port = free_port()?;
+        let config = toml::toml! {
+            bouncer = ""
+            environment = "production"
+            state_dir = ""
+
+            [identity]
+            workload_api = ""
+
+            [intercept]
+            socket = ""
+            mode = "0660"
+            caller = "peer"
+
+            [sds]
+            socket = ""
+            mode = "0660"
+            key_file = ""
+
+            [bridge]
+            address = ""
+            server_id = ""
+            snapshot_max_age_s = 3600
+
+            [kms]
+            credentials = "spiffe"
+            audience = "sts.amazonaws.com"
+
+            [http]
+            listen = ""
+
+            [rails]
+            required_pairs = []
+            cluster = []
+        };
+        let mut setup = Self { config, intercept_socket, sds_socket, sds_key, http_port, dev: true };
+        let path = |path: &Path| path.display().to_string();
+        setup.set("bouncer", at.bouncer);
+        setup.set("state_dir", path(&state));
+        setup.set("identity.workload_api", at.workload_api);
+        setup.set("intercept.socket", path(&setup.intercept_socket));
+        setup.set("sds.socket", path(&setup.sds_socket));
+        setup.set("sds.key_file", path(&key_file));
+        setup.set("bridge.address", at.bridge);
+        setup.set("bridge.server_id", at.bridge_id);
+        setup.set("kms.role_arn", at.role_arn);
+        setup.set("kms.kms_endpoint", at.kms_endpoint);
+        setup.set("kms.sts_endpoint", at.kms_endpoint);
+        setup.set("http.listen", format!("127.0.0.1:{http_port}"));
+        setup.set("rails.kms_keys", at.kms_keys.to_vec());
+        Ok(setup)
+    }
+
+    /// Sets a value at a dotted path; tables on the way are made.
+    pub fn set(&mut self, path: &str, value: impl Into<toml::Value>) {
+        let mut table = &mut self.config;
+        let mut steps = path.split('.').peekable();
+        while let Some(step) = steps.next() {
+            if steps.peek().is_none() {
+                table.insert(step.to_owned(), value.into());
+                return;
+            }
+            let entry = table.entry(step).or_insert_with(|| toml::Table::new().into());
+            match entry {
+                toml::Value::Table(next) => table = next,
+                other => {
+                    *other = toml::Table::new().into();
+                    let toml::Value::Table(next) = other else { return };
+                    table = next;
+                }
+            }
+        }
+    }
+
+    /// Adds a cluster to the rails.
+    pub fn add_rail(&mut self, rail: toml::Table) {
+        let rails = self.config.get_mut("rails").and_then(|rails| rails.get_mut("cluster"));
+        if let Some(clusters) = rails.and_then(toml::Value::as_array_mut) {
+            clusters.push(rail.into());
+        }
+    }
+}
+
+/// A running resolver.
+pub struct Resolver {
+    process: Process,
+    setup: Setup,
+    http: reqwest::Client,
+}
+
+impl Resolver {
+    /// Writes the configuration and starts it, without waiting.
+    ///
+    /// # Errors
+    /// If it is not built.
+    pub fn spawn(scratch: &Scratch, setup: Setup) -> Result<Self> {
+        let config = scratch.write("resolver.toml", toml::to_string(&setup.config)?)?;
+        let mut command = Command::new(tools::binary("bouncer-resolver")?);
+        command.arg("--config").arg(config).env("RUST_LOG", "info");
+        if setup.dev {
+            command.arg("--dev");
+        }
+        let process = Process::spawn("resolver", scratch, command)?;
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+        Ok(Self { process, setup, http })
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// If it ends or does not get ready.
+    pub async fn ready(&self) -> Result<()> {
+        let url = self.url("/readyz");
+        self.process
+            .until("is ready", Duration::from_secs(30), || async {
+                let answer = self.http.get(&url).send().await.ok()?;
+                answer.status().is_success().then_some(())
+            })
+            .await
+    }
+
+    /// A URL of its health and metrics.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.setup.http_port)
+    }
+
+    /// GETs such a URL; gives status and body.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn get(&self, path: &str) -> Result<(http::StatusCode, String)> {
+        let answer = self.http.get(self.url(path)).send().await.doing(path)?;
+        Ok((answer.status(), answer.text().await?))
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+}

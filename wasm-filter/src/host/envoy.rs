@@ -1,0 +1,311 @@
+//! Envoy itself: the imports of the proxy-wasm ABI 0.2.1 that the filter uses, and no others. What is imported here is
+//! what `capabilities.yaml` allows.
+//!
+//! Every call is checked by its status; none panics. Bytes that Envoy hands over land in one static buffer, which
+//! [`allocate`] gives out again and again, so that reading a header costs no trip to the allocator.
+
+#![expect(unsafe_code, reason = "the ABI is made of C functions that take and give raw pointers")]
+
+use super::{Host, Method, Refused, StreamId, Token, wire};
+use crate::denial::{DECISION_HEADER, Denial, REASON_HEADER};
+use crate::facts;
+use std::cell::{Cell, UnsafeCell};
+use std::ptr;
+
+const SERVICE: &str = "bouncer.intercept.v1.Intercept";
+const PROPERTY: &str = "bouncer.tag";
+const NO_HEADERS: &[u8] = &[0; 4];
+
+const REQUEST_HEADERS: u32 = 0;
+const REQUEST_STREAM: u32 = 0;
+/// Envoy's buffer of the plugin's configuration.
+pub const PLUGIN_CONFIGURATION: u32 = 7;
+/// Envoy's buffer of the gRPC message that just came.
+pub const GRPC_MESSAGE: u32 = 5;
+
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_log(level: u32, text: *const u8, size: usize) -> u32;
+    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_get_buffer_bytes(buffer: u32, start: usize, size: usize, data: *mut *mut u8, length: *mut usize) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        length: *mut usize,
+    ) -> u32;
+    fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_close_stream(stream: u32) -> u32;
+    fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
+    ) -> u32;
+    fn proxy_grpc_call(
+        service: *const u8,
+        service_size: usize,
+        name: *const u8,
+        name_size: usize,
+        method: *const u8,
+        method_size: usize,
+        metadata: *const u8,
+        metadata_size: usize,
+        message: *const u8,
+        message_size: usize,
+        timeout_ms: u32,
+        token: *mut u32,
+    ) -> u32;
+    fn proxy_grpc_stream(
+        service: *const u8,
+        service_size: usize,
+        name: *const u8,
+        name_size: usize,
+        method: *const u8,
+        method_size: usize,
+        metadata: *const u8,
+        metadata_size: usize,
+        token: *mut u32,
+    ) -> u32;
+    fn proxy_grpc_send(token: u32, message: *const u8, message_size: usize, end: u32) -> u32;
+}
+
+const fn checked(status: u32) -> Result<(), Refused> {
+    if status == 0 { Ok(()) } else { Err(Refused(status)) }
+}
+
+/// Where Envoy's bytes land. Most are a facts header or one small message; larger ones get an allocation of their own.
+struct Landing {
+    bytes: UnsafeCell<[u8; Self::SIZE]>,
+    taken: Cell<bool>,
+}
+
+impl Landing {
+    const SIZE: usize = facts::MAX_BYTES;
+}
+
+// SAFETY: a wasm VM of Envoy's has one thread.
+unsafe impl Sync for Landing {}
+
+static LANDING: Landing = Landing { bytes: UnsafeCell::new([0; Landing::SIZE]), taken: Cell::new(false) };
+
+/// Memory for bytes that Envoy is about to hand over; its call returns them, and [`Received`] frees them.
+#[must_use]
+pub fn allocate(size: usize) -> *mut u8 {
+    if size <= Landing::SIZE && !LANDING.taken.replace(true) {
+        LANDING.bytes.get().cast()
+    } else {
+        let mut bytes = Vec::<u8>::with_capacity(size);
+        let start = bytes.as_mut_ptr();
+        std::mem::forget(bytes);
+        start
+    }
+}
+
+/// Bytes from Envoy.
+pub struct Received {
+    start: *mut u8,
+    length: usize,
+}
+
+impl Received {
+    /// Runs a call that hands bytes over.
+    fn by(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Self, Refused> {
+        let mut start = ptr::null_mut();
+        let mut length = 0;
+        let status = call(&raw mut start, &raw mut length);
+        // First made, then checked: what was handed over is freed in any case.
+        let received = Self { start, length };
+        checked(status).map(|()| received)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        if self.start.is_null() {
+            return &[];
+        }
+        // SAFETY: Envoy wrote `length` bytes to what `allocate` returned for just as many.
+        unsafe { std::slice::from_raw_parts(self.start, self.length) }
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if self.start == LANDING.bytes.get().cast() {
+            LANDING.taken.set(false);
+        } else if !self.start.is_null() {
+            // SAFETY: `allocate` made it as a vector of this capacity and gave it away.
+            drop(unsafe { Vec::from_raw_parts(self.start, 0, self.length) });
+        }
+    }
+}
+
+/// The facts header of the stream whose headers have just come.
+///
+/// # Errors
+/// There is none, or Envoy won't say.
+pub fn facts_header() -> Result<Received, Refused> {
+    let key = facts::HEADER;
+    Received::by(|data, length| {
+        // SAFETY: the pointers are valid for the call.
+        unsafe { proxy_get_header_map_value(REQUEST_HEADERS, key.as_ptr(), key.len(), data, length) }
+    })
+}
+
+/// One of Envoy's buffers, whole.
+///
+/// # Errors
+/// It is not there now.
+pub fn buffer(buffer: u32, size: usize) -> Result<Received, Refused> {
+    Received::by(|data, length| {
+        // SAFETY: the pointers are valid for the call.
+        unsafe { proxy_get_buffer_bytes(buffer, 0, size, data, length) }
+    })
+}
+
+/// The wall clock, in nanoseconds since 1970; 0 if Envoy won't say.
+#[must_use]
+pub fn wall_ns() -> u64 {
+    let mut time = 0;
+    // SAFETY: the pointer is valid for the call.
+    unsafe { proxy_get_current_time_nanoseconds(&raw mut time) };
+    time
+}
+
+/// Asks for ticks in the plugin whose callback this is.
+///
+/// # Errors
+/// There will be none.
+pub fn tick_every(period_ms: u32) -> Result<(), Refused> {
+    // SAFETY: takes no pointer.
+    checked(unsafe { proxy_set_tick_period_milliseconds(period_ms) })
+}
+
+/// Envoy's log.
+pub fn log_error(text: &str) {
+    const ERROR: u32 = 4;
+    // SAFETY: the pointer is valid for the call. A log line that can't be written is no reason to fail.
+    unsafe { proxy_log(ERROR, text.as_ptr(), text.len()) };
+}
+
+/// Envoy during one of its callbacks.
+pub struct Envoy {
+    context: u32,
+}
+
+impl Envoy {
+    /// `context` is the one that the callback is about.
+    #[must_use]
+    pub const fn during(context: u32) -> Self {
+        Self { context }
+    }
+
+    /// Makes the following calls be about this stream.
+    fn enter(&mut self, stream: StreamId) -> Result<(), Refused> {
+        if self.context == stream {
+            return Ok(());
+        }
+        // SAFETY: takes no pointer.
+        checked(unsafe { proxy_set_effective_context(stream) })?;
+        self.context = stream;
+        Ok(())
+    }
+}
+
+impl Host for Envoy {
+    fn set_tag(&mut self, stream: StreamId, tag: &str) -> Result<(), Refused> {
+        self.enter(stream)?;
+        // SAFETY: the pointers are valid for the call.
+        checked(unsafe { proxy_set_property(PROPERTY.as_ptr(), PROPERTY.len(), tag.as_ptr(), tag.len()) })
+    }
+
+    fn resume(&mut self, stream: StreamId) -> Result<(), Refused> {
+        self.enter(stream)?;
+        // SAFETY: takes no pointer.
+        checked(unsafe { proxy_continue_stream(REQUEST_STREAM) })
+    }
+
+    fn deny(&mut self, stream: StreamId, denial: &Denial) -> Result<(), Refused> {
+        self.enter(stream)?;
+        let reason = denial.reason.code();
+        let body = denial.body();
+        let headers = match &denial.decision {
+            Some(id) => wire::pairs(&[(REASON_HEADER, reason), (DECISION_HEADER, id)]),
+            None => wire::pairs(&[(REASON_HEADER, reason)]),
+        };
+        let status = u32::from(denial.reason.http_status());
+        // SAFETY: the pointers are valid for the call. -1 lets Envoy derive a gRPC status from the HTTP one.
+        checked(unsafe {
+            proxy_send_local_response(
+                status,
+                reason.as_ptr(),
+                reason.len(),
+                body.as_ptr(),
+                body.len(),
+                headers.as_ptr(),
+                headers.len(),
+                -1,
+            )
+        })
+    }
+
+    fn reset(&mut self, stream: StreamId) -> Result<(), Refused> {
+        self.enter(stream)?;
+        // SAFETY: takes no pointer. Alone: with a local response before it Envoy would crash.
+        checked(unsafe { proxy_close_stream(REQUEST_STREAM) })
+    }
+
+    fn call(&mut self, method: Method, service: &[u8], message: &[u8], timeout_ms: u32) -> Result<Token, Refused> {
+        let mut token = 0;
+        let method = method.name();
+        // SAFETY: the pointers are valid for the call.
+        checked(unsafe {
+            proxy_grpc_call(
+                service.as_ptr(),
+                service.len(),
+                SERVICE.as_ptr(),
+                SERVICE.len(),
+                method.as_ptr(),
+                method.len(),
+                NO_HEADERS.as_ptr(),
+                NO_HEADERS.len(),
+                message.as_ptr(),
+                message.len(),
+                timeout_ms,
+                &raw mut token,
+            )
+        })?;
+        Ok(token)
+    }
+
+    fn watch(&mut self, service: &[u8], message: &[u8]) -> Result<Token, Refused> {
+        const METHOD: &str = "Watch";
+        let mut token = 0;
+        // SAFETY: the pointers are valid for the call.
+        checked(unsafe {
+            proxy_grpc_stream(
+                service.as_ptr(),
+                service.len(),
+                SERVICE.as_ptr(),
+                SERVICE.len(),
+                METHOD.as_ptr(),
+                METHOD.len(),
+                NO_HEADERS.as_ptr(),
+                NO_HEADERS.len(),
+                &raw mut token,
+            )
+        })?;
+        // SAFETY: the pointer is valid for the call.
+        checked(unsafe { proxy_grpc_send(token, message.as_ptr(), message.len(), 1) })?;
+        Ok(token)
+    }
+}

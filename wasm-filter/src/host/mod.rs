@@ -1,0 +1,83 @@
+//! What the filter needs of Envoy, by role. [`Filter`](crate::filter::Filter) speaks only to this trait; the one real
+//! implementation is `envoy`, which exists on wasm alone, and the tests bring their own.
+//!
+//! A host may refuse anything at any time. Nothing here panics, and no value from the host is trusted to be UTF-8.
+
+#[cfg(target_arch = "wasm32")]
+pub mod envoy;
+pub mod wire;
+
+use crate::denial::Denial;
+
+/// Envoy's number for a stream (a proxy-wasm context id). Not used twice at a time.
+pub type StreamId = u32;
+
+/// Envoy's number for a plugin (a root context id).
+pub type PluginId = u32;
+
+/// Envoy's number for a gRPC call or stream.
+pub type Token = u32;
+
+/// The host did not do what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("Envoy refused a call of the filter with status {0}")]
+pub struct Refused(pub u32);
+
+/// A method of `bouncer.intercept.v1.Intercept` with one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// `Decide`.
+    Decide,
+    /// `ReportUses`.
+    ReportUses,
+}
+
+impl Method {
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Decide => "Decide",
+            Self::ReportUses => "ReportUses",
+        }
+    }
+}
+
+/// Envoy.
+pub trait Host {
+    /// Sets the property that the native tag filter behind reads.
+    ///
+    /// # Errors
+    /// The stream must not go on.
+    fn set_tag(&mut self, stream: StreamId, tag: &str) -> Result<(), Refused>;
+
+    /// Lets a paused stream on.
+    ///
+    /// # Errors
+    /// It stays paused.
+    fn resume(&mut self, stream: StreamId) -> Result<(), Refused>;
+
+    /// Answers a stream here.
+    ///
+    /// # Errors
+    /// It was not answered.
+    fn deny(&mut self, stream: StreamId, denial: &Denial) -> Result<(), Refused>;
+
+    /// Cuts a stream off, without an answer.
+    ///
+    /// # Errors
+    /// It was not cut off, most likely because it has ended.
+    fn reset(&mut self, stream: StreamId) -> Result<(), Refused>;
+
+    /// Calls the resolver. The answer comes with the token, or never.
+    ///
+    /// # Errors
+    /// There was no call.
+    fn call(&mut self, method: Method, service: &[u8], message: &[u8], timeout_ms: u32) -> Result<Token, Refused>;
+
+    /// Opens `Watch` with this first and only message.
+    ///
+    /// # Errors
+    /// There is no stream.
+    fn watch(&mut self, service: &[u8], message: &[u8]) -> Result<Token, Refused>;
+}
