@@ -149,6 +149,10 @@ async fn take(
                     };
                     ack.problems = policy.problems.iter().map(problem).collect();
                     engine.apply(&changes);
+                    if policy.enabled {
+                        let cache = Arc::clone(&engine.cache);
+                        tokio::spawn(async move { cache.prepare().await });
+                    }
                 }
                 Err(refused) => {
                     tracing::error!(%refused, epoch = snapshot.epoch, "a policy snapshot was refused; the one in use stays");

@@ -95,6 +95,11 @@ impl Cache {
         }
     }
 
+    /// See [`Unwrap::prepare`].
+    pub async fn prepare(&self) {
+        self.unwrap.prepare().await;
+    }
+
     fn step(self: &Arc<Self>, envelope: &Arc<Envelope>) -> Step {
         let now = Instant::now();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);

@@ -142,7 +142,7 @@ async fn build(config: Arc<Config>) -> Result<Arc<Engine>, StartError> {
     let identity = Identity::new(config.workload_api.clone());
     let metrics = Arc::new(Metrics::default());
     let unwrap: Arc<dyn Unwrap> = match &config.kms {
-        Some(kms) => Arc::new(Kms::new(kms, Arc::clone(&identity)).await),
+        Some(kms) => Arc::new(Kms::new(kms, Arc::clone(&identity), config.rails.kms_keys.first()).await),
         None => Arc::new(NoProvider),
     };
     let cache = Cache::new(unwrap, Arena::new(), &config.limits, Arc::clone(&metrics));
@@ -189,5 +189,8 @@ async fn chores(engine: Arc<Engine>, stop: CancellationToken) {
         }
         engine.flush_denials();
         engine.expire();
+        if engine.not_ready().is_empty() {
+            engine.cache.prepare().await;
+        }
     }
 }

@@ -36,11 +36,13 @@ pub struct Kms {
     session: Option<Arc<Session>>,
     credentials: SharedCredentialsProvider,
     regions: Mutex<HashMap<Box<str>, aws_sdk_kms::Client>>,
+    /// Where STS is asked ahead of the first call.
+    home: Option<Box<str>>,
 }
 
 impl Kms {
-    /// Prepares clients; calls nothing yet.
-    pub async fn new(config: &KmsConfig, identity: Arc<Identity>) -> Self {
+    /// Prepares clients; calls nothing yet. `home` is a key in the region whose STS is asked first.
+    pub async fn new(config: &KmsConfig, identity: Arc<Identity>, home: Option<&KmsKeyArn>) -> Self {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
             // An idle connection keeps the last answer in its buffers; none is kept for long.
@@ -58,7 +60,8 @@ impl Kms {
                 (None, chain.credentials_provider().unwrap_or_else(none))
             }
         };
-        Self { endpoint: config.kms_endpoint.clone(), http, session, credentials, regions: Mutex::default() }
+        let home = home.map(|key| key.region().into());
+        Self { endpoint: config.kms_endpoint.clone(), http, session, credentials, regions: Mutex::default(), home }
     }
 
     fn client(&self, key: &KmsKeyArn) -> aws_sdk_kms::Client {
@@ -114,6 +117,14 @@ impl Kms {
 impl Unwrap for Kms {
     fn unwrap<'a>(&'a self, envelope: &'a Envelope) -> BoxFuture<'a, Result<Unwrapped, UnwrapError>> {
         Box::pin(self.decrypt(envelope))
+    }
+
+    fn prepare(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if let (Some(session), Some(region)) = (&self.session, &self.home) {
+                let _ = session.refresh(region).await;
+            }
+        })
     }
 }
 

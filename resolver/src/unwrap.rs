@@ -32,4 +32,10 @@ impl From<Reason> for UnwrapError {
 pub trait Unwrap: Send + Sync + 'static {
     /// Makes one call to the backend.
     fn unwrap<'a>(&'a self, envelope: &'a Envelope) -> BoxFuture<'a, Result<Unwrapped, UnwrapError>>;
+
+    /// Sees to it that the next call finds a session, so that no stream waits for a login. Called every few seconds;
+    /// failures show when a stream needs it.
+    fn prepare(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
