@@ -294,6 +294,12 @@ pub(crate) struct AuditFilter {
     /// Only this bouncer's.
     #[arg(long)]
     pub bouncer: Option<BouncerName>,
+    /// Only this reason code, such as binding_incomplete.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Only this credential's.
+    #[arg(long, value_name = "PATH")]
+    pub logical_path: Option<LogicalPath>,
     /// Where the last page ended (`next_cursor` in the JSON answer).
     #[arg(long)]
     pub cursor: Option<String>,

@@ -242,6 +242,24 @@ pub struct Resource {
     pub enabled: bool,
 }
 
+impl Resource {
+    /// Whether there can be a caller that both this and `other` allow.
+    #[must_use]
+    pub fn shares_callers_with(&self, other: &Self) -> bool {
+        self.callers.iter().any(|own| other.callers.iter().any(|theirs| overlap(own, theirs)))
+    }
+}
+
+/// Whether two patterns can match one SPIFFE ID: they are the same, or one lies below the other.
+fn overlap(one: &CallerPattern, other: &CallerPattern) -> bool {
+    let (one, other) = (one.to_string(), other.to_string());
+    let covers = |above: &str, below: &str| {
+        let prefix = above.strip_suffix("/*");
+        prefix.is_some_and(|prefix| below.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/')))
+    };
+    one == other || covers(&one, &other) || covers(&other, &one)
+}
+
 /// A [`Resource`] as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResourceRecord {
@@ -350,4 +368,27 @@ pub struct TokenRecord {
     pub created: Change,
     /// When it was revoked, if it was.
     pub revoked: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_overlap_where_one_lies_below_the_other() {
+        let overlap = |one: &str, other: &str| {
+            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(super::overlap(&one, &other), super::overlap(&other, &one));
+            super::overlap(&one, &other)
+        };
+        assert!(overlap("spiffe://a.b/x", "spiffe://a.b/x"));
+        assert!(overlap("spiffe://a.b/x/*", "spiffe://a.b/x/*"));
+        assert!(overlap("spiffe://a.b/x/*", "spiffe://a.b/x/y"));
+        assert!(overlap("spiffe://a.b/x/*", "spiffe://a.b/x/y/*"));
+        assert!(overlap("spiffe://a.b/*", "spiffe://a.b/x/y"));
+        assert!(!overlap("spiffe://a.b/x/*", "spiffe://a.b/x"));
+        assert!(!overlap("spiffe://a.b/x/*", "spiffe://a.b/xy"));
+        assert!(!overlap("spiffe://a.b/x/*", "spiffe://a.b/y/*"));
+        assert!(!overlap("spiffe://a.b/*", "spiffe://a.bc/x"));
+    }
 }

@@ -1,7 +1,7 @@
 //! `serve`: wires the store, the API and the Policy Bridge together, runs them until a signal, and drains.
 
 use crate::api::{self, Api};
-use crate::bridge::{Bridge, Live, transport};
+use crate::bridge::{Bridge, Live, Timing, transport};
 use crate::clock::SystemClock;
 use crate::config::{Config, TlsFault};
 use crate::http_server;
@@ -90,7 +90,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         tls: tls.is_some(),
     });
     let api = tokio::spawn(http_server::serve(api_listener, tls, router, stop.clone()));
-    let bridge = Bridge { store: store.clone(), clock, metrics, live, stop: stop.clone() };
+    let bridge = Bridge { store: store.clone(), clock, metrics, live, timing: Timing::default(), stop: stop.clone() };
     let bridge = tokio::spawn(serve_bridge(bridge, bridge_listener, config.workload_api, readiness.clone()));
 
     tokio::select! {
@@ -113,14 +113,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
 /// Runs the Policy Bridge as soon as there is an SVID, and tells readiness how it goes.
 async fn serve_bridge(bridge: Bridge, listener: TcpListener, workload_api: String, readiness: Arc<Readiness>) {
     let (stop, metrics) = (bridge.stop.clone(), bridge.metrics.clone());
-    let Some(source) = stop.run_until_cancelled(identity(&workload_api)).await else { return };
-    let tls = match transport::tls(source.clone()) {
-        Ok(tls) => tls,
-        Err(error) => {
-            tracing::error!(%error, "the SVID cannot be used for the Policy Bridge; restart once the Workload API is right");
-            return;
-        }
-    };
+    let Some((source, tls)) = stop.run_until_cancelled(identity(&workload_api)).await else { return };
     tokio::spawn(watch_identity(source.clone(), readiness.clone(), stop.clone()));
     readiness.set_bridge(true);
     let connections = transport::accept(listener, tls, metrics, stop);
@@ -131,21 +124,26 @@ async fn serve_bridge(bridge: Bridge, listener: TcpListener, workload_api: Strin
     source.shutdown().await;
 }
 
-/// Waits for the first SVID. The Workload API may come up later than we do.
-async fn identity(workload_api: &str) -> X509Source {
+/// Waits for the first SVID that can be used. The Workload API may come up later than we do.
+async fn identity(workload_api: &str) -> (X509Source, rustls::ServerConfig) {
     loop {
         let builder = X509SourceBuilder::new().endpoint(workload_api).initial_sync_timeout(Duration::from_secs(10));
         match builder.build().await {
             Ok(source) => {
                 let id = source.svid().ok().map(|svid| svid.spiffe_id().to_string()).unwrap_or_default();
                 tracing::info!(spiffe_id = id, "got an SVID from the Workload API");
-                return source;
+                match transport::tls(source.clone()) {
+                    Ok(tls) => return (source, tls),
+                    Err(error) => {
+                        tracing::error!(%error, "the SVID cannot be used for the Policy Bridge; trying again")
+                    }
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "no SVID from the Workload API of identity.workload_api yet; trying again");
-                tokio::time::sleep(RETRY).await;
             }
         }
+        tokio::time::sleep(RETRY).await;
     }
 }
 

@@ -45,6 +45,13 @@ impl std::fmt::Debug for Token {
     }
 }
 
+/// Whether a text has a token's form at all. What has not is refused without asking the database.
+#[must_use]
+pub fn well_formed(text: &str) -> bool {
+    let body = text.strip_prefix(PREFIX);
+    body.is_some_and(|body| body.len() == 43 && body.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)))
+}
+
 /// The operating system gave no random bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("the operating system gave no random bytes for a token")]
@@ -94,7 +101,7 @@ mod tests {
     fn tokens_are_distinct_and_hide_themselves() {
         let (one, other) = (Token::generate().unwrap(), Token::generate().unwrap());
         assert_ne!(one.reveal(), other.reveal());
-        assert_eq!(one.reveal().len(), PREFIX.len() + 43);
+        assert!(well_formed(one.reveal()) && !well_formed(&one.reveal()[1..]));
         assert!(!format!("{one:?}{:?}", one.hash()).contains(&one.reveal()[4..]));
         assert!(one.hash().matches(TokenHash::of(one.reveal()).as_bytes()));
         assert!(!one.hash().matches(other.hash().as_bytes()));

@@ -201,7 +201,7 @@ impl Engine {
         if !policy.enabled {
             return Err(Reason::FeatureDisabled);
         }
-        let own = self.identity.spiffe_id()?;
+        let own = self.identity.settled().await?;
         let caller = match self.config.caller {
             CallerSource::OwnSvid => own,
             CallerSource::Peer => verified_caller(&question.caller)?,
@@ -305,7 +305,8 @@ impl Engine {
             count,
             ..Event::default()
         };
-        if let Err(error) = self.spool.append(event) {
+        // What the sandbox reports may fill no more of the spool than denials may.
+        if let Err(error) = self.spool.append_denial(event) {
             tracing::warn!(%error, "uses of a decision were not recorded");
         }
     }
@@ -346,7 +347,7 @@ impl Engine {
         let policy = self.policy.current().ok()?;
         let envelope = policy.envelope_of(tag)?;
         let rail = self.config.rails.clusters.get(cluster)?;
-        self.identity.spiffe_id().ok()?;
+        self.identity.settled().await.ok()?;
         // The caller was checked when the grant was made; key, path and AAD are checked again.
         let KeyId::Kms(key) = &envelope.key_id else { return None };
         let own = &rail.rail.kms_keys;

@@ -7,23 +7,28 @@ use bouncer_custody::{Reason, SpiffeId};
 use spiffe::{WorkloadApiClient, X509Source};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 /// How long the Workload API may take over a JWT-SVID.
 const JWT_DEADLINE: Duration = Duration::from_millis(700);
+
+/// How long a stream waits for the first SVID.
+const FIRST: Duration = Duration::from_millis(600);
 
 /// The identity, once there is one.
 #[derive(Debug)]
 pub struct Identity {
     workload_api: String,
     source: OnceLock<X509Source>,
+    obtained: Notify,
 }
 
 impl Identity {
     /// An identity that is yet to come; [`Identity::obtain`] brings it.
     #[must_use]
     pub fn new(workload_api: String) -> Arc<Self> {
-        Arc::new(Self { workload_api, source: OnceLock::new() })
+        Arc::new(Self { workload_api, source: OnceLock::new(), obtained: Notify::new() })
     }
 
     /// Waits for the first SVID, however long it takes. The source keeps itself fresh afterwards.
@@ -33,6 +38,7 @@ impl Identity {
             match X509Source::builder().endpoint(&self.workload_api).build().await {
                 Ok(source) => {
                     let _ = self.source.set(source);
+                    self.obtained.notify_waiters();
                     tracing::info!("the Workload API gave an X.509-SVID");
                     return;
                 }
@@ -63,6 +69,20 @@ impl Identity {
             Err(spiffe::X509SourceError::NoSuitableSvid) => Err(Reason::IdentityExpired),
             Err(_) => Err(Reason::IdentityUnavailable),
         }
+    }
+
+    /// As [`Identity::spiffe_id`], for a stream that comes just after the start: waits a moment for the first SVID, so
+    /// that a restart under traffic denies nobody.
+    ///
+    /// # Errors
+    /// As [`Identity::spiffe_id`].
+    pub async fn settled(&self) -> Result<SpiffeId, Reason> {
+        let mut obtained = std::pin::pin!(self.obtained.notified());
+        obtained.as_mut().enable();
+        if self.source.get().is_none() {
+            let _ = tokio::time::timeout(FIRST, obtained).await;
+        }
+        self.spiffe_id()
     }
 
     /// A fresh JWT-SVID for the audience.

@@ -17,6 +17,9 @@ use tonic::{Request, Response, Status};
 /// Decisions in one report of uses.
 const USES: usize = 4_096;
 
+/// Uses of one decision in one report: more than Envoy can serve in a decision's life.
+const MOST: u64 = 1 << 32;
+
 /// `bouncer.intercept.v1.Intercept`.
 pub struct InterceptService {
     engine: Arc<Engine>,
@@ -102,6 +105,9 @@ impl Intercept for InterceptService {
         let uses = request.into_inner().uses;
         if uses.len() > USES {
             return Err(Status::invalid_argument("too many decisions in one report"));
+        }
+        if uses.iter().any(|uses| uses.count > MOST) {
+            return Err(Status::invalid_argument("a count is more than there can have been"));
         }
         for uses in uses {
             let id = uuid::Uuid::try_parse(&uses.decision_id);

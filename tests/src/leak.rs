@@ -6,11 +6,10 @@ use crate::{Fault, Result, fault::Doing as _};
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 const WINDOW: usize = 16;
-const CHUNK: usize = 1 << 20;
 
 /// What is looked for: a secret in the shapes it may take, by every run of 16 bytes of each.
 pub struct Needles {
@@ -132,29 +131,40 @@ impl Needles {
     /// If its memory may not be read.
     pub fn search_memory(&self, pid: u32) -> Result<Vec<Hit>> {
         let memory = Memory::of(pid)?;
-        let mut hits = vec![];
-        for region in &memory.regions {
-            hits.extend(self.search(&memory.read(region), &format!("process {pid} {}", region.name)));
-        }
-        Ok(hits)
+        Ok(memory.regions.iter().flat_map(|region| self.search_region(&memory, region)).collect())
     }
 
-    /// Searches those regions of a process that hold a marker, such as the live memory of a wasm VM.
+    /// Searches those regions of a process that hold a marker.
     ///
     /// # Errors
     /// If its memory may not be read, or nothing holds the marker.
     pub fn search_memory_with(&self, pid: u32, marker: &[u8]) -> Result<Vec<Hit>> {
         let memory = Memory::of(pid)?;
-        let mut hits = vec![];
-        let mut searched = 0;
-        for region in &memory.regions {
-            let bytes = memory.read(region);
-            if bytes.windows(marker.len()).any(|window| window == marker) {
-                searched += 1;
-                hits.extend(self.search(&bytes, &format!("process {pid} {}", region.name)));
-            }
+        let holding: Vec<_> = memory.regions.iter().filter(|region| memory.holds(region, marker)).collect();
+        if holding.is_empty() {
+            return Err(Fault::new("no memory of the process holds the marker"));
         }
-        if searched == 0 { Err(Fault::new("no memory of the process holds the marker")) } else { Ok(hits) }
+        Ok(holding.into_iter().flat_map(|region| self.search_region(&memory, region)).collect())
+    }
+
+    /// Searches the live memory of an Envoy's wasm VMs, of which at least one must hold the marker: proof that it was a
+    /// VM of the filter that was searched.
+    ///
+    /// # Errors
+    /// If its memory may not be read, or no VM holds the marker.
+    pub fn search_wasm_memory(&self, pid: u32, marker: &[u8]) -> Result<Vec<Hit>> {
+        let memory = Memory::of(pid)?;
+        let vms: Vec<_> = memory.regions.iter().filter(|region| region.is_wasm).collect();
+        if !vms.iter().any(|region| memory.holds(region, marker)) {
+            return Err(Fault::new(format!("none of {} wasm memories holds the marker", vms.len())));
+        }
+        Ok(vms.into_iter().flat_map(|region| self.search_region(&memory, region)).collect())
+    }
+
+    fn search_region(&self, memory: &Memory, region: &Region) -> Vec<Hit> {
+        let place = format!("process {} {}", memory.pid, region.name);
+        let runs = memory.read(region).into_iter();
+        runs.flat_map(|(start, bytes)| self.search(&bytes, &format!("{place} from {start:#x}"))).collect()
     }
 }
 
@@ -173,7 +183,9 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 struct Memory {
-    file: std::fs::File,
+    pid: u32,
+    memory: std::fs::File,
+    pages: std::fs::File,
     regions: Vec<Region>,
 }
 
@@ -181,53 +193,76 @@ struct Region {
     start: u64,
     end: u64,
     name: String,
+    is_wasm: bool,
 }
+
+const PAGE: u64 = 4096;
 
 impl Memory {
     fn of(pid: u32) -> Result<Self> {
         let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).doing("the process's mappings")?;
-        let file = std::fs::File::open(format!("/proc/{pid}/mem")).doing("the process's memory")?;
-        let regions = maps.lines().filter_map(Region::parse).collect();
-        let memory = Self { file, regions };
+        let memory = std::fs::File::open(format!("/proc/{pid}/mem")).doing("the process's memory")?;
+        let pages = std::fs::File::open(format!("/proc/{pid}/pagemap")).doing("the process's pages")?;
+        let memory = Self { pid, memory, pages, regions: regions(&maps) };
         // Opening succeeds where reading is forbidden, and a search of nothing finds nothing.
         let readable = memory.regions.iter().any(|region| !memory.read(region).is_empty());
         if readable { Ok(memory) } else { Err(Fault::new("the process's memory may not be read")) }
     }
 
-    /// What of the region is there; pages that were never touched are zero, and those that can't be read are left out.
-    fn read(&self, region: &Region) -> Vec<u8> {
-        let mut bytes = vec![];
-        let mut file = &self.file;
-        let mut at = region.start;
-        while at < region.end {
-            let wanted = usize::try_from(region.end - at).unwrap_or(CHUNK).min(CHUNK);
-            let mut chunk = vec![0; wanted];
-            let read = file.seek(SeekFrom::Start(at)).and_then(|_| file.read(&mut chunk)).unwrap_or(0);
-            // A wasm memory reserves gigabytes and uses the first of them.
-            if read == 0 || bytes.len() > 1 << 29 {
-                break;
-            }
-            bytes.extend_from_slice(&chunk[..read]);
-            at += read as u64;
+    /// The pages that the process has touched, as runs with their addresses. A VM reserves gigabytes and uses few.
+    fn read(&self, region: &Region) -> Vec<(u64, Vec<u8>)> {
+        let mut runs: Vec<(u64, Vec<u8>)> = vec![];
+        let count = (region.end - region.start) / PAGE;
+        let mut present = vec![0; usize::try_from(count * 8).unwrap_or_default()];
+        if self.pages.read_exact_at(&mut present, region.start / PAGE * 8).is_err() {
+            return runs;
         }
-        bytes
+        for (index, entry) in present.as_chunks::<8>().0.iter().enumerate() {
+            // In memory, or swapped out.
+            if u64::from_ne_bytes(*entry) >> 62 == 0 {
+                continue;
+            }
+            let at = region.start + index as u64 * PAGE;
+            let mut page = [0; PAGE as usize];
+            if self.memory.read_exact_at(&mut page, at).is_err() {
+                continue;
+            }
+            match runs.last_mut() {
+                Some((start, bytes)) if *start + bytes.len() as u64 == at => bytes.extend_from_slice(&page),
+                _ => runs.push((at, page.to_vec())),
+            }
+        }
+        runs
+    }
+
+    fn holds(&self, region: &Region, marker: &[u8]) -> bool {
+        let found = |bytes: &[u8]| bytes.windows(marker.len()).any(|window| window == marker);
+        self.read(region).iter().any(|(_, bytes)| found(bytes))
     }
 }
 
-impl Region {
-    /// A line of `/proc/PID/maps`, unless it is read-only code and data of a file.
-    fn parse(line: &str) -> Option<Self> {
-        let mut fields = line.split_whitespace();
-        let (range, rights) = (fields.next()?, fields.next()?);
-        let name = fields.nth(3).unwrap_or("[anonymous]");
-        let (start, end) = range.split_once('-')?;
+/// The lines of `/proc/PID/maps`, without read-only code and data of files.
+fn regions(maps: &str) -> Vec<Region> {
+    let mut regions: Vec<Region> = vec![];
+    for line in maps.lines() {
+        let Some((start, end, rights, name)) = mapping(line) else { continue };
+        // V8 puts a wasm memory in front of a guard that reaches as far as any 32-bit address could.
+        let guard = rights.starts_with("---") && end - start > 4 << 30;
+        if let (true, Some(before)) = (guard, regions.last_mut().filter(|before| before.end == start)) {
+            before.is_wasm = true;
+        }
         let readable = rights.starts_with('r') && !matches!(name, "[vvar]" | "[vsyscall]" | "[vvar_vclock]");
-        let of_interest = rights.contains('w') || name.starts_with('[');
-        (readable && of_interest).then_some(())?;
-        Some(Self {
-            start: u64::from_str_radix(start, 16).ok()?,
-            end: u64::from_str_radix(end, 16).ok()?,
-            name: name.to_owned(),
-        })
+        if readable && (rights.contains('w') || name.starts_with('[')) {
+            regions.push(Region { start, end, name: name.to_owned(), is_wasm: false });
+        }
     }
+    regions
+}
+
+fn mapping(line: &str) -> Option<(u64, u64, &str, &str)> {
+    let mut fields = line.split_whitespace();
+    let (range, rights) = (fields.next()?, fields.next()?);
+    let (start, end) = range.split_once('-')?;
+    let address = |hex| u64::from_str_radix(hex, 16).ok();
+    Some((address(start)?, address(end)?, rights, fields.nth(3).unwrap_or("[anonymous]")))
 }

@@ -150,6 +150,7 @@ fn server_config(folder: &Path, port: u16) -> String {
     default_x509_svid_ttl = "1h"
     default_jwt_svid_ttl = "5m"
     ca_ttl = "24h"
+    experimental {{ cache_reload_interval = "1s" }}
 }}
 plugins {{
     DataStore "sql" {{ plugin_data {{ database_type = "sqlite3" connection_string = "{folder}/server.sqlite3" }} }}
@@ -171,6 +172,7 @@ fn agent_config(folder: &Path, port: u16, bundle: &Path) -> String {
     trust_bundle_path = "{bundle}"
     data_dir = "{folder}/agent"
     log_level = "INFO"
+    experimental {{ sync_interval = "1s" }}
 }}
 plugins {{
     KeyManager "memory" {{ plugin_data {{}} }}

@@ -34,6 +34,8 @@ pub enum ClientAuth {
 pub struct Peer {
     /// Common name of the subject.
     pub common_name: String,
+    /// Common name of the issuer.
+    pub issuer: String,
     /// URI SANs.
     pub uris: Vec<String>,
     /// Serial number.
@@ -183,6 +185,7 @@ async fn serve(acceptor: TlsAcceptor, socket: tokio::net::TcpStream, record: Arc
 fn parse_peer(der: &[u8]) -> Option<Peer> {
     let (_, cert) = X509Certificate::from_der(der).ok()?;
     let common_name = cert.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
+    let issuer = cert.issuer().iter_common_name().next()?.as_str().ok()?.to_owned();
     let uris = match cert.subject_alternative_name() {
         Ok(Some(names)) => names.value.general_names.iter(),
         _ => [].iter(),
@@ -190,7 +193,7 @@ fn parse_peer(der: &[u8]) -> Option<Peer> {
     let uris = uris.filter_map(|name| if let GeneralName::URI(uri) = name { Some((*uri).to_owned()) } else { None });
     // Wider serials lose their upper bytes: the harness issues none.
     let serial = cert.raw_serial().iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
-    Some(Peer { common_name, uris: uris.collect(), serial })
+    Some(Peer { common_name, issuer, uris: uris.collect(), serial })
 }
 
 /// Answers with what was seen. `/status/503` and the like answer with that status, `/redirect?TO` with a redirect.

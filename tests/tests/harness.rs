@@ -1,7 +1,7 @@
 //! The harness itself: each part works alone, against the real thing where there is one.
 
 use bouncer_tests::client::{Client, ENVOY_NAME, Protocol};
-use bouncer_tests::envoy::{Bootstrap, Envoy, Rendered, Values, Version};
+use bouncer_tests::envoy::{Bootstrap, Envoy, Rendered, Values, Version, at};
 use bouncer_tests::kms::Kms;
 use bouncer_tests::kms_proxy::Behaviour as KmsBehaviour;
 use bouncer_tests::leak::Needles;
@@ -223,6 +223,38 @@ fn a_documented_value_that_is_gone_from_the_bootstrap_fails_loudly() -> Result<(
     bootstrap.replace("/run/bouncer/sds.sock", "/elsewhere")?;
     assert!(bootstrap.replace("/run/bouncer/sds.sock", "/elsewhere").is_err());
     assert!(bootstrap.http_filter("no such filter").is_err());
+    Ok(())
+}
+
+#[test]
+fn both_bootstraps_give_the_sandbox_the_same_least_capabilities() -> Result<()> {
+    let capabilities = |bootstrap: Result<Bootstrap>| -> Result<Vec<String>> {
+        let path = "typed_config.config.capability_restriction_config.allowed_capabilities";
+        let mut bootstrap = bootstrap?;
+        let allowed = at(bootstrap.http_filter("bouncer")?, path)?;
+        let allowed = allowed.as_mapping().ok_or_else(|| Fault::new("no capabilities: unrestricted"))?;
+        Ok(allowed.keys().filter_map(|name| name.as_str().map(str::to_owned)).collect())
+    };
+    let allowed = capabilities(Bootstrap::on_demand())?;
+    assert_eq!(allowed, capabilities(Bootstrap::named())?);
+    assert!(!allowed.is_empty(), "an empty list restricts nothing");
+    // What reads back the name of the secret, runs when it is there to be read, or leaves the sandbox otherwise.
+    for forbidden in [
+        "proxy_get_property",
+        "proxy_on_log",
+        "proxy_on_response_headers",
+        "proxy_on_response_body",
+        "proxy_on_response_trailers",
+        "proxy_on_request_body",
+        "proxy_on_request_trailers",
+        "proxy_call_foreign_function",
+        "proxy_http_call",
+        "proxy_get_shared_data",
+        "proxy_set_shared_data",
+        "proxy_get_header_map_pairs",
+    ] {
+        assert!(!allowed.iter().any(|name| name == forbidden), "{forbidden}");
+    }
     Ok(())
 }
 

@@ -3,10 +3,9 @@
 
 use bouncer_custody::Reason;
 use bouncer_tests::client::Protocol;
+use bouncer_tests::envoy::{Bootstrap, at};
 use bouncer_tests::kms_proxy::Behaviour;
-use bouncer_tests::stack::{
-    AAD, BILLING, BOUNCER, Bundle, CART, CONTROL_PLANE_ID, Cluster, Credential, STRANGER, Stack,
-};
+use bouncer_tests::stack::{AAD, BILLING, BOUNCER, Bundle, CART, Cluster, Credential, STRANGER, Stack};
 use bouncer_tests::{Fault, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -101,8 +100,7 @@ async fn two_callers_of_one_upstream_never_share_a_connection() -> Result<()> {
 /// The control: shows that the scenario above can fail, and why the shipped bootstrap says `envoy.hashable_string`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn control_without_a_hashable_name_two_callers_do_share_a_connection() -> Result<()> {
-    let edit =
-        |bootstrap: &mut bouncer_tests::envoy::Bootstrap| bootstrap.replace("envoy.hashable_string", "envoy.string");
+    let edit = |bootstrap: &mut Bootstrap| bootstrap.replace("envoy.hashable_string", "envoy.string");
     let stack = two_callers("two-callers-control").bootstrap(edit).start().await?;
     let saw = interleave(&stack).await?;
     let all: BTreeSet<_> = names(&saw, CART).union(&names(&saw, BILLING)).cloned().collect();
@@ -207,8 +205,20 @@ async fn every_wrong_credential_and_caller_is_denied_in_time_with_a_reason_and_a
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_cold_streams_for_one_secret_make_one_kms_call() -> Result<()> {
-    let stack =
-        Stack::builder("thousand").cluster(Cluster::new("payments")).cluster(Cluster::new("other")).start().await?;
+    // A thousand handshakes and streams at once on a small machine: nothing here is about who is in time.
+    let patient = |bootstrap: &mut Bootstrap| {
+        let path = "typed_config.config.configuration.value";
+        let config = r#"{"version": 1, "intercept_cluster": "bouncer_intercept", "decide_timeout_ms": 10000}"#;
+        *at(bootstrap.http_filter("bouncer")?, path)? = config.into();
+        Ok(())
+    };
+    let stack = Stack::builder("thousand")
+        .cluster(Cluster::new("payments"))
+        .cluster(Cluster::new("other"))
+        .bootstrap(patient)
+        .resolver(|resolver| resolver.set("limits.decide_deadline_ms", 8_000))
+        .start()
+        .await?;
     // The connections are there before the burst; what they ask first needs no secret.
     let mut clients = vec![];
     for _ in 0..20 {
@@ -217,7 +227,7 @@ async fn a_thousand_cold_streams_for_one_secret_make_one_kms_call() -> Result<()
         clients.push(client);
     }
     assert_eq!(stack.kms.proxy().count("Decrypt"), 0);
-    stack.kms.proxy().behave("Decrypt", Behaviour::Delay(Duration::from_millis(300)));
+    stack.kms.proxy().behave("Decrypt", Behaviour::Delay(Duration::from_millis(150)));
     let burst = (0..1000).map(|i| {
         let client = clients[i % clients.len()].clone();
         tokio::spawn(async move { client.get("/").await })
@@ -254,16 +264,5 @@ async fn while_the_resolver_is_dead_warm_routes_work_and_cold_ones_fail_closed()
     stack.until("the cold route's recovery", Duration::from_secs(5), recovered).await?;
     assert_eq!(warm.get("/").await?.status, 200);
     assert_eq!(stack.upstream("payments")?.uncredentialed(), 0);
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_policy_bridge_tells_how_it_is() -> Result<()> {
-    let stack = Stack::builder("bridge").without_envoy().start().await?;
-    let api = stack.api()?;
-    let health = api.get("/v1/policy-bridge/health").await?.success()?;
-    assert!(health.to_string().contains(BOUNCER), "{health}");
-    let status = api.get("/v1/bootstrap/status").await?.success()?;
-    assert!(!status.to_string().contains(CONTROL_PLANE_ID), "{status}");
     Ok(())
 }

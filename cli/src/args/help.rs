@@ -86,7 +86,7 @@ not trusted, no answer. Exit code 1 if it refuses the token, or if a bouncer is 
 
 Examples:
   bouncerctl probe
-  bouncerctl probe --output json | jq '.bouncers[] | select(.healthy | not)'";
+  bouncerctl probe --output json | jq '.items[] | select(.bridge.ok | not)'";
 
 pub(super) const SETTINGS: &str = "\
 Examples:
@@ -122,7 +122,7 @@ Events name who called, what was decided and why, and never hold a credential or
 Examples:
   bouncerctl audit list --outcome deny --limit 50
   bouncerctl audit tail --bouncer payments-east
-  bouncerctl audit list --output json | jq -r '.events[].reason'";
+  bouncerctl audit list --output json | jq -r '.items[].reason'";
 
 pub(super) const COMPLETION: &str = "\
 Examples:

@@ -40,6 +40,8 @@ async fn page(filter: &AuditFilter, api: &ControlPlane) -> Result<Value, Control
     let optional = [
         ("outcome", filter.outcome.clone()),
         ("bouncer", filter.bouncer.as_ref().map(ToString::to_string)),
+        ("reason", filter.reason.clone()),
+        ("logical_path", filter.logical_path.as_ref().map(ToString::to_string)),
         ("cursor", filter.cursor.clone()),
     ];
     query.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));

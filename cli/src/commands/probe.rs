@@ -22,29 +22,32 @@ pub(super) async fn probe(api: &ControlPlane, output: &Output) -> Result<Exit, F
 
 /// The control plane's own verdict and that of each bouncer. No bouncer at all is not healthy: nothing is protected.
 fn is_healthy(answer: View<'_>) -> bool {
-    let mut bouncers = answer.list("bouncers").peekable();
-    bouncers.peek().is_some()
-        && answer.flag("ok") != Some(false)
-        && bouncers.all(|bouncer| bouncer.flag("ok") == Some(true))
+    let mut bouncers = answer.list("items").peekable();
+    let is_ok = |bouncer: View<'_>| bouncer.get("bridge").flag("ok") == Some(true);
+    bouncers.peek().is_some() && answer.flag("ok") != Some(false) && bouncers.all(is_ok)
 }
 
 fn render(answer: View<'_>) -> String {
     let mut table = Table::new(&["BOUNCER", "HEALTHY", "STATE", "EPOCH", "LAG", "LAST HEARD OF"]);
     let mut advice = String::new();
-    for bouncer in answer.list("bouncers") {
+    for bouncer in answer.list("items") {
+        let bridge = bouncer.get("bridge");
         table.row([
             bouncer.cell("name"),
-            bouncer.cell("ok"),
-            bouncer.cell("state"),
-            bouncer.cell("epoch_acked"),
-            bouncer.cell("epoch_lag"),
-            age(bouncer.number("age_ms")),
+            bridge.cell("ok"),
+            bridge.cell("state"),
+            bridge.cell("epoch_acked"),
+            bridge.cell("epoch_lag"),
+            age(bridge.number("age_ms")),
         ]);
-        advice.push_str(&remark(bouncer));
+        advice.push_str(&remark(bridge, &bouncer.cell("name")));
     }
     let mut text = table.render("No bouncer is registered: bouncerctl bouncers add NAME --spiffe-id ID");
     if let Some(epoch) = answer.number("epoch") {
         text.push_str(&format!("\n\nThe control plane is at epoch {epoch}."));
+    }
+    if answer.flag("identity") == Some(false) || answer.flag("listening") == Some(false) {
+        advice.insert_str(0, &remark(answer, "control plane"));
     }
     if !advice.is_empty() {
         text.push_str("\n\n");
@@ -53,13 +56,13 @@ fn render(answer: View<'_>) -> String {
     text
 }
 
-/// What is wrong with a bouncer and what to do; what is loud about a healthy one.
-fn remark(bouncer: View<'_>) -> String {
-    let (detail, next, ok) = (bouncer.text("detail"), bouncer.text("next"), bouncer.flag("ok") == Some(true));
-    if ok && bouncer.flag("dev") != Some(true) {
+/// What is wrong with a part and what to do; what is loud about a healthy one.
+fn remark(part: View<'_>, name: &str) -> String {
+    let (detail, next, ok) = (part.text("detail"), part.text("next"), part.flag("ok") == Some(true));
+    if ok && part.flag("dev") != Some(true) {
         return String::new();
     }
-    let mut text = format!("{}: {detail}\n", bouncer.cell("name"));
+    let mut text = format!("{name}: {detail}\n");
     if !next.is_empty() {
         text.push_str(&format!("  do: {next}\n"));
     }
@@ -84,12 +87,13 @@ mod tests {
 
     #[test]
     fn one_sick_bouncer_is_enough() {
-        let healthy = |bouncers: serde_json::Value| is_healthy(View(&json!({"bouncers": bouncers})));
-        assert!(healthy(json!([{"ok": true}])));
-        assert!(!healthy(json!([{"ok": true}, {"ok": false}])));
-        assert!(!healthy(json!([{"ok": true}, {}])));
+        let healthy = |bouncers: serde_json::Value| is_healthy(View(&json!({"items": bouncers})));
+        let (well, sick) = (json!({"bridge": {"ok": true}}), json!({"bridge": {"ok": false}}));
+        assert!(healthy(json!([well])));
+        assert!(!healthy(json!([well, sick])));
+        assert!(!healthy(json!([well, {}])));
         assert!(!healthy(json!([])));
-        assert!(!is_healthy(View(&json!({"ok": false, "bouncers": [{"ok": true}]}))));
+        assert!(!is_healthy(View(&json!({"ok": false, "items": [well]}))));
     }
 
     #[test]

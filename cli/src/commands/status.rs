@@ -4,7 +4,6 @@ use super::view::View;
 use crate::control_plane::ControlPlane;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
-use std::fmt::Write as _;
 
 /// Asks, prints, and ends with [`Exit::Refused`] while something is left to do.
 ///
@@ -18,29 +17,83 @@ pub(super) async fn status(api: &ControlPlane, output: &Output) -> Result<Exit, 
     } else {
         output.text(&render(view))?;
     }
-    Ok(Output::exit(is_ready(view)))
+    Ok(Output::exit(is_ok(view)))
 }
 
-/// The control plane's own verdict; without one, that of its checks. An answer without either is not healthy.
-fn is_ready(answer: View<'_>) -> bool {
-    let checks: Vec<_> = answer.list("checks").map(is_ok).collect();
-    answer.flag("ready").unwrap_or(!checks.is_empty()) && checks.iter().all(|ok| *ok)
+/// An answer without a verdict is no good one.
+fn is_ok(part: View<'_>) -> bool {
+    part.flag("ok") == Some(true)
 }
 
-fn is_ok(check: View<'_>) -> bool {
-    check.flag("ok").unwrap_or_else(|| check.text("status") == "ok")
+fn mark(part: View<'_>) -> &'static str {
+    if is_ok(part) { "ok  " } else { "open" }
 }
 
 fn render(answer: View<'_>) -> String {
-    let mut text = String::new();
-    for check in answer.list("checks") {
-        let mark = if is_ok(check) { "ok  " } else { "TODO" };
-        let _infallible = writeln!(text, "{mark}  {}: {}", check.cell("name"), check.cell("detail"));
-        let action = check.text("action");
-        if !is_ok(check) && !action.is_empty() {
-            let _infallible = writeln!(text, "      do: {action}");
+    let mut lines = Vec::new();
+    for step in answer.list("steps") {
+        lines.push(format!("{}  {}. {}", mark(step), step.cell("step"), step.cell("title")));
+        for name in step.list("checks").filter_map(|name| name.0.as_str()) {
+            part(name, answer.get(name), &mut lines);
         }
     }
-    text.push_str(if is_ready(answer) { "\nEverything is in order." } else { "\nNot ready: see what is marked TODO." });
-    text
+    lines.push(String::new());
+    for envelope in answer.get("envelope_secrets").list("warnings") {
+        let (path, generation) = (envelope.cell("logical_path"), envelope.cell("generation"));
+        lines
+            .extend(envelope.warnings().iter().map(|text| format!("warning: {path}, generation {generation}: {text}")));
+    }
+    let loud = answer.text("dev_warning");
+    if !loud.is_empty() {
+        lines.push(loud.to_owned());
+    }
+    lines.push(match is_ok(answer) {
+        true => answer.cell("detail"),
+        false => "Not done yet: see what is marked open.".to_owned(),
+    });
+    lines.join("\n")
+}
+
+fn part(name: &str, part: View<'_>, lines: &mut Vec<String>) {
+    lines.push(format!("      {}  {}: {}", mark(part), name.replace('_', " "), part.cell("detail")));
+    let next = part.text("next");
+    if !is_ok(part) && !next.is_empty() {
+        lines.push(format!("            do: {next}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_left_to_do_stands_below_its_step() {
+        let answer = json!({
+            "ok": false, "detail": "x", "next": "y", "epoch": 3, "dev_mode": true, "dev_warning": "IT IS DEV",
+            "steps": [
+                {"step": 1, "title": "Choose", "ok": true, "detail": "", "next": "", "checks": ["feature_flag"]},
+                {"step": 2, "title": "Map", "ok": false, "detail": "", "next": "", "checks": ["envelope_secrets"]},
+            ],
+            "feature_flag": {"ok": true, "detail": "The flag is on.", "next": ""},
+            "envelope_secrets": {
+                "ok": false, "detail": "None.", "next": "Wrap one.",
+                "warnings": [{"logical_path": "a/b", "generation": 2, "warnings": [{"code": "c", "detail": "Odd."}]}],
+            },
+            "unknown_to_this_version": [1],
+        });
+        assert_eq!(
+            render(View(&answer)),
+            "ok    1. Choose\n      ok    feature flag: The flag is on.\n\
+             open  2. Map\n      open  envelope secrets: None.\n            do: Wrap one.\n\n\
+             warning: a/b, generation 2: Odd. (c)\nIT IS DEV\nNot done yet: see what is marked open."
+        );
+    }
+
+    #[test]
+    fn an_answer_without_a_verdict_is_not_ok() {
+        assert!(!is_ok(View(&json!({"steps": []}))));
+        assert!(!is_ok(View(&json!([]))));
+        assert!(is_ok(View(&json!({"ok": true}))));
+    }
 }

@@ -4,7 +4,7 @@ use super::Api;
 use super::extract::{Body, Named, PageParams, Params};
 use super::middleware::Caller;
 use super::page::List;
-use super::problem::{ApiError, Faults, Problem};
+use super::problem::{ApiError, Faults, Problems};
 use crate::bridge::health::{self, BridgeHealth};
 use crate::model::{Bouncer, BouncerRecord};
 use axum::Json;
@@ -60,8 +60,7 @@ fn answer(api: &Api, epoch: u64, record: BouncerRecord) -> BouncerAnswer {
     request_body = BouncerBody,
     responses(
         (status = 201, body = BouncerAnswer),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn register(
@@ -83,8 +82,7 @@ pub(super) async fn register(
     params(PageParams),
     responses(
         (status = 200, body = List<BouncerAnswer>),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn list(
@@ -102,8 +100,7 @@ pub(super) async fn list(
     params(("name" = String, Path)),
     responses(
         (status = 200, body = BouncerAnswer),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn get(
@@ -120,8 +117,7 @@ pub(super) async fn get(
     params(("name" = String, Path)),
     responses(
         (status = 204),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn delete(

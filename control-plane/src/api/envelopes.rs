@@ -4,7 +4,7 @@ use super::Api;
 use super::extract::{Body, Named, PageParams, Params};
 use super::middleware::Caller;
 use super::page::List;
-use super::problem::{ApiError, Faults, Problem};
+use super::problem::{ApiError, Faults, Problems};
 use super::warning::{self, Warning};
 use crate::certificate::CertificateChain;
 use crate::model::{Envelope, EnvelopeRecord};
@@ -130,8 +130,7 @@ async fn with_warnings(api: &Api, record: EnvelopeRecord) -> Result<EnvelopeAnsw
     request_body = EnvelopeBody,
     responses(
         (status = 201, body = EnvelopeAnswer),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn register(
@@ -150,8 +149,7 @@ pub(super) async fn register(
     params(PageParams),
     responses(
         (status = 200, body = List<EnvelopeAnswer>),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn list(
@@ -174,8 +172,7 @@ pub(super) async fn list(
     params(("id" = Uuid, Path)),
     responses(
         (status = 200, body = EnvelopeAnswer),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn get(State(api): State<Api>, Named(id): Named<Uuid>) -> Result<Json<EnvelopeAnswer>, ApiError> {
@@ -190,8 +187,7 @@ pub(super) async fn get(State(api): State<Api>, Named(id): Named<Uuid>) -> Resul
     request_body = EnvelopePatch,
     responses(
         (status = 200, body = EnvelopeAnswer),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn patch(
@@ -210,8 +206,7 @@ pub(super) async fn patch(
     params(("id" = Uuid, Path)),
     responses(
         (status = 204),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn delete(
@@ -229,8 +224,7 @@ pub(super) async fn delete(
     params(("id" = Uuid, Path), PageParams),
     responses(
         (status = 200, body = List<EnvelopeAnswer>),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn history(

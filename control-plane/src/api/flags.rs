@@ -4,7 +4,7 @@ use super::Api;
 use super::extract::{Body, Named};
 use super::middleware::Caller;
 use super::page::List;
-use super::problem::{ApiError, Problem};
+use super::problem::{ApiError, Problems};
 use crate::model::{Flag, FlagState};
 use axum::Json;
 use axum::extract::State;
@@ -44,8 +44,7 @@ fn answer(flag: Flag, state: FlagState) -> FlagAnswer {
     get, path = "/v1/feature-flags", tag = "flags", operation_id = "list_feature_flags",
     responses(
         (status = 200, body = List<FlagAnswer>),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<List<FlagAnswer>>, ApiError> {
@@ -63,8 +62,7 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<List<FlagAnswer>
     request_body = FlagBody,
     responses(
         (status = 200, body = FlagAnswer),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn put(

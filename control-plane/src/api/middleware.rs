@@ -5,7 +5,7 @@
 use super::Api;
 use super::problem::ApiError;
 use crate::model::{Actor, Flag};
-use crate::token::TokenHash;
+use crate::token::{self, TokenHash};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -16,8 +16,6 @@ use uuid::Uuid;
 
 /// How long a call may take, its body included.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
-/// Longer is no token of ours.
-const TOKEN_LIMIT: usize = 256;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// All that may be asked without a token.
 const PUBLIC: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/openapi.json"];
@@ -112,7 +110,7 @@ async fn authenticate(api: &Api, presented: Option<TokenHash>) -> Result<Actor, 
 
 /// The hash of the token that the call presents, if it presents one.
 fn presented(request: &Request) -> Option<TokenHash> {
-    bearer(request).filter(|token| token.len() <= TOKEN_LIMIT).map(TokenHash::of)
+    bearer(request).filter(|token| token::well_formed(token)).map(TokenHash::of)
 }
 
 /// The token of the one `Authorization` header (RFC 6750, section 2.1).

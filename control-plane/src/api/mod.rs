@@ -1,16 +1,20 @@
 //! The REST API: routes, and what they share. Everything about HTTP is in here; everything that lasts is behind
 //! [`Store`]. `GET /openapi.json` is generated from these handlers.
 
+pub mod audit;
 pub mod bouncers;
 pub mod envelopes;
 pub mod extract;
 pub mod flags;
+pub mod inventory;
 mod middleware;
 pub mod operations;
 pub mod page;
 pub mod problem;
 pub mod resources;
 pub mod settings;
+pub mod status;
+pub mod tokens;
 pub mod warning;
 
 use crate::bridge::Live;
@@ -83,6 +87,12 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(bouncers::get, bouncers::delete))
         .routes(routes!(resources::list, resources::register))
         .routes(routes!(resources::get, resources::put, resources::delete))
+        .routes(routes!(status::bootstrap))
+        .routes(routes!(status::bridge))
+        .routes(routes!(audit::events))
+        .routes(routes!(audit::admin_events))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
         .routes(routes!(operations::healthz))
         .routes(routes!(operations::readyz))
         .routes(routes!(operations::metrics))

@@ -48,8 +48,8 @@ pub(super) async fn readyz(State(api): State<Api>) -> (StatusCode, Json<ReadyAns
             "Check that the SPIFFE Workload API of identity.workload_api is up and has an entry for this process.",
         );
     }
-    if !policy_bridge {
-        next.push("Check that the address of bridge.listen is free; the control plane's log says why it is not bound.");
+    if identity && !policy_bridge {
+        next.push("Restart the control plane; its log says why the Policy Bridge ended.");
     }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(ReadyAnswer { ready, database, identity, policy_bridge, draining, next }))

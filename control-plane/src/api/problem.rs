@@ -8,7 +8,9 @@ use axum::response::{IntoResponse, Response};
 use bouncer_custody::Malformed;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
+use utoipa::openapi::{self, RefOr};
 
 /// RFC 9457 problem details, with what to do next.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -32,6 +34,23 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub errors: Vec<FieldError>,
+}
+
+/// What every call may answer besides success, for the API's description.
+pub(super) struct Problems;
+
+impl utoipa::IntoResponses for Problems {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        let problem = || {
+            let schema = openapi::Ref::from_schema_name("Problem");
+            let content = openapi::ContentBuilder::new().schema(Some(schema)).build();
+            openapi::ResponseBuilder::new()
+                .description("RFC 9457 problem details")
+                .content("application/problem+json", content)
+                .build()
+        };
+        [("4XX".to_owned(), problem().into()), ("5XX".to_owned(), problem().into())].into()
+    }
 }
 
 /// A field that was not accepted, and why.

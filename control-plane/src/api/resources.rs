@@ -4,7 +4,7 @@ use super::Api;
 use super::extract::{Body, Named, PageParams, Params};
 use super::middleware::Caller;
 use super::page::List;
-use super::problem::{ApiError, Faults, Problem};
+use super::problem::{ApiError, Faults, Problems};
 use super::warning::{self, Warning};
 use crate::model::{Protocol, Resource, ResourceRecord};
 use axum::Json;
@@ -140,8 +140,7 @@ async fn with_warnings(api: &Api, record: ResourceRecord) -> Result<ResourceAnsw
     request_body = ResourceBody,
     responses(
         (status = 201, body = ResourceAnswer),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn register(
@@ -159,8 +158,7 @@ pub(super) async fn register(
     params(PageParams),
     responses(
         (status = 200, body = List<ResourceAnswer>),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn list(
@@ -183,8 +181,7 @@ pub(super) async fn list(
     params(("name" = String, Path)),
     responses(
         (status = 200, body = ResourceAnswer),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn get(
@@ -202,8 +199,7 @@ pub(super) async fn get(
     request_body = ResourceBody,
     responses(
         (status = 200, body = ResourceAnswer),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn put(
@@ -222,8 +218,7 @@ pub(super) async fn put(
     params(("name" = String, Path)),
     responses(
         (status = 204),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn delete(

@@ -3,7 +3,7 @@
 use super::Api;
 use super::extract::Body;
 use super::middleware::Caller;
-use super::problem::{ApiError, Faults, Problem};
+use super::problem::{ApiError, Faults, Problems};
 use super::warning::{self, Warning};
 use crate::model::{Settings, SettingsRecord};
 use axum::Json;
@@ -103,8 +103,7 @@ fn answer(record: SettingsRecord, warnings: Vec<Warning>) -> SettingsAnswer {
     request_body = SettingsBody,
     responses(
         (status = 200, body = SettingsAnswer),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn put(
@@ -123,8 +122,7 @@ pub(super) async fn put(
     get, path = "/v1/crypto/settings", tag = "crypto", operation_id = "get_crypto_settings",
     responses(
         (status = 200, body = SettingsAnswer),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+        Problems,
     )
 )]
 pub(super) async fn get(State(api): State<Api>) -> Result<Json<SettingsAnswer>, ApiError> {

@@ -1,11 +1,11 @@
 //! Warnings: what is stored as it was sent, but could never do, or may not do, what was meant.
 
 use super::Api;
+use super::inventory::all;
 use super::problem::ApiError;
 use crate::certificate::Validity;
 use crate::model::{EnvelopeRecord, ResourceRecord, Settings};
-use crate::store::Page;
-use bouncer_custody::{BouncerName, CallerPattern, EncryptionContext, KeyId, LogicalPath, Reserved, UpstreamPattern};
+use bouncer_custody::{BouncerName, CallerPattern, EncryptionContext, KeyId, Reserved, UpstreamPattern};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -161,21 +161,26 @@ pub(super) async fn of_resource(api: &Api, record: &ResourceRecord) -> Result<Ve
         )),
         Some(_) => {}
     }
+    // Whether a disabled one or not: the resolver does not choose between two that allow a caller.
+    let behind = api.store.resources_behind(&resource.bouncer, &resource.cluster).await?;
+    let rival = behind.iter().find(|other| other.name != resource.name && other.shares_callers_with(resource));
+    if let Some(rival) = rival {
+        warnings.push(warning(
+            "callers_overlap",
+            format!(
+                "'{}' is behind the same cluster and allows some of the same callers; their streams are denied with \
+                 resource_ambiguous. Give each caller one resource per cluster.",
+                rival.name
+            ),
+        ));
+    }
     Ok(warnings)
 }
 
 /// What is doubtful about the provider settings: registered envelopes that they do not fit.
 pub(super) async fn of_settings(api: &Api, settings: &Settings) -> Result<Vec<Warning>, ApiError> {
-    let mut page = Page::<LogicalPath> { after: None, limit: 500 };
-    let mut others = 0;
-    loop {
-        let part = api.store.envelopes(&page).await?;
-        others += part.items.iter().filter(|record| record.envelope.key_id != settings.key_id).count();
-        match part.items.last() {
-            Some(last) if part.more => page.after = Some(last.envelope.path.clone()),
-            _ => break,
-        }
-    }
+    let records = all!(api.store, envelopes, |record: &EnvelopeRecord| record.envelope.path.clone());
+    let others = records.iter().filter(|record| record.envelope.key_id != settings.key_id).count();
     Ok(if others == 0 {
         Vec::new()
     } else {

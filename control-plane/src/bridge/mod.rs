@@ -12,4 +12,4 @@ mod snapshot;
 pub mod transport;
 
 pub use live::{Live, SessionView};
-pub use service::{Bridge, Peer};
+pub use service::{Bridge, Peer, Timing};

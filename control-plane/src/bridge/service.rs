@@ -35,6 +35,22 @@ pub struct Peer {
     pub not_after: Timestamp,
 }
 
+/// How often a session speaks and how long it waits. Tests choose shorter ones.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// How often a resolver hears from us when nothing changes.
+    pub keep_alive: Duration,
+    /// How long a resolver may be silent.
+    pub silence: Duration,
+}
+
+impl Default for Timing {
+    /// 10 s as the protocol says, and 35 s: three of a resolver's status reports.
+    fn default() -> Self {
+        Self { keep_alive: Duration::from_secs(10), silence: Duration::from_secs(35) }
+    }
+}
+
 /// The Policy Bridge.
 #[derive(Clone)]
 pub struct Bridge {
@@ -46,6 +62,8 @@ pub struct Bridge {
     pub metrics: Arc<Metrics>,
     /// Where sessions show what they learn.
     pub live: Arc<Live>,
+    /// How often and how long.
+    pub timing: Timing,
     /// Ends every session.
     pub stop: CancellationToken,
 }

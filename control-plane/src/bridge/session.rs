@@ -12,10 +12,6 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
-/// How often a resolver hears from us when nothing changes.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// How long a resolver may be silent: three of its status reports.
-const SILENCE: Duration = Duration::from_secs(35);
 /// How long a resolver may take to make room for a message.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Most events in a batch.
@@ -59,7 +55,8 @@ impl<'a> Session<'a> {
         self.push().await?;
         self.remember().await;
 
-        let mut tick = tokio::time::interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
+        let period = self.bridge.timing.keep_alive;
+        let mut tick = tokio::time::interval_at(Instant::now() + period, period);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         loop {
@@ -92,8 +89,8 @@ impl<'a> Session<'a> {
     }
 
     fn check_time(&self, heard: Instant) -> Result<(), Status> {
-        if heard.elapsed() > SILENCE {
-            return Err(Status::deadline_exceeded("nothing was heard from the resolver for 35 s; connect again"));
+        if heard.elapsed() > self.bridge.timing.silence {
+            return Err(Status::deadline_exceeded("nothing was heard from the resolver for too long; connect again"));
         }
         if self.bridge.clock.now() >= self.peer.not_after {
             return Err(Status::unauthenticated("the connection's SVID has ended; connect again with the current one"));

@@ -262,6 +262,12 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_good_where_its_folder_is() {
+        let example = include_str!("../../control-plane.example.toml").replace("/var/lib/bouncer/", "");
+        assert_eq!(faults(&example), Vec::<String>::new());
+    }
+
+    #[test]
     fn all_faults_are_found_at_once_and_name_their_keys() {
         assert_eq!(faults(""), ["api.listen", "bridge.listen", "identity.workload_api", "database.path"]);
         let bad = "[api]\nlisten='0.0.0.0:8080'\nlisten_too='x'\n[bridge]\nlisten=8443\n\

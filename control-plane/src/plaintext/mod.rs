@@ -151,6 +151,7 @@ mod tests {
             "spiffe://example.org/ns/shop/sa/cart",
             "outbound|443||api.example.com",
             "Rotate the PRIVATE KEY quarterly; bearer tokens are never stored here.",
+            "Bearer authentication/authorization is basic configuration-management",
             "See https://wiki.example.org/kms?page=2 and ask ops@example.org",
             "transit:mount/key#vault:v1:8SDd3WHDOjf7mq69CyCqYjBXAiQQAVZRkFM13ok481zoCmHnSeDX9g==",
             "kv2:secret/payments/upstream-tls",

@@ -2,7 +2,7 @@
 
 use super::Kind;
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 /// What may follow a prefix.
 #[derive(Clone, Copy)]
@@ -140,19 +140,23 @@ fn aws_secret(text: &str) -> Option<Kind> {
     named.then_some(Kind::AwsKey)
 }
 
-/// `Bearer` or `Basic` with a token behind it (RFC 6750, RFC 7617).
+/// `Bearer` with what may be a token behind it (RFC 6750), or `Basic` with a user and a password (RFC 7617). Words after
+/// either are no credentials.
 fn authorization(text: &str) -> Option<Kind> {
+    // ASCII only changes case, so that places in both are the same.
     let lower = text.to_ascii_lowercase();
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-    let found = ["bearer", "basic"].iter().any(|scheme| {
-        starts(&lower, scheme).any(|rest| {
+    let value = |scheme: &'static str| {
+        starts(&lower, scheme).filter_map(|rest| {
+            let at = lower.len() - rest.len();
             let spaces = rest.bytes().take_while(|byte| matches!(byte, b' ' | b'\t' | b'+')).count();
-            let value: &str = &rest[spaces..];
-            let length = value.bytes().take_while(|byte| token(*byte)).count();
-            spaces > 0 && length >= 16
+            let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+            let length = rest.bytes().skip(spaces).take_while(token).count();
+            (spaces > 0).then(|| &text[at + spaces..at + spaces + length])
         })
-    });
-    found.then_some(Kind::Authorization)
+    };
+    let bearer = value("bearer").any(|value| value.len() >= 16 && value.bytes().any(|byte| byte.is_ascii_digit()));
+    let basic = value("basic").any(|value| STANDARD.decode(value).is_ok_and(|decoded| decoded.contains(&b':')));
+    (bearer || basic).then_some(Kind::Authorization)
 }
 
 /// `scheme://user:password@host`.

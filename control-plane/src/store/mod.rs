@@ -11,7 +11,7 @@ use crate::model::{
     Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, TokenRecord,
 };
 use crate::token::TokenHash;
-use bouncer_custody::{BouncerName, LogicalPath, ResourceName, SpiffeId};
+use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName, SpiffeId};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -193,6 +193,8 @@ pub trait Store: Send + Sync {
     async fn resource(&self, name: &ResourceName) -> Result<Option<ResourceRecord>>;
     /// All protected resources, by name.
     async fn resources(&self, page: &Page<ResourceName>) -> Result<Part<ResourceRecord>>;
+    /// The protected resources that a bouncer guards behind one cluster.
+    async fn resources_behind(&self, bouncer: &BouncerName, cluster: &ClusterName) -> Result<Vec<Resource>>;
     /// Removes a protected resource.
     async fn delete_resource(&self, name: &ResourceName, actor: &Actor) -> Result<()>;
 

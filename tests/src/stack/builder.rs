@@ -19,6 +19,15 @@ use std::path::PathBuf;
 type EditBootstrap = Box<dyn FnOnce(&mut Bootstrap) -> Result<()> + Send>;
 type EditResolver = Box<dyn FnOnce(&mut resolver::Setup) + Send>;
 
+/// Who tells the resolver what is registered.
+struct Authority {
+    control_plane: Option<ControlPlane>,
+    bridge: Option<Bridge>,
+    address: String,
+    // Ids by the resource's name.
+    envelopes: BTreeMap<String, String>,
+}
+
 /// What a scenario wants.
 pub struct Builder {
     scenario: String,
@@ -45,7 +54,7 @@ impl Builder {
             version: Version::Current,
             workers: 2,
             with_envoy: true,
-            own_bridge: true,
+            own_bridge: false,
             flag: true,
             filter: None,
             clusters: vec![],
@@ -152,28 +161,13 @@ impl Builder {
         let upstreams = self.upstreams(&customer_ca, &server_ca).await?;
 
         let wrapped = self.wrap(&kms, &key_arn, &customer_ca).await?;
-        let mut envelopes = BTreeMap::new();
-        let (control_plane, bridge) = if self.own_bridge {
-            let svid = identities.mint(CONTROL_PLANE_ID)?;
-            let clients = pki::roots(&identities.roots_pem()?)?;
-            (None, Some(Bridge::start(&svid, clients, self.snapshot(&wrapped)).await?))
-        } else {
-            let setup = control_plane::Setup::new(&scratch, identities.control_plane())?;
-            let control_plane = ControlPlane::start(&scratch, setup).await?;
-            envelopes = self.register(&control_plane, &key_arn, &wrapped, &upstreams).await?;
-            (Some(control_plane), None)
-        };
-        let bridge_address = match (&control_plane, &bridge) {
-            (Some(control_plane), _) => control_plane.setup().bridge(),
-            (_, Some(bridge)) => bridge.address().to_string(),
-            _ => String::new(),
-        };
+        let authority = self.authority(&scratch, &identities, &key_arn, &wrapped, &upstreams).await?;
         let credentials = self.credentials.iter().map(|c| c.resource.clone()).zip(wrapped.into_iter().map(|w| w.0));
         let credentials = credentials.collect();
         let surroundings = resolver::Surroundings {
             bouncer: BOUNCER,
             workload_api: &identities.resolver(),
-            bridge: &bridge_address,
+            bridge: &authority.address,
             bridge_id: CONTROL_PLANE_ID,
             kms_endpoint: &kms.endpoint(),
             role_arn: ROLE_ARN,
@@ -193,14 +187,14 @@ impl Builder {
         Ok(Stack {
             envoy,
             resolver: Some(resolver),
-            control_plane,
-            bridge,
+            control_plane: authority.control_plane,
+            bridge: authority.bridge,
             upstreams,
             kms,
             key_arn,
             identities,
             credentials,
-            envelopes,
+            envelopes: authority.envelopes,
             customer_ca,
             server_ca,
             rendered,
@@ -222,6 +216,29 @@ impl Builder {
             upstreams.insert(cluster.name.clone(), upstream);
         }
         Ok(upstreams)
+    }
+
+    /// The control plane with everything registered, or the scenario's own bridge with the same.
+    async fn authority(
+        &self,
+        scratch: &Scratch,
+        identities: &Identities,
+        key_arn: &str,
+        wrapped: &[(Identity, Value)],
+        upstreams: &BTreeMap<String, Upstream>,
+    ) -> Result<Authority> {
+        if self.own_bridge {
+            let svid = identities.mint(CONTROL_PLANE_ID)?;
+            let clients = pki::roots(&identities.roots_pem()?)?;
+            let bridge = Bridge::start(&svid, clients, self.snapshot(wrapped)).await?;
+            let address = bridge.address().to_string();
+            return Ok(Authority { control_plane: None, bridge: Some(bridge), address, envelopes: BTreeMap::new() });
+        }
+        let setup = control_plane::Setup::new(scratch, identities.control_plane())?;
+        let control_plane = ControlPlane::start(scratch, setup).await?;
+        let envelopes = self.register(&control_plane, key_arn, wrapped, upstreams).await?;
+        let address = control_plane.setup().bridge();
+        Ok(Authority { control_plane: Some(control_plane), bridge: None, address, envelopes })
     }
 
     /// What the customer does before anything is registered.

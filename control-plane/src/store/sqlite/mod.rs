@@ -13,7 +13,7 @@ use crate::model::{
     Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, TokenRecord,
 };
 use crate::token::TokenHash;
-use bouncer_custody::{BouncerName, LogicalPath, ResourceName, SpiffeId};
+use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName, SpiffeId};
 use database::{Database, unsigned};
 use std::path::Path;
 use std::sync::Arc;
@@ -147,6 +147,9 @@ impl Store for SqliteStore {
     }
     async fn resources(&self, page: &Page<ResourceName>) -> Result<Part<ResourceRecord>> {
         registry::resources(&self.database, page).await
+    }
+    async fn resources_behind(&self, bouncer: &BouncerName, cluster: &ClusterName) -> Result<Vec<Resource>> {
+        registry::resources_behind(&self.database, bouncer, cluster).await
     }
     async fn delete_resource(&self, name: &ResourceName, actor: &Actor) -> Result<()> {
         registry::delete_resource(&self.database, name, actor).await

@@ -4,7 +4,7 @@ use super::crypto::{self, select_latest};
 use super::database::{Database, Write, change, parsed, part, signed, time, unsigned};
 use crate::model::{Actor, Bouncer, BouncerRecord, Flag, Policy, Protocol, Resource, ResourceRecord, Sighting};
 use crate::store::{Conflict, Page, Part, Result, StoreError};
-use bouncer_custody::{BouncerName, ResourceName, SpiffeId};
+use bouncer_custody::{BouncerName, ClusterName, ResourceName, SpiffeId};
 use sqlx::SqliteExecutor;
 
 const BOUNCERS: &str = "bouncers";
@@ -100,15 +100,17 @@ pub(super) async fn bouncers(database: &Database, page: &Page<BouncerName>) -> R
 
 pub(super) async fn delete_bouncer(database: &Database, name: &BouncerName, actor: &Actor) -> Result<()> {
     let mut write = database.begin().await?;
+    let guarded: i64 = sqlx::query_scalar("SELECT count(*) FROM protected_resources WHERE bouncer = ?")
+        .bind(name.as_str())
+        .fetch_one(write.connection())
+        .await?;
+    if guarded > 0 {
+        return Err(Conflict::BouncerInUse.into());
+    }
     let deleted =
-        sqlx::query("DELETE FROM bouncers WHERE name = ?").bind(name.as_str()).execute(write.connection()).await;
-    match deleted {
-        Err(error) if error.as_database_error().is_some_and(|e| e.is_foreign_key_violation()) => {
-            return Err(Conflict::BouncerInUse.into());
-        }
-        Err(error) => return Err(error.into()),
-        Ok(deleted) if deleted.rows_affected() == 0 => return Err(StoreError::NotFound),
-        Ok(_) => {}
+        sqlx::query("DELETE FROM bouncers WHERE name = ?").bind(name.as_str()).execute(write.connection()).await?;
+    if deleted.rows_affected() == 0 {
+        return Err(StoreError::NotFound);
     }
     write.record(actor, "bouncer.deleted", name.as_str(), "").await?;
     write.raise_epoch().await?;
@@ -254,6 +256,20 @@ pub(super) async fn resources(database: &Database, page: &Page<ResourceName>) ->
             .fetch_all(&database.reader)
             .await?;
     part(rows, page.limit, ResourceRow::read)
+}
+
+pub(super) async fn resources_behind(
+    database: &Database,
+    bouncer: &BouncerName,
+    cluster: &ClusterName,
+) -> Result<Vec<Resource>> {
+    let rows: Vec<ResourceRow> =
+        sqlx::query_as("SELECT * FROM protected_resources WHERE bouncer = ? AND cluster = ? ORDER BY name")
+            .bind(bouncer.as_str())
+            .bind(cluster.as_str())
+            .fetch_all(&database.reader)
+            .await?;
+    rows.into_iter().map(|row| row.read().map(|record| record.resource)).collect()
 }
 
 pub(super) async fn delete_resource(database: &Database, name: &ResourceName, actor: &Actor) -> Result<()> {

@@ -126,7 +126,7 @@ async fn hold(stage: &mut stage::Stage, kinds: &[Kind], kind: Kind, args: &Args)
     progress(format_args!("loading {}, pid {}, until Ctrl-C", kind.id(), stage.variants[index].pid()));
     loop {
         tokio::select! {
-            slice = stage.slice(index, args) => drop(slice?),
+            slice = stage.slice(index, args) => { slice?; }
             _ = tokio::signal::ctrl_c() => return Ok(()),
         }
     }

@@ -139,8 +139,8 @@ fn inputs_in_place(bootstrap: &mut Bootstrap) -> Result<()> {
     let overwrites = facts["append_action"].as_str() == Some("OVERWRITE_IF_EXISTS_OR_ADD");
     let allowed = "typed_config.config.capability_restriction_config.allowed_capabilities";
     let allowed = at(bootstrap.http_filter("bouncer")?, allowed)?;
-    let restricted = allowed.as_mapping().is_some_and(|allowed| !allowed.is_empty())
-        && allowed.get("proxy_get_property").is_none();
+    let restricted =
+        allowed.as_mapping().is_some_and(|allowed| !allowed.is_empty()) && allowed.get("proxy_get_property").is_none();
     let state = at(bootstrap.http_filter("bouncer.secret_name")?, "typed_config.on_request_headers.0")?;
     let hashable = state["factory_key"].as_str() == Some("envoy.hashable_string");
     let name = at(state, "format_string.text_format_source.inline_string")?;

@@ -1,0 +1,372 @@
+//! The program as people and scripts meet it: what it sends, prints and ends with, against a server that answers as the
+//! control plane does.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+const TOKEN: &str = "canary-token-0123456789";
+const KEY: &str = "arn:aws:kms:ca-central-1:123456789012:key/abc-123";
+
+/// What the program asked for.
+#[derive(Debug, Clone)]
+struct Asked {
+    /// Method and path.
+    line: String,
+    authorization: String,
+    body: Value,
+}
+
+/// A server of one answer, for as long as the test runs.
+struct Server {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Server {
+    fn new(status: u16, body: Value) -> Self {
+        Self::with(move |_| (status, body.clone()))
+    }
+
+    fn with(answer: impl Fn(&Asked) -> (u16, Value) + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let Some(request) = read(&stream) else { continue };
+                let (status, body) = answer(&request);
+                seen.lock().unwrap().push(request);
+                let body = if body.is_null() { String::new() } else { body.to_string() };
+                let head = format!(
+                    "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    body.len()
+                );
+                let _ = stream.write_all(format!("{head}{body}").as_bytes());
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        run(&format!("http://{}", self.address), args, "")
+    }
+
+    fn only_request(&self) -> Asked {
+        let asked = self.asked.lock().unwrap();
+        assert_eq!(asked.len(), 1, "{asked:?}");
+        asked[0].clone()
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Asked> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
+    let (mut authorization, mut length) = (String::new(), 0);
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        let Some((name, value)) = header.trim_end().split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "authorization" => authorization = value.to_owned(),
+            "content-length" => length = value.parse().ok()?,
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let line = line.rsplit_once(' ').map(|(line, _)| line.to_owned())?;
+    Some(Asked { line, authorization, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
+}
+
+/// The program, without the environment of whoever runs the tests.
+fn run(url: &str, args: &[&str], input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bouncerctl"));
+    command.env_clear().env("CONTROL_PLANE_URL", url).env("TOKEN", TOKEN).args(args);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A command that reads no input may have closed it already.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let all = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(!all.contains(TOKEN), "the token is printed: {all}");
+    output
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Exit code, standard output, standard error.
+fn ended(output: &Output) -> (i32, String, String) {
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn problem(code: &str, detail: &str, next: &str) -> Value {
+    json!({"type": format!("urn:bouncer:problem:{code}"), "title": "No", "status": 0, "detail": detail, "next": next})
+}
+
+#[test]
+fn register_sends_what_wrap_printed_and_tells_id_generation_and_warnings() {
+    let server = Server::new(
+        201,
+        json!({"id": "0190-x", "generation": 2, "new_field": {}, "warnings": [{"code": "aad_bouncer_unknown", "detail": "No such bouncer."}]}),
+    );
+    let wrapped = json!({"key_id": KEY, "ciphertext_ref": "AQICAHg=", "aad": "env=production,bouncer=payments-east", "provider": "kms_envelope"});
+    let url = format!("http://{}", server.address);
+    let output = run(&url, &["register", "--logical-path", "a/b", "--from", "-"], &wrapped.to_string());
+    let (code, out, err) = ended(&output);
+    assert_eq!((code, out.as_str()), (0, "registered a/b: id 0190-x, generation 2\n"), "{err}");
+    assert_eq!(err, "warning: No such bouncer. (aad_bouncer_unknown)\n");
+    let asked = server.only_request();
+    assert_eq!(asked.line, "POST /v1/crypto/envelope-secrets");
+    assert_eq!(asked.authorization, format!("Bearer {TOKEN}"));
+    let mut body = wrapped;
+    body["logical_path"] = "a/b".into();
+    assert_eq!(asked.body, body);
+}
+
+#[test]
+fn register_takes_the_fields_one_by_one() {
+    let server = Server::new(201, json!({"id": "x", "generation": 1, "warnings": []}));
+    let fields =
+        ["register", "--logical-path", "a/b", "--key-id", KEY, "--ciphertext-ref", "AQICAHg=", "--output", "json"];
+    let (code, out, _) = ended(&server.run(&fields));
+    assert_eq!(code, 0);
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["generation"], 1);
+    let body = json!({"logical_path": "a/b", "key_id": KEY, "ciphertext_ref": "AQICAHg=", "provider": "kms_envelope"});
+    assert_eq!(server.only_request().body, body);
+}
+
+#[test]
+fn the_flag_that_is_off_is_a_refusal_with_its_cure() {
+    let server =
+        Server::new(403, problem("feature_disabled", "The flag flags.crypto.dual_custody_intercept is off.", "PUT …"));
+    let fields = ["register", "--logical-path", "a/b", "--key-id", KEY, "--ciphertext-ref", "AQICAHg="];
+    let (code, out, err) = ended(&server.run(&fields));
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("The flag flags.crypto.dual_custody_intercept is off."), "{err}");
+    assert!(err.contains("bouncerctl flags enable"), "{err}");
+}
+
+fn status(done: bool) -> Value {
+    json!({
+        "ok": done, "detail": "Every step is done.", "next": "", "epoch": 7, "dev_mode": false,
+        "steps": [{"step": 1, "title": "Choose a provider", "ok": done, "detail": "", "next": "", "checks": ["provider_settings"]}],
+        "provider_settings": {"ok": done, "detail": "A provider.", "next": "PUT /v1/crypto/settings."},
+    })
+}
+
+#[test]
+fn status_ends_with_0_when_done_and_with_1_and_the_next_step_when_not() {
+    let (code, out, _) = ended(&Server::new(200, status(true)).run(&["status"]));
+    assert_eq!(code, 0);
+    assert!(out.ends_with("Every step is done.\n"), "{out}");
+    let (code, out, _) = ended(&Server::new(200, status(false)).run(&["status"]));
+    assert_eq!(code, 1);
+    assert!(out.contains("open  1. Choose a provider") && out.contains("do: PUT /v1/crypto/settings."), "{out}");
+    let (code, out, _) = ended(&Server::new(200, status(false)).run(&["status", "--output", "json"]));
+    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()), (1, status(false)));
+}
+
+fn bridge(name: &str, ok: bool, lag: u64) -> Value {
+    json!({"name": name, "spiffe_id": format!("spiffe://example.org/{name}"), "bridge": {
+        "ok": ok, "detail": "It is behind.", "next": "Look at its log.", "state": "connected", "instances": 1,
+        "epoch_acked": 7 - lag, "epoch_lag": lag, "age_ms": 2100, "dev": false,
+    }})
+}
+
+#[test]
+fn probe_shows_each_bouncer_and_ends_with_1_if_one_is_not_well() {
+    let health = |items: Value, ok: bool| json!({"ok": ok, "detail": "d", "next": "n", "epoch": 7, "listening": true, "identity": true, "items": items});
+    let server = Server::new(200, health(json!([bridge("east", true, 0), bridge("west", false, 2)]), false));
+    let (code, out, _) = ended(&server.run(&["probe"]));
+    assert_eq!(server.only_request().line, "GET /v1/policy-bridge/health");
+    assert_eq!(code, 1);
+    let lines: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[1], ["east", "yes", "connected", "7", "0", "2", "s", "ago"]);
+    assert_eq!(lines[2], ["west", "no", "connected", "5", "2", "2", "s", "ago"]);
+    assert!(out.contains("west: It is behind.\n  do: Look at its log."), "{out}");
+    assert!(!out.contains("east: "), "{out}");
+
+    let (code, ..) = ended(&Server::new(200, health(json!([bridge("east", true, 0)]), true)).run(&["probe"]));
+    assert_eq!(code, 0);
+    let (code, out, _) = ended(&Server::new(200, health(json!([]), false)).run(&["probe"]));
+    assert_eq!(code, 1);
+    assert!(out.contains("bouncerctl bouncers add"), "{out}");
+}
+
+/// A server with a certificate that nobody has signed but itself, and the certificate as a file.
+fn tls_server() -> (SocketAddr, tempfile::NamedTempFile) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let mut ca = tempfile::NamedTempFile::new().unwrap();
+    ca.write_all(certificate.pem().as_bytes()).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
+            // Fails where the client does not trust it.
+            if stream.read(&mut [0; 4096]).is_ok_and(|length| length > 0) {
+                let body = r#"{"ok":false,"items":[]}"#;
+                let answer = format!("HTTP/1.1 200 X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).unwrap();
+                stream.flush().unwrap();
+            }
+        }
+    });
+    (address, ca)
+}
+
+#[test]
+fn probe_tells_unreachable_untrusted_unauthorized_and_foreign_apart() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (code, _, err) = ended(&run(&format!("http://{nobody}"), &["probe"], ""));
+    assert!(code == 3 && err.contains("is not reachable") && err.contains("Connection refused"), "{err}");
+
+    let (tls, ca) = tls_server();
+    let (code, _, err) = ended(&run(&format!("https://{tls}"), &["probe"], ""));
+    assert!(code == 3 && err.contains("no trusted TLS connection"), "{err}");
+    let (code, out, err) =
+        ended(&run(&format!("https://{tls}"), &["probe", "--ca-file", ca.path().to_str().unwrap()], ""));
+    assert!(code == 1 && out.contains("No bouncer is registered"), "{out}{err}");
+
+    let unauthorized = Server::new(401, problem("unauthenticated", "No such token.", "Send another."));
+    let (code, _, err) = ended(&unauthorized.run(&["probe"]));
+    assert!(code == 1 && err.contains("does not accept the token") && err.contains("No such token."), "{err}");
+
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let (code, _, err) = ended(&run(&url, &["probe", "--timeout", "1"], ""));
+    assert!(code == 3 && err.contains("did not answer in time"), "{err}");
+
+    let foreign = Server::new(302, json!("<html>"));
+    let (code, _, err) = ended(&foreign.run(&["probe"]));
+    assert!(code == 3 && err.contains("is not the control plane's API"), "{err}");
+}
+
+#[test]
+fn failures_are_json_for_programs() {
+    let server = Server::new(503, problem("unavailable", "The database is away.", "Try again shortly."));
+    let (code, out, err) = ended(&server.run(&["status", "--output", "json"]));
+    let failure: Value = serde_json::from_str(&err).unwrap();
+    assert_eq!((code, out.as_str(), &failure["exit_code"]), (1, "", &json!(1)));
+    assert_eq!(failure["advice"], "Try again shortly.");
+}
+
+#[test]
+fn the_token_goes_nowhere_in_clear() {
+    for url in ["http://192.0.2.1:8080", "http://control-plane.example.org"] {
+        let (code, _, err) = ended(&run(url, &["status"], ""));
+        assert!(code == 2 && err.contains("plain HTTP is refused"), "{err}");
+    }
+    let (code, _, err) = ended(&run("", &["status"], ""));
+    assert!(code == 2 && err.contains("URL is missing"), "{err}");
+}
+
+#[test]
+fn long_lists_are_fetched_whole() {
+    let server = Server::with(|asked| match asked.line.contains("cursor=") {
+        false => {
+            (200, json!({"items": [{"name": "east", "spiffe_id": "spiffe://example.org/e"}], "next_cursor": "abc"}))
+        }
+        true => (200, json!({"items": [{"name": "west", "spiffe_id": "spiffe://example.org/w"}]})),
+    });
+    let (code, out, _) = ended(&server.run(&["bouncers", "list"]));
+    assert!(code == 0 && out.contains("east") && out.contains("west"), "{out}");
+    let asked = server.asked.lock().unwrap();
+    assert_eq!(asked[1].line, "GET /v1/bouncers?limit=500&cursor=abc");
+}
+
+#[test]
+fn flags_bouncers_and_resources_are_sent_as_the_api_takes_them() {
+    let check = |args: &[&str], line: &str, body: Value| {
+        let server = Server::new(200, json!({"warnings": []}));
+        let (code, _, err) = ended(&server.run(args));
+        let asked = server.only_request();
+        assert_eq!((code, asked.line.as_str(), asked.body), (0, line, body), "{err}");
+    };
+    check(&["flags", "enable"], "PUT /v1/feature-flags/flags.crypto.dual_custody_intercept", json!({"enabled": true}));
+    let id = "spiffe://example.org/bouncer/east";
+    check(
+        &["bouncers", "add", "east", "--spiffe-id", id],
+        "POST /v1/bouncers",
+        json!({"name": "east", "spiffe_id": id}),
+    );
+    check(&["bouncers", "remove", "east"], "DELETE /v1/bouncers/east", Value::Null);
+    check(&["secrets", "disable", "../x"], "PATCH /v1/crypto/envelope-secrets/..%2Fx", json!({"enabled": false}));
+    check(
+        &["settings", "set", "--kms-key-arn", KEY, "--notes", "n"],
+        "PUT /v1/crypto/settings",
+        json!({"provider": "kms_envelope", "kms_key_arn": KEY, "notes": "n"}),
+    );
+    let resource = "resources add pay --bouncer east --cluster outbound|18443||pay.example.org --upstream pay.example.org:443 \
+                    --logical-path a/b --caller spiffe://example.org/ns/shop/*";
+    check(
+        &resource.split_whitespace().collect::<Vec<_>>(),
+        "POST /v1/protected-resources",
+        json!({
+            "name": "pay", "bouncer": "east", "cluster": "outbound|18443||pay.example.org", "upstream": "pay.example.org:443",
+            "protocol": "mtls", "logical_path": "a/b", "callers": ["spiffe://example.org/ns/shop/*"], "enabled": true,
+        }),
+    );
+    check(
+        &["audit", "list", "--outcome", "deny", "--limit", "5"],
+        "GET /v1/audit/events?limit=5&outcome=deny",
+        Value::Null,
+    );
+}
+
+#[test]
+fn wrap_refuses_before_it_asks_kms() {
+    let endpoint = Server::new(200, json!({}));
+    let url = format!("http://{}", endpoint.address);
+    let wrap = |aad: &str, extra: &[&str], input: &str| {
+        let mut args = vec!["wrap", "--key-arn", KEY, "--in", "-", "--kms-endpoint", &url, "--aad", aad];
+        args.extend(extra);
+        ended(&run("", &args, input))
+    };
+    let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let (code, _, err) = wrap("bouncer=east", &[], &pem);
+    assert!(code == 2 && err.contains("plain HTTP is refused"), "{err}");
+    let (code, _, err) = wrap("upstream=nowhere", &["--dev"], &pem);
+    assert!(code == 1 && err.contains("upstream="), "{err}");
+    let (code, _, err) = wrap("bouncer=east", &["--dev"], &pem);
+    assert!(code == 1 && err.contains("no certificate"), "{err}");
+    let (code, _, err) = wrap("bouncer=east", &["--dev", "--register", "a/b"], &pem);
+    assert!(code == 2 && err.contains("URL is missing"), "{err}");
+    assert!(endpoint.asked.lock().unwrap().is_empty());
+}
+
+#[test]
+fn completion_scripts_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, _) = ended(&run("", &["completion", shell], ""));
+        assert!(code == 0 && out.contains("protected") | out.contains("resources"), "{shell}");
+    }
+}
+
+#[test]
+fn help_names_examples_and_exit_codes() {
+    let (code, out, _) = ended(&run("", &["--help"], ""));
+    assert!(code == 0 && out.contains("Exit codes:") && out.contains("bouncerctl status && bouncerctl probe"), "{out}");
+    for command in
+        ["wrap", "register", "status", "probe", "settings", "flags", "bouncers", "resources", "audit", "completion"]
+    {
+        let (_, out, _) = ended(&run("", &[command, "--help"], ""));
+        assert!(out.contains("Examples:"), "{command}");
+    }
+}

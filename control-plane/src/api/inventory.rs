@@ -1,0 +1,70 @@
+//! Everything that status looks at, read once.
+
+use super::Api;
+use super::problem::ApiError;
+use super::warning::{self, Warning};
+use crate::bridge::health::{self, BridgeHealth, BridgeState};
+use crate::model::{BouncerRecord, EnvelopeRecord, ResourceRecord};
+use crate::store::Result;
+
+/// Reads a list of the store to its end. (A closure over the store's futures would not be `Send`.)
+macro_rules! all {
+    ($store:expr, $list:ident, $key:expr) => {{
+        let mut items = Vec::new();
+        loop {
+            let part = $store.$list(&$crate::store::Page { after: items.last().map($key), limit: 500 }).await?;
+            items.extend(part.items);
+            if !part.more {
+                break items;
+            }
+        }
+    }};
+}
+pub(super) use all;
+
+/// A bouncer and its connection.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct BouncerHealth {
+    pub(super) name: String,
+    pub(super) spiffe_id: String,
+    pub(super) bridge: BridgeHealth,
+}
+
+/// All envelopes, newest generations, with what is doubtful about each.
+pub(super) async fn envelopes(api: &Api) -> std::result::Result<Vec<(EnvelopeRecord, Vec<Warning>)>, ApiError> {
+    let records = all!(api.store, envelopes, |record: &EnvelopeRecord| record.envelope.path.clone());
+    let mut envelopes = Vec::with_capacity(records.len());
+    for record in records {
+        let warnings = warning::of_envelope(api, &record).await?;
+        envelopes.push((record, warnings));
+    }
+    Ok(envelopes)
+}
+
+/// All protected resources, with what is doubtful about each.
+pub(super) async fn resources(api: &Api) -> std::result::Result<Vec<(ResourceRecord, Vec<Warning>)>, ApiError> {
+    let records = all!(api.store, resources, |record: &ResourceRecord| record.resource.name.clone());
+    let mut resources = Vec::with_capacity(records.len());
+    for record in records {
+        let warnings = warning::of_resource(api, &record).await?;
+        resources.push((record, warnings));
+    }
+    Ok(resources)
+}
+
+/// All bouncers, with their connections, and the epoch that they are measured by.
+pub(super) async fn bouncers(api: &Api) -> Result<(u64, Vec<BouncerHealth>)> {
+    let records = all!(api.store, bouncers, |record: &BouncerRecord| record.bouncer.name.clone());
+    let (epoch, now) = (api.store.epoch().await?, api.clock.now());
+    let show = records.into_iter().map(|record| BouncerHealth {
+        bridge: health::of(&api.live, &record, epoch, now),
+        name: record.bouncer.name.into(),
+        spiffe_id: record.bouncer.spiffe_id.into(),
+    });
+    Ok((epoch, show.collect()))
+}
+
+/// Whether any bouncer that is connected runs with `--dev`.
+pub(super) fn any_dev(bouncers: &[BouncerHealth]) -> bool {
+    bouncers.iter().any(|bouncer| bouncer.bridge.dev && bouncer.bridge.state == BridgeState::Connected)
+}

@@ -1,0 +1,142 @@
+//! Audit events from bouncers, once each, and administrators' changes.
+
+use crate::harness::{ControlPlane, FLAG, PATH, envelope};
+use crate::resolver::{Resolver, event};
+use bouncer_proto::bridge::v1::AuditEvent;
+use serde_json::{Value, json};
+use tonic::Code;
+
+async fn connected() -> (ControlPlane, Resolver) {
+    let plane = ControlPlane::enabled().await;
+    plane.register_bouncer("payments-east").await;
+    let mut resolver = Resolver::connect(&plane, "payments-east", 0).await;
+    resolver.snapshot().await;
+    (plane, resolver)
+}
+
+fn sequences(list: &Value) -> Vec<u64> {
+    list["items"].as_array().unwrap().iter().map(|item| item["sequence"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn events_are_stored_once_however_often_they_come_and_acknowledged_after() {
+    let (plane, mut resolver) = connected().await;
+    resolver.audit(vec![event(1, "inject"), event(2, "deny")]).await;
+    assert_eq!(resolver.audit_ack().await, 2);
+    resolver.audit(vec![event(2, "deny"), event(3, "inject"), event(3, "inject")]).await;
+    assert_eq!(resolver.audit_ack().await, 3);
+    drop(resolver);
+    let mut again = Resolver::connect(&plane, "payments-east", 0).await;
+    again.snapshot().await;
+    again.audit(vec![event(1, "inject"), event(2, "deny"), event(3, "inject")]).await;
+    assert_eq!(again.audit_ack().await, 3);
+
+    let plane = plane.restarted().await;
+    let list = plane.get("/v1/audit/events").await.ok();
+    assert_eq!(sequences(&list), [3, 2, 1], "newest first");
+    let newest = &list["items"][0];
+    assert_eq!((&newest["bouncer"], &newest["outcome"]), (&json!("payments-east"), &json!("inject")));
+    assert_eq!((&newest["logical_path"], &newest["count"], &newest["dev"]), (&json!(PATH), &json!(1), &json!(false)));
+    let status = plane.get("/v1/bootstrap/status").await.ok()["audit"].clone();
+    assert_eq!((&status["count"], &status["injected"], &status["denied"]), (&json!(3), &json!(2), &json!(1)));
+    assert_eq!(status["last_event_at"], newest["time"]);
+}
+
+#[tokio::test]
+async fn one_bouncers_ids_do_not_shadow_anothers() {
+    let (plane, mut east) = connected().await;
+    plane.register_bouncer("payments-west").await;
+    let mut west = Resolver::connect(&plane, "payments-west", 0).await;
+    west.snapshot().await;
+    east.audit(vec![event(1, "inject")]).await;
+    east.audit_ack().await;
+    west.audit(vec![event(1, "deny")]).await;
+    west.audit_ack().await;
+    assert_eq!(plane.get("/v1/audit/events").await.ok()["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_list_is_filtered_and_comes_in_parts() {
+    let (plane, mut resolver) = connected().await;
+    let outcome = |n: u64| ["inject", "deny", "uses"][usize::try_from(n % 3).unwrap()];
+    resolver.audit((1..=9).map(|n| event(n, outcome(n))).collect()).await;
+    resolver.audit_ack().await;
+    let get = async |query: &str| sequences(&plane.get(&format!("/v1/audit/events?{query}")).await.ok());
+    assert_eq!(get("outcome=deny").await, [7, 4, 1]);
+    assert_eq!(get("outcome=inject&bouncer=payments-east").await, [9, 6, 3]);
+    assert_eq!(get("bouncer=payments-west").await, Vec::<u64>::new());
+    assert_eq!(get("reason=caller_not_allowed&limit=1").await, [7]);
+    assert_eq!(get("logical_path=other").await, Vec::<u64>::new());
+    for bad in ["outcome=released", "outcome=", "since=1", "cursor=QQ"] {
+        assert_eq!(plane.get(&format!("/v1/audit/events?{bad}")).await.code(), "invalid_query", "{bad}");
+    }
+    let first = plane.get("/v1/audit/events?limit=4").await.ok();
+    let cursor = first["next_cursor"].as_str().unwrap();
+    // What arrives in between, even with an older time, neither repeats nor hides anything.
+    resolver.audit(vec![AuditEvent { time_ms: 1, ..event(10, "deny") }, event(11, "deny")]).await;
+    resolver.audit_ack().await;
+    let rest = plane.get(&format!("/v1/audit/events?limit=500&cursor={cursor}")).await.ok();
+    assert_eq!((sequences(&first), sequences(&rest)), (vec![9, 8, 7, 6], vec![5, 4, 3, 2, 1, 10]));
+}
+
+#[tokio::test]
+async fn a_gap_in_the_sequence_is_counted_and_shown() {
+    let (plane, mut resolver) = connected().await;
+    resolver.audit(vec![event(5, "inject"), event(6, "inject")]).await;
+    assert_eq!(resolver.audit_ack().await, 6, "where it begins is no gap");
+    resolver.audit(vec![event(9, "inject")]).await;
+    assert_eq!(resolver.audit_ack().await, 9);
+    let health = plane.get("/v1/bouncers/payments-east").await.ok()["bridge"].clone();
+    assert_eq!(health["audit_missing"], 2);
+}
+
+#[tokio::test]
+async fn what_is_no_event_ends_the_session_and_is_not_stored() {
+    let bad = [
+        AuditEvent { id: "1".into(), ..event(1, "inject") },
+        AuditEvent { outcome: "released".into(), ..event(1, "inject") },
+        AuditEvent { count: u64::MAX, ..event(1, "inject") },
+    ];
+    for bad in bad {
+        let (plane, mut resolver) = connected().await;
+        resolver.audit(vec![event(2, "inject"), bad]).await;
+        assert_eq!(resolver.end().await.code(), Code::InvalidArgument);
+        assert_eq!(plane.get("/v1/audit/events").await.ok()["items"], json!([]));
+    }
+}
+
+#[tokio::test]
+async fn a_credential_in_an_event_is_withheld() {
+    let (plane, mut resolver) = connected().await;
+    // Put together here, so that no scanner mistakes this file for a leak.
+    let token = format!("{}{}", "ghp_", "0123456789abcdefABCDEF0123456789abcd");
+    resolver.audit(vec![AuditEvent { authority: token.clone(), ..event(1, "deny") }]).await;
+    resolver.audit_ack().await;
+    let list = plane.get("/v1/audit/events").await;
+    assert!(!list.text.contains(&token));
+    assert_eq!(list.json["items"][0]["authority"], "[withheld: looked like a credential]");
+    assert!(!plane.bytes_on_disk().windows(token.len()).any(|window| window == token.as_bytes()));
+}
+
+#[tokio::test]
+async fn administrators_changes_are_recorded_with_who_and_when() {
+    let plane = ControlPlane::enabled().await;
+    plane.register_bouncer("payments-east").await;
+    let id = plane.post("/v1/crypto/envelope-secrets", &envelope(PATH)).await.ok()["id"].as_str().unwrap().to_owned();
+    plane.patch(&format!("/v1/crypto/envelope-secrets/{id}"), &json!({"enabled": false})).await.ok();
+    let list = plane.get("/v1/audit/admin-events").await.ok();
+    let actions: Vec<_> = list["items"].as_array().unwrap().iter().map(|item| item["action"].clone()).collect();
+    assert_eq!(
+        actions,
+        ["envelope.disabled", "envelope.registered", "bouncer.registered", "flag.enabled", "token.created"]
+    );
+    let newest = &list["items"][0];
+    assert_eq!((&newest["actor"], &newest["subject"]), (&json!("token:bootstrap"), &json!(PATH)));
+    assert_eq!(newest["detail"], "generation 1");
+    assert_eq!(list["items"][3]["subject"], FLAG);
+    assert_eq!(list["items"][4]["actor"], "operator");
+    let part = plane.get("/v1/audit/admin-events?limit=2").await.ok();
+    let rest =
+        plane.get(&format!("/v1/audit/admin-events?cursor={}", part["next_cursor"].as_str().unwrap())).await.ok();
+    assert_eq!(rest["items"].as_array().unwrap().len(), 3);
+}

@@ -1,0 +1,278 @@
+//! The binary as a process: configuration, bootstrap, life and death.
+
+use crate::harness::DEADLINE;
+use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
+use tempfile::TempDir;
+
+struct Site {
+    folder: TempDir,
+    api: SocketAddr,
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bouncer-control-plane"));
+    command.args(arguments);
+    command
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+impl Site {
+    fn new() -> Self {
+        let site = Self { folder: tempfile::tempdir().unwrap(), api: free_address() };
+        site.configure("");
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn configure(&self, in_api: &str) {
+        let text = format!(
+            "[api]\nlisten = \"{}\"\n{in_api}\n[bridge]\nlisten = \"{}\"\n\
+             [identity]\nworkload_api = \"unix://{}\"\n[database]\npath = \"{}\"\n",
+            self.api,
+            free_address(),
+            self.path("no-agent.sock").display(),
+            self.path("control-plane.db").display(),
+        );
+        std::fs::write(self.path("control-plane.toml"), text).unwrap();
+    }
+
+    fn run(&self, subcommand: &str, more: &[&str]) -> Output {
+        let config = self.path("control-plane.toml");
+        command(&[subcommand, "--config", config.to_str().unwrap()]).args(more).output().unwrap()
+    }
+
+    fn bootstrap(&self, file: &str, more: &[&str]) -> Output {
+        let path = self.path(file);
+        let arguments: Vec<&str> = ["--token-file", path.to_str().unwrap()].iter().chain(more).copied().collect();
+        self.run("bootstrap", &arguments)
+    }
+
+    fn token(&self, file: &str) -> String {
+        std::fs::read_to_string(self.path(file)).unwrap().trim().to_owned()
+    }
+
+    fn serve(&self, log: &str) -> Process {
+        let config = self.path("control-plane.toml");
+        let log = std::fs::File::create(self.path(log)).unwrap();
+        let child = command(&["serve", "--log-format", "json", "--log", "debug", "--config"])
+            .arg(config)
+            .stderr(log)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        while TcpStream::connect(self.api).is_err() {
+            assert!(Instant::now() < deadline, "it does not listen");
+            std::thread::yield_now();
+        }
+        Process(child)
+    }
+
+    /// One call over a connection of its own.
+    fn call(&self, method: &str, path: &str, token: &str, body: &str) -> std::io::Result<(u16, Value)> {
+        let mut tcp = TcpStream::connect(self.api)?;
+        tcp.set_read_timeout(Some(DEADLINE))?;
+        write!(
+            tcp,
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Ok((status, serde_json::from_str(body).unwrap_or_default()))
+    }
+}
+
+struct Process(Child);
+
+impl Process {
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    fn ended(&mut self) -> std::process::ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn the_first_token_is_written_once_to_a_file_of_its_own() {
+    let site = Site::new();
+    assert!(site.bootstrap("token", &[]).status.success());
+    assert_eq!(mode(&site.path("token")), 0o600);
+    let first = site.token("token");
+    assert!(first.starts_with("bnc_") && first.len() == 47);
+
+    let again = site.bootstrap("token-2", &[]);
+    assert!(!again.status.success() && text(&again).contains("--replace-tokens"), "{}", text(&again));
+    assert!(!site.path("token-2").exists());
+
+    let over = site.bootstrap("token", &["--replace-tokens"]);
+    assert!(!over.status.success() && text(&over).contains("never overwritten"), "{}", text(&over));
+    assert_eq!(site.token("token"), first);
+
+    assert!(site.bootstrap("token-3", &["--replace-tokens"]).status.success());
+    let _process = site.serve("log");
+    assert_eq!(site.call("GET", "/v1/bouncers", &first, "").unwrap().0, 401, "the old one is revoked");
+    assert_eq!(site.call("GET", "/v1/bouncers", &site.token("token-3"), "").unwrap().0, 200);
+}
+
+#[test]
+fn check_prints_every_fault_at_once_and_serve_refuses_the_same() {
+    let site = Site::new();
+    let good = site.run("check", &[]);
+    assert!(good.status.success(), "{}", text(&good));
+    let bad = "[api]\nlisten = \"0.0.0.0:80\"\nextra = 1\n[bridge]\n[identity]\nworkload_api = \"tcp://hunter2\"\n\
+               [database]\npath = \"/no/such/folder/x.db\"\n";
+    std::fs::write(site.path("control-plane.toml"), bad).unwrap();
+    for subcommand in ["check", "serve"] {
+        let output = site.run(subcommand, &[]);
+        let text = text(&output);
+        assert!(!output.status.success());
+        for key in ["api.listen", "api.extra", "bridge.listen", "identity.workload_api", "database.path"] {
+            assert!(text.contains(key), "{subcommand} does not name {key}: {text}");
+        }
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    let missing = command(&["check", "--config", "no-such-file.toml"]).output().unwrap();
+    assert!(!missing.status.success() && text(&missing).contains("--config"));
+}
+
+#[test]
+fn the_description_is_printed_without_a_configuration() {
+    let output = command(&["openapi"]).output().unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(document["paths"]["/v1/bootstrap/status"].is_object());
+}
+
+#[test]
+fn a_signal_ends_it_well_and_health_follows_its_life() {
+    let site = Site::new();
+    assert!(site.bootstrap("token", &[]).status.success());
+    let away = site.run("health", &[]);
+    assert!(!away.status.success() && text(&away).contains("no control plane answers"), "{}", text(&away));
+    for signal in ["-TERM", "-INT"] {
+        let mut process = site.serve("log");
+        let ready = site.run("health", &[]);
+        assert!(!ready.status.success() && text(&ready).contains("\"identity\":false"), "{}", text(&ready));
+        assert!(site.run("health", &["--live"]).status.success());
+        process.signal(signal);
+        assert!(process.ended().success());
+    }
+}
+
+#[test]
+fn over_tls_too_and_only_there_beyond_loopback() {
+    let site = Site::new();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["cp.example".into()]).unwrap().self_signed(&key).unwrap();
+    let (certificate_file, key_file) = (site.path("tls.pem"), site.path("tls.key"));
+    std::fs::write(&certificate_file, certificate.pem()).unwrap();
+    std::fs::write(&key_file, key.serialize_pem()).unwrap();
+    let lines =
+        format!("tls_certificate_file = \"{}\"\ntls_key_file = \"{}\"", certificate_file.display(), key_file.display());
+    site.configure(&lines);
+    assert!(site.run("check", &[]).status.success());
+    let _process = site.serve("log");
+    let live = site.run("health", &["--live"]);
+    assert!(live.status.success(), "{}", text(&live));
+    assert!(site.call("GET", "/healthz", "", "").is_err(), "plain HTTP is not answered");
+
+    // A key that belongs to another certificate is found before anything is served.
+    std::fs::write(&key_file, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let wrong = site.run("check", &[]);
+    assert!(!wrong.status.success() && text(&wrong).contains("api.tls_key_file"), "{}", text(&wrong));
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_9() {
+    let site = Site::new();
+    assert!(site.bootstrap("token", &[]).status.success());
+    let token = site.token("token");
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        let process = site.serve("log");
+        let pid = process.0.id().to_string();
+        for n in 0..30 {
+            let name = format!("bouncer-{round}-{n}");
+            let body = json!({"name": name, "spiffe_id": format!("spiffe://example.org/{name}")}).to_string();
+            if n == 20 {
+                // From here on calls race with the kill; those that are answered count.
+                assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+            }
+            if let Ok((201, _)) = site.call("POST", "/v1/bouncers", &token, &body) {
+                acknowledged.push(name);
+            }
+        }
+        drop(process);
+    }
+    assert!(acknowledged.len() >= 60);
+    let _process = site.serve("log");
+    let (_, list) = site.call("GET", "/v1/bouncers?limit=500", &token, "").unwrap();
+    let kept: Vec<_> = list["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
+    for name in &acknowledged {
+        assert!(kept.contains(&name.as_str()), "{name} was acknowledged and is lost");
+    }
+}
+
+#[test]
+fn the_log_holds_neither_tokens_nor_bodies_nor_queries() {
+    let site = Site::new();
+    assert!(site.bootstrap("token", &[]).status.success());
+    let token = site.token("token");
+    let mut process = site.serve("log");
+    site.call("GET", "/v1/bouncers?cursor=hunter2-query", &token, "").unwrap();
+    site.call("GET", "/v1/hunter2-path", &token, "").unwrap();
+    site.call("GET", "/v1/bouncers", "hunter2-token", "").unwrap();
+    let plaintext = json!({"name": "a", "spiffe_id": "AKIAIOSFODNN7EXAMPLE", "hunter2-field": "hunter2-body"});
+    assert_eq!(site.call("POST", "/v1/bouncers", &token, &plaintext.to_string()).unwrap().0, 422);
+    process.signal("-TERM");
+    process.ended();
+    let log = std::fs::read_to_string(site.path("log")).unwrap();
+    for line in log.lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok(), "not JSON: {line}");
+    }
+    for secret in ["hunter2", "AKIAIOSFODNN7EXAMPLE", &token] {
+        assert!(!log.contains(secret), "the log holds {secret}");
+    }
+    assert!(log.contains("\"route\":\"/v1/bouncers\""), "the control: calls are logged, by route");
+    assert!(log.contains("refused a plaintext credential"));
+}

@@ -1,0 +1,112 @@
+//! What was acknowledged is there afterwards; what could not be stored was not acknowledged.
+
+use crate::harness::{ControlPlane, KEY, PATH, envelope, resource};
+use bouncer_control_plane::clock::SystemClock;
+use bouncer_control_plane::store::sqlite::SqliteStore;
+use bouncer_control_plane::store::{Store as _, StoreError};
+use serde_json::json;
+use std::sync::Arc;
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    let plane = ControlPlane::enabled().await;
+    plane.register_bouncer("payments-east").await;
+    plane.put("/v1/crypto/settings", &json!({"provider": "kms_envelope", "kms_key_arn": KEY})).await.ok();
+    plane.post("/v1/crypto/envelope-secrets", &envelope(PATH)).await.ok();
+    plane.post("/v1/protected-resources", &resource("payments-api", PATH)).await.ok();
+    let lists = [
+        "/v1/feature-flags",
+        "/v1/crypto/settings",
+        "/v1/crypto/envelope-secrets",
+        "/v1/protected-resources",
+        "/v1/audit/admin-events",
+        "/v1/tokens",
+    ];
+    let mut before = Vec::new();
+    for list in lists {
+        before.push(plane.get(list).await.ok());
+    }
+    let epoch = plane.store.epoch().await.unwrap();
+    let plane = plane.restarted().await;
+    for (list, before) in lists.into_iter().zip(before) {
+        assert_eq!(plane.get(list).await.ok(), before, "{list}");
+    }
+    assert_eq!(plane.store.epoch().await.unwrap(), epoch);
+}
+
+#[tokio::test]
+async fn without_its_database_the_api_says_503_and_recovers_by_itself() {
+    let plane = ControlPlane::enabled().await;
+    plane.register_bouncer("payments-east").await;
+    let aside = plane.database().with_extension("aside");
+    std::fs::rename(plane.database(), &aside).unwrap();
+    let answer = plane.post("/v1/bouncers", &json!({"name": "b", "spiffe_id": "spiffe://example.org/b"})).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (503, "unavailable"));
+    assert_eq!(plane.get("/v1/bouncers").await.status, 503);
+    assert_eq!(plane.get("/readyz").await.json["database"], false);
+    std::fs::rename(&aside, plane.database()).unwrap();
+    let list = plane.get("/v1/bouncers").await.ok();
+    assert_eq!(list["items"].as_array().unwrap().len(), 1, "what was acknowledged, and nothing else");
+    plane.register_bouncer("payments-west").await;
+}
+
+#[tokio::test]
+async fn a_full_or_broken_database_loses_nothing_acknowledged() {
+    let plane = ControlPlane::enabled().await;
+    plane.register_bouncer("payments-east").await;
+    // Too few pages left for another row of this size: what a full disk looks like to SQLite.
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", plane.database().display())).await.unwrap();
+    sqlx::query("CREATE TRIGGER full BEFORE INSERT ON bouncers BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let body = json!({"name": "b", "spiffe_id": "spiffe://example.org/b"});
+    let epoch = plane.store.epoch().await.unwrap();
+    let answer = plane.post("/v1/bouncers", &body).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (503, "unavailable"));
+    assert!(!answer.text.contains("disk full"), "the cause is for the log");
+    assert_eq!(plane.store.epoch().await.unwrap(), epoch, "nothing of it was done");
+    sqlx::query("DROP TRIGGER full").execute(&pool).await.unwrap();
+    plane.post("/v1/bouncers", &body).await.ok();
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_program_is_not_touched() {
+    let plane = ControlPlane::new().await;
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", plane.database().display())).await.unwrap();
+    sqlx::query("UPDATE _sqlx_migrations SET version = 9999").execute(&pool).await.unwrap();
+    let opened = SqliteStore::open(&plane.database(), Arc::new(SystemClock)).await;
+    assert!(matches!(opened, Err(StoreError::Migration(_))));
+}
+
+#[tokio::test]
+async fn the_file_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let plane = ControlPlane::enabled().await;
+    let mut files = 0;
+    for file in std::fs::read_dir(plane.database().parent().unwrap()).unwrap() {
+        let mode = file.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        files += 1;
+    }
+    assert_eq!(files, 3, "the database, its log and its index");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_changes_are_all_kept_and_each_raises_the_epoch() {
+    let plane = Arc::new(ControlPlane::enabled().await);
+    let epoch = plane.store.epoch().await.unwrap();
+    let calls = (0..40).map(|n| {
+        let plane = Arc::clone(&plane);
+        tokio::spawn(async move {
+            plane.post("/v1/crypto/envelope-secrets", &envelope(PATH)).await.ok();
+            plane.register_bouncer(&format!("bouncer-{n}")).await;
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap();
+    }
+    assert_eq!(plane.store.epoch().await.unwrap(), epoch + 80);
+    assert_eq!(plane.get("/v1/crypto/envelope-secrets").await.ok()["items"][0]["generation"], 40);
+    assert_eq!(plane.get("/v1/bouncers").await.ok()["items"].as_array().unwrap().len(), 40);
+}

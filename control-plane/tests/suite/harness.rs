@@ -1,0 +1,178 @@
+//! A control plane in this process: a store in a temporary folder, the API's router, a token.
+
+use axum::Router;
+use axum::body::Body;
+use bouncer_control_plane::api::{self, Api};
+use bouncer_control_plane::bridge::{Bridge, Live, Timing};
+use bouncer_control_plane::clock::{Clock, SystemClock};
+use bouncer_control_plane::metrics::Metrics;
+use bouncer_control_plane::readiness::Readiness;
+use bouncer_control_plane::store::Store;
+use bouncer_control_plane::store::sqlite::SqliteStore;
+use bouncer_control_plane::token::Token;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+pub(crate) const FLAG: &str = "flags.crypto.dual_custody_intercept";
+pub(crate) const KEY: &str = "arn:aws:kms:ca-central-1:123456789012:key/abc-123";
+pub(crate) const PATH: &str = "protected-resources/payments-api/upstream-tls";
+/// Nothing here takes longer unless it is broken.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) struct ControlPlane {
+    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) token: String,
+    metrics: Arc<Metrics>,
+    router: Router,
+    folder: Arc<TempDir>,
+}
+
+/// An answer of the API.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+    pub(crate) json: Value,
+}
+
+impl Answer {
+    /// The problem's code, as its type names it.
+    pub(crate) fn code(&self) -> &str {
+        assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json", "{}", self.text);
+        assert_eq!(self.json["status"], self.status.as_u16());
+        assert!(self.json["next"].as_str().is_some_and(|next| !next.is_empty()), "{}", self.text);
+        self.json["type"].as_str().unwrap().strip_prefix("urn:bouncer:problem:").unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn ok(self) -> Value {
+        assert!(self.status.is_success(), "{} {}", self.status, self.text);
+        self.json
+    }
+}
+
+impl ControlPlane {
+    /// Fresh, with its first token; the flag is off.
+    pub(crate) async fn new() -> Self {
+        let token = Token::generate().unwrap();
+        let plane = Self::on(Arc::new(tempfile::tempdir().unwrap()), token.reveal().to_owned()).await;
+        plane.store.bootstrap("bootstrap", &token.hash()).await.unwrap();
+        plane
+    }
+
+    /// With the flag on.
+    pub(crate) async fn enabled() -> Self {
+        let plane = Self::new().await;
+        plane.put(&format!("/v1/feature-flags/{FLAG}"), &json!({"enabled": true})).await.ok();
+        plane
+    }
+
+    async fn on(folder: Arc<TempDir>, token: String) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Arc::new(SqliteStore::open(&folder.path().join("control-plane.db"), clock.clone()).await.unwrap());
+        let (metrics, live, readiness) =
+            (Arc::new(Metrics::default()), Arc::new(Live::default()), Arc::new(Readiness::default()));
+        let router = api::router(Api {
+            store: store.clone(),
+            clock,
+            metrics: metrics.clone(),
+            live: live.clone(),
+            readiness: readiness.clone(),
+            tls: false,
+        });
+        Self { store, live, readiness, token, metrics, router, folder }
+    }
+
+    /// Closed and opened again on the same file.
+    pub(crate) async fn restarted(self) -> Self {
+        self.store.close().await;
+        Self::on(self.folder, self.token).await
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join("control-plane.db")
+    }
+
+    /// Every byte that the database has on disk.
+    pub(crate) fn bytes_on_disk(&self) -> Vec<u8> {
+        let files = std::fs::read_dir(self.folder.path()).unwrap();
+        files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+
+    pub(crate) fn bridge(&self) -> Bridge {
+        Bridge {
+            store: self.store.clone(),
+            clock: Arc::new(SystemClock),
+            metrics: self.metrics.clone(),
+            live: self.live.clone(),
+            timing: Timing { keep_alive: Duration::from_millis(200), silence: DEADLINE },
+            stop: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = tokio::time::timeout(DEADLINE, self.router.clone().oneshot(request)).await.unwrap().unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        Answer { status, headers, json: serde_json::from_str(&text).unwrap_or_default(), text }
+    }
+
+    pub(crate) async fn raw(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.into());
+        self.send(request.unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.raw(Method::GET, path, Body::empty()).await
+    }
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.raw(Method::DELETE, path, Body::empty()).await
+    }
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.raw(Method::PUT, path, body.to_string()).await
+    }
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.raw(Method::POST, path, body.to_string()).await
+    }
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.raw(Method::PATCH, path, body.to_string()).await
+    }
+
+    pub(crate) async fn register_bouncer(&self, name: &str) {
+        self.post("/v1/bouncers", &json!({"name": name, "spiffe_id": spiffe_id(name)})).await.ok();
+    }
+}
+
+pub(crate) fn spiffe_id(bouncer: &str) -> String {
+    format!("spiffe://example.org/bouncer/{bouncer}")
+}
+
+/// A complete envelope body that warns of nothing once the bouncer is registered.
+pub(crate) fn envelope(path: &str) -> Value {
+    json!({
+        "logical_path": path, "key_id": KEY, "ciphertext_ref": "AQICAHg=", "provider": "kms_envelope",
+        "aad": "env=production,bouncer=payments-east",
+    })
+}
+
+pub(crate) fn resource(name: &str, path: &str) -> Value {
+    json!({
+        "name": name, "bouncer": "payments-east", "cluster": "payments", "upstream": "payments.internal:8443",
+        "protocol": "mtls", "logical_path": path, "callers": ["spiffe://example.org/ns/shop/*"], "enabled": true,
+    })
+}

@@ -1,0 +1,18 @@
+//! The control plane as its users meet it: the API through its router, the Policy Bridge over an in-process
+//! connection, the binary as a process. A real SQLite file under all of them.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails a test, at its line")]
+
+mod api;
+mod audit;
+mod binary;
+mod bridge;
+mod corpus;
+mod crypto;
+mod dependencies;
+mod durability;
+mod guide;
+mod harness;
+mod plaintext;
+mod registry;
+mod resolver;

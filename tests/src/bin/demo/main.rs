@@ -1,0 +1,116 @@
+//! The demo (`make demo`): the operator guide's four steps on real parts on this machine, then traffic that must pass and
+//! traffic that must not, and each promise with its evidence.
+//!
+//! It ends everything that it started: at its end, on Ctrl-C, and when something fails. `KEEP=1` leaves it up until
+//! Ctrl-C. Exit codes: 0 every promise held, 1 one did not or a part failed, 130 interrupted.
+
+mod guide;
+mod keep;
+mod operator;
+mod parts;
+mod promises;
+mod screen;
+mod search;
+mod traffic;
+mod vm_memory;
+
+use bouncer_tests::Result;
+use keep::Folder;
+use operator::Operator;
+use parts::{Ground, Intercept};
+use screen::Screen;
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Instant;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+const INTERRUPTED: u8 = 130;
+
+/// What is up, and whether every promise held. The parts stop in the order of the fields.
+struct Shown {
+    intercept: Intercept,
+    ground: Ground,
+    good: bool,
+}
+
+/// The signals that end the demo.
+struct Stop {
+    signals: [Signal; 3],
+}
+
+impl Stop {
+    fn new() -> Result<Self> {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hangup] = kinds.map(signal);
+        Ok(Self { signals: [interrupt?, terminate?, hangup?] })
+    }
+
+    /// Runs something until it ends or a signal comes. Where one comes, what it started ends with it.
+    async fn or<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let [interrupt, terminate, hangup] = &mut self.signals;
+        tokio::select! {
+            done = work => Some(done),
+            _ = interrupt.recv() => None,
+            _ = terminate.recv() => None,
+            _ = hangup.recv() => None,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let screen = Screen::new();
+    match tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| runtime.block_on(run(screen))) {
+        Ok(code) => code,
+        Err(fault) => {
+            screen.blank();
+            screen.verbatim(&fault.to_string());
+            screen.summary(false, "The demo failed; everything that it started has been ended.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(screen: Screen) -> Result<ExitCode> {
+    let keep = std::env::var("KEEP").is_ok_and(|value| !matches!(value.as_str(), "" | "0"));
+    let mut folder = if keep { Some(Folder::take()?) } else { None };
+    let mut stop = Stop::new()?;
+    let Some(shown) = stop.or(show(screen)).await else {
+        screen.summary(false, "Interrupted; everything that was started has been ended.");
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    let shown = shown?;
+    if let Some(folder) = &mut folder
+        && let Some(ended) = stop.or(keep::hold(screen, folder, &shown.ground, &shown.intercept)).await
+    {
+        ended?;
+    }
+    let Shown { intercept, ground, good } = shown;
+    drop(intercept);
+    drop(ground);
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn show(screen: Screen) -> Result<Shown> {
+    let start = Instant::now();
+    screen.heading("Bouncer: dual custody on real parts, on this machine");
+    screen.say(
+        "Envoy, resolver and control plane run as they do in production. Calls are shown as curl lines; the demo makes \
+         them itself, and runs bouncerctl as shown.",
+    );
+    let ground = Ground::start(screen).await?;
+    let folder = ground.scratch.folder("operator")?;
+    let operator = Operator::new(screen, ground.control_plane.url(), ground.control_plane.token(), folder)?;
+    screen.say(&format!("control plane  {}", ground.control_plane.url()));
+
+    guide::provider(screen, &operator, &ground).await?;
+    let credential = guide::metadata(screen, &operator, &ground).await?;
+    let intercept = guide::prerequisites(screen, &operator, &ground).await?;
+    guide::verify(screen, &operator).await?;
+    let allowed = traffic::allowed(screen, &ground, &intercept).await?;
+    guide::verified(screen, &operator, &ground).await?;
+    let refused = traffic::refusals(screen, &operator, &ground, &intercept).await?;
+    let traffic = (&allowed, &refused);
+    let promises = promises::judge(screen, &operator, &ground, &intercept, &credential, traffic).await?;
+    let good = promises.sum_up(start.elapsed());
+    Ok(Shown { intercept, ground, good })
+}
