@@ -34,6 +34,7 @@ unit: ## Unit and property tests, and each crate's own integration tests
 e2e: tools wasm ## Scenarios on real parts: Envoy, SPIRE, the KMS emulator
 	scripts/build-wasm -p bouncer-spy
 	$(CARGO) build $(LOCKED) $(BINARIES)
+	envoy/compose/check
 	$(CARGO) test $(LOCKED) -p bouncer-tests
 
 test: lint unit e2e ## Everything that must hold
