@@ -5,17 +5,18 @@ use crate::grants::Peer;
 use bouncer_proto::intercept::v1::decide_reply::Outcome;
 use bouncer_proto::intercept::v1::intercept_server::Intercept;
 use bouncer_proto::intercept::v1::{
-    DecideReply, DecideRequest, Deny, Inject, PassThrough, ReportUsesReply, ReportUsesRequest, WatchEvent, WatchRequest,
+    DecideReply, DecideRequest, Deny, Inject, PassThrough, ReportUsesReply, ReportUsesRequest, WatchEvent,
+    WatchRequest, watch_event::Event,
 };
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 /// Decisions in one report of uses.
 const USES: usize = 4_096;
+
+/// A watch without an event is answered after this time, so that both sides know that the other lives.
+const POLL: Duration = Duration::from_secs(10);
 
 /// Uses of one decision in one report: more than Envoy can serve in a decision's life.
 const MOST: u64 = 1 << 32;
@@ -67,38 +68,22 @@ impl Intercept for InterceptService {
         }))
     }
 
-    type WatchStream = Pin<Box<dyn futures::Stream<Item = Result<WatchEvent, Status>> + Send>>;
+    type WatchStream = futures::stream::Iter<std::vec::IntoIter<Result<WatchEvent, Status>>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let (first, mut live) = self.engine.watch.subscribe(&request.into_inner());
-        let engine = Arc::clone(&self.engine);
-        let (events, stream) = tokio::sync::mpsc::channel(64);
-        tokio::spawn(async move {
-            for event in first {
-                if events.send(Ok(event)).await.is_err() {
-                    return;
-                }
+        let (mut events, mut live) = self.engine.watch.subscribe(&request.into_inner());
+        // More than the one event that says where the caller stands: something was missed, or everything.
+        if matches!(&events[..], [WatchEvent { event: Some(Event::Resumed(_)), .. }]) {
+            tokio::select! {
+                event = live.recv() => match event {
+                    Ok(event) => events.push(event),
+                    Err(_) => events = vec![self.engine.watch.flush(self.engine.watch.epoch())],
+                },
+                () = tokio::time::sleep(POLL) => {}
+                () = self.engine.stop.cancelled() => return Err(Status::unavailable("the resolver is going away")),
             }
-            loop {
-                let event = tokio::select! {
-                    event = live.recv() => event,
-                    () = events.closed() => return,
-                    () = engine.stop.cancelled() => return,
-                };
-                let event = match event {
-                    Ok(event) => event,
-                    Err(RecvError::Lagged(_)) => {
-                        // What is still queued is older than this epoch, and harmless after a flush.
-                        engine.watch.flush(engine.watch.epoch())
-                    }
-                    Err(RecvError::Closed) => return,
-                };
-                if events.send(Ok(event)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        }
+        Ok(Response::new(futures::stream::iter(events.into_iter().map(Ok).collect::<Vec<_>>())))
     }
 
     async fn report_uses(&self, request: Request<ReportUsesRequest>) -> Result<Response<ReportUsesReply>, Status> {

@@ -1,9 +1,10 @@
 //! What Envoy calls: the exports of the proxy-wasm ABI 0.2.1, of which only those listed in `capabilities.yaml` are
 //! ever called. Each is event, filter, answer; nothing is decided here.
 //!
-//! They are exported by hand and not by the proxy-wasm SDK. The SDK's dispatcher needs a call into the VM per stream to
-//! build a boxed context, looks it up in maps for every callback, copies every header it reads to the heap, and panics
-//! on a status or a context that it does not expect: one request could kill a worker's VM.
+//! They are exported by hand and not by the proxy-wasm SDK. Each call into the VM costs a request about a microsecond,
+//! and the SDK needs three more than this: one to build a boxed context, one to end and one to delete it. It also looks
+//! the context up in maps, copies every header to the heap, and panics on a status or a context that it does not
+//! expect, so that one request could kill a worker's VM.
 
 #![expect(unsafe_code, reason = "an export without a mangled name is unsafe by definition")]
 
@@ -18,23 +19,12 @@ use std::cell::RefCell;
 
 thread_local! {
     static FILTER: RefCell<Option<Filter>> = const { RefCell::new(None) };
-    /// Contexts that Envoy deleted while the filter was at work.
-    static DELETED: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `work` on the filter; `None` if there is none, or if it is at work already.
+/// Runs `work` on the filter; `None` if there is none. (Envoy calls back only when a call of the filter has returned,
+/// but for [`proxy_on_memory_allocate`], so it is never at work already.)
 fn with_filter<T>(work: impl FnOnce(&mut Filter) -> T) -> Option<T> {
-    FILTER.with(|cell| {
-        let mut slot = cell.try_borrow_mut().ok()?;
-        let result = work(slot.as_mut()?);
-        DELETED.with(|deleted| {
-            let mut ids = deleted.try_borrow_mut().map(|mut ids| std::mem::take(&mut *ids)).unwrap_or_default();
-            if ids.drain(..).any(|id| !slot.as_mut().is_some_and(|filter| filter.on_delete(id))) {
-                *slot = None;
-            }
-        });
-        Some(result)
-    })
+    FILTER.with(|cell| cell.try_borrow_mut().ok()?.as_mut().map(work))
 }
 
 /// Tells Envoy which ABI this is.
@@ -83,44 +73,25 @@ pub extern "C" fn proxy_on_request_headers(stream: StreamId, _headers: usize, _e
     u32::from(action == Action::Pause)
 }
 
-/// A gRPC message came.
+/// A call to the resolver was answered, or failed (then there are no headers).
 #[unsafe(no_mangle)]
-pub extern "C" fn proxy_on_grpc_receive(plugin: PluginId, token: Token, size: usize) {
-    // Without its bytes a message is the empty one, which denies.
-    let message = envoy::buffer(envoy::GRPC_MESSAGE, size);
-    let message = message.as_ref().map_or(&[][..], envoy::Received::bytes);
-    with_filter(|filter| filter.on_grpc_receive(&mut Envoy::during(plugin), token, message));
-}
-
-/// A gRPC call or stream ended.
-#[unsafe(no_mangle)]
-pub extern "C" fn proxy_on_grpc_close(plugin: PluginId, token: Token, status: u32) {
-    with_filter(|filter| filter.on_grpc_close(&mut Envoy::during(plugin), token, status));
+pub extern "C" fn proxy_on_http_call_response(
+    plugin: PluginId,
+    token: Token,
+    headers: usize,
+    size: usize,
+    _trailers: usize,
+) {
+    const UNAVAILABLE: u32 = 14;
+    let status = if headers == 0 { UNAVAILABLE } else { envoy::answer_status() };
+    // Without its bytes an answer has no message, which denies.
+    let body = if size == 0 { None } else { envoy::buffer(envoy::ANSWER_BODY, size).ok() };
+    let body = body.as_ref().map_or(&[][..], envoy::Received::bytes);
+    with_filter(|filter| filter.on_answer(&mut Envoy::during(plugin), token, body, status));
 }
 
 /// Time passed.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_tick(plugin: PluginId) {
-    with_filter(|filter| filter.on_tick(&mut Envoy::during(plugin), plugin, envoy::wall_ns()));
-}
-
-/// A stream or a plugin is gone.
-#[unsafe(no_mangle)]
-pub extern "C" fn proxy_on_delete(context: u32) {
-    let left = FILTER.with(|cell| {
-        let mut slot = cell.try_borrow_mut().ok()?;
-        let left = slot.as_mut().is_none_or(|filter| filter.on_delete(context));
-        if !left {
-            *slot = None;
-        }
-        Some(())
-    });
-    if left.is_none() {
-        // The filter is at work, and this came of it: it is told when it is done.
-        DELETED.with(|deleted| {
-            if let Ok(mut ids) = deleted.try_borrow_mut() {
-                ids.push(context);
-            }
-        });
-    }
+    with_filter(|filter| filter.on_tick(&mut Envoy::during(plugin), plugin));
 }

@@ -62,7 +62,7 @@ pub struct Faults(pub Vec<Fault>);
 #[non_exhaustive]
 pub enum Fault {
     /// The text is no JSON object.
-    #[error("it is not a JSON object (line {line}, column {column})")]
+    #[error("it is not a JSON object (line {line}, column {column}): give one as a google.protobuf.StringValue")]
     NotAnObject {
         /// Line of the first fault, from 1.
         line: usize,
@@ -184,7 +184,7 @@ impl Reader {
     }
 }
 
-/// A whole number, also as the `2000.0` that a protobuf `Struct` makes of it.
+/// A whole number, also as the `2000.0` that some tools make of every number.
 fn whole(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| {
         let number = value.as_f64()?;
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_read_also_from_a_protobuf_struct() {
+    fn every_key_is_read_also_with_numbers_as_tools_write_them() {
         let json = br#"{"version":1.0,"intercept_cluster":"x","pass_through_clusters":["a","outbound|80||b"],
             "decide_timeout_ms":50.0,"max_ttl_ms":0,"cache_entries":65536}"#;
         let config = Config::parse(json).unwrap();

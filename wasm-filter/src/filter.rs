@@ -5,22 +5,20 @@
 //! for exactly its facts, and never wait without a deadline.
 
 use crate::cache::Cache;
+use crate::carried::Carried;
 use crate::clock::{Clock, TICK_MS};
 use crate::config::{Config, Faults};
 use crate::decision::{Decision, Reply};
 use crate::denial::Denial;
 use crate::facts::Facts;
-use crate::host::{Host, Method, PluginId, StreamId, Token, wire};
+use crate::host::{Host, Method, PluginId, Refused, StreamId, Token, wire};
 use crate::pending::{Call, Pending};
-use crate::plugins::Plugins;
+use crate::plugins::{Plugins, Tick};
 use crate::stream::{Effect, Effects, Event, Stream};
 use crate::uses::Uses;
 use crate::watch::{Change, Freshness, Watch};
 use bouncer_custody::Reason;
 use bouncer_proto::intercept::v1::Invalidate;
-use foldhash::SharedSeed;
-use foldhash::fast::SeedableRandomState;
-use hashbrown::HashMap;
 use prost::Message as _;
 use std::rc::Rc;
 
@@ -36,27 +34,32 @@ pub enum Action {
 /// The property's value for a stream that goes on without a credential. It is no tag.
 pub const NO_TAG: &str = "none";
 
-/// More streams at once than this in one VM are refused.
-pub const MAX_STREAMS: usize = 1 << 20;
-
 /// How long after a call's own deadline the filter stops waiting for the host to say so, in milliseconds.
 const GRACE_MS: u64 = 1_000;
 
 /// How long a report of uses may take, in milliseconds. Nobody waits for it.
 const REPORT_TIMEOUT_MS: u32 = 2_000;
 
-/// gRPC status codes that say more than that the resolver could not be reached.
+/// How long a watch may go without an answer, in milliseconds: twice the time after which the resolver answers anyhow.
+const WATCH_TIMEOUT_MS: u32 = 20_000;
+
+/// The gRPC status of an answer.
+const OK: u32 = 0;
+
+/// The gRPC status of an answer without a message, or with several.
+const INTERNAL: u32 = 13;
+
+/// The gRPC status of a resolver that has too much in hand.
 const RESOURCE_EXHAUSTED: u32 = 8;
-const DEADLINE_EXCEEDED: u32 = 4;
 
 /// The filter of one VM.
 #[derive(Debug)]
 pub struct Filter {
     plugins: Plugins,
-    /// `GrpcService` of the resolver.
-    service: Vec<u8>,
+    /// The resolver's cluster.
+    cluster: Box<str>,
     cache: Cache,
-    streams: HashMap<StreamId, Stream, SeedableRandomState>,
+    carried: Carried,
     pending: Pending,
     watch: Watch,
     uses: Uses,
@@ -66,15 +69,14 @@ pub struct Filter {
 
 impl Filter {
     /// The filter of a VM whose first plugin was configured at this time of the wall clock. The time also seeds the
-    /// hashes, until the resolver's boot id, which no client knows, replaces that seed.
+    /// hashes, until the resolver's boot id, which no client knows, makes a better seed.
     #[must_use]
     pub fn new(plugin: PluginId, config: Config, wall_ns: u64) -> Self {
         let random = mix(wall_ns ^ u64::from(plugin).rotate_left(32));
         Self {
-            service: wire::grpc_service(&config.intercept_cluster),
+            cluster: config.intercept_cluster.as_str().into(),
             cache: Cache::new(config.cache_entries, random),
-            // Its keys are Envoy's own numbers, so nobody can choose colliding ones.
-            streams: HashMap::with_hasher(SeedableRandomState::with_seed(random, SharedSeed::global_fixed())),
+            carried: Carried::default(),
             pending: Pending::new(mix(random)),
             plugins: Plugins::new(plugin, config),
             watch: Watch::default(),
@@ -90,27 +92,48 @@ impl Filter {
     /// It cannot be served together with those that are there.
     pub fn join(&mut self, plugin: PluginId, config: Config) -> Result<(), Faults> {
         self.plugins.join(plugin, config)?;
-        self.cache = Cache::new(self.plugins.policy().cache_entries, self.next_random());
+        let policy = self.plugins.policy();
+        self.cluster = policy.intercept_cluster.as_str().into();
+        self.cache = Cache::new(policy.cache_entries, self.random);
         Ok(())
     }
 
     /// The headers of a stream came, with this facts header.
     pub fn on_request_headers(&mut self, host: &mut impl Host, id: StreamId, facts: Option<&[u8]>) -> Action {
-        let Some(facts) = facts else {
-            return self.advance(host, id, Stream::Arriving, &Event::Failed(Reason::FactsMissing));
-        };
+        let Some(facts) = facts else { return self.arrive(host, id, &Event::Failed(Reason::FactsMissing)) };
+        if !self.carried.has_room() {
+            return self.arrive(host, id, &Event::Failed(Reason::Overloaded));
+        }
         if let Some(decision) = self.cache.get(facts, self.clock.now_ms()) {
             self.uses.count(decision);
             let (stream, effects) = Stream::Arriving.handle(&Event::Decided(decision), self.plugins.policy());
-            return self.perform(host, id, stream, effects, true);
+            return self.perform(host, id, &stream, effects).unwrap_or(Action::Pause);
         }
         match self.ask(host, id, facts) {
-            Ok(()) => self.advance(host, id, Stream::Arriving, &Event::Undecided),
-            Err(reason) => self.advance(host, id, Stream::Arriving, &Event::Failed(reason)),
+            Ok(()) => self.arrive(host, id, &Event::Undecided),
+            Err(reason) => self.arrive(host, id, &Event::Failed(reason)),
         }
     }
 
-    /// A gRPC message came: an answer, or an event of the watch.
+    /// A call was answered with this body, under this gRPC status.
+    pub fn on_answer(&mut self, host: &mut impl Host, token: Token, body: &[u8], status: u32) {
+        if self.watch.is(token) {
+            for message in wire::frames(body) {
+                // One that cannot be read may have been an invalidation.
+                let change = self.watch.receive(message.unwrap_or_default());
+                self.apply(host, change);
+            }
+            return self.on_grpc_close(host, token, status);
+        }
+        let mut messages = wire::frames(body);
+        match (status, messages.next().flatten(), messages.next()) {
+            (OK, Some(message), None) => self.on_grpc_receive(host, token, message),
+            (OK, ..) => self.on_grpc_close(host, token, INTERNAL),
+            _ => self.on_grpc_close(host, token, status),
+        }
+    }
+
+    /// A message came: an answer, or an event of the watch.
     pub fn on_grpc_receive(&mut self, host: &mut impl Host, token: Token, message: &[u8]) {
         if self.watch.is(token) {
             let change = self.watch.receive(message);
@@ -119,80 +142,71 @@ impl Filter {
         }
         let Some(call) = self.pending.settle(token) else { return };
         // The facts were checked before they became a question.
-        let Ok(facts) = Facts::parse(&call.key) else { return self.fail(host, call.waiting, Reason::Internal) };
+        let Ok(facts) = Facts::parse(&call.key) else { return self.fail(host, &call, Reason::Internal) };
         let reply = Reply::parse(message, facts.cluster);
         match self.watch.freshness(&reply.boot, reply.epoch) {
-            Freshness::Stale if call.again => self.fail(host, call.waiting, Reason::DecisionStale),
+            Freshness::Stale if call.again => self.fail(host, &call, Reason::DecisionStale),
             Freshness::Stale => self.ask_again(host, call),
-            fresh => self.settle(host, call, reply, fresh == Freshness::Keep),
+            fresh => self.settle(host, &call, reply, fresh == Freshness::Keep),
         }
     }
 
-    /// A gRPC call or stream ended with this status.
+    /// A call ended with this status, without an answer, or a watch after its events.
     pub fn on_grpc_close(&mut self, host: &mut impl Host, token: Token, status: u32) {
         if self.watch.is(token) {
-            let random = self.next_random();
-            self.watch.closed(self.clock.now_ms(), random);
-            return;
+            // What was said is the end of one poll, and the next one goes on from there at once.
+            if status == OK && self.watch.ended() {
+                return self.open_watch(host);
+            }
+            return self.close_watch();
         }
         let Some(call) = self.pending.settle(token) else { return };
-        let reason = match status {
-            DEADLINE_EXCEEDED => Reason::ResolverTimeout,
-            RESOURCE_EXHAUSTED => Reason::Overloaded,
-            _ => Reason::ResolverUnavailable,
+        // Envoy's own deadline comes as UNAVAILABLE: only the time that passed tells it from a broken connection. Its
+        // timers may be a little early by the wall clock.
+        let passed_ms = host.wall_ms().saturating_sub(call.asked_wall_ms);
+        let timeout_ms = u64::from(self.plugins.policy().decide_timeout_ms);
+        let reason = if status == RESOURCE_EXHAUSTED {
+            Reason::Overloaded
+        } else if passed_ms >= timeout_ms - timeout_ms / 16 {
+            Reason::ResolverTimeout
+        } else {
+            Reason::ResolverUnavailable
         };
-        self.fail(host, call.waiting, reason);
+        self.fail(host, &call, reason);
     }
 
-    /// Time passed. Every plugin of a VM has its own ticks; those of one of them are enough.
-    pub fn on_tick(&mut self, host: &mut impl Host, plugin: PluginId, wall_ns: u64) {
-        if !self.plugins.leads(plugin) {
-            return;
+    /// Time passed for this plugin. Each one of a VM has its own ticks; those of the leading one are enough.
+    pub fn on_tick(&mut self, host: &mut impl Host, plugin: PluginId) {
+        match self.plugins.tick(plugin) {
+            Tick::Following => return,
+            Tick::Leading => {}
+            // Envoy ends the gRPC streams of a plugin with it, and says nothing.
+            Tick::TakenOver => self.watch.lost(),
         }
-        self.clock.tick(wall_ns / 1_000_000);
+        self.clock.tick(host.wall_ms());
         let now_ms = self.clock.now_ms();
-        while let Some(call) = self.pending.overdue(now_ms) {
-            self.fail(host, call.waiting, Reason::ResolverTimeout);
-        }
         if self.watch.is_due(now_ms) {
-            match host.watch(&self.service, &self.watch.request().encode_to_vec()) {
-                Ok(token) => self.watch.opened(token),
-                Err(_) => {
-                    let random = self.next_random();
-                    self.watch.closed(now_ms, random);
-                }
-            }
+            self.open_watch(host);
         }
         if let Some(report) = self.uses.report(now_ms) {
             // Its answer says nothing, and a lost report is a lost count.
-            let _ = host.call(Method::ReportUses, &self.service, &report.encode_to_vec(), REPORT_TIMEOUT_MS);
+            let _ = host.call(Method::ReportUses, &self.cluster, &report.encode_to_vec(), REPORT_TIMEOUT_MS);
         }
+        while let Some(call) = self.pending.overdue(now_ms) {
+            self.fail(host, &call, Reason::ResolverTimeout);
+        }
+        self.carried.look(|stream| host.lives(stream));
     }
 
-    /// A stream or a plugin is gone. `false` if that was the last plugin.
-    pub fn on_delete(&mut self, context: u32) -> bool {
-        if self.streams.remove(&context).is_none() && self.plugins.contains(context) {
-            if self.plugins.leads(context) {
-                // Envoy ends the streams of a plugin with it and says nothing.
-                self.watch.closed(self.clock.now_ms(), 0);
-            }
-            return self.plugins.leave(context);
-        }
-        true
-    }
-
-    /// How many streams are waiting or carry a tag.
+    /// How much is held: cached decisions, calls under way, streams that are followed.
     #[must_use]
-    pub fn live_streams(&self) -> usize {
-        self.streams.len()
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        (self.cache.len(), self.pending.len(), self.carried.len())
     }
 
     /// Finds or makes the call that this stream will wait for.
     fn ask(&mut self, host: &mut impl Host, id: StreamId, header: &[u8]) -> Result<(), Reason> {
         let facts = Facts::parse(header).map_err(|_| Reason::FactsMissing)?;
-        if self.streams.len() >= MAX_STREAMS {
-            return Err(Reason::Overloaded);
-        }
         if self.pending.join(header, id) {
             return Ok(());
         }
@@ -204,13 +218,12 @@ impl Filter {
 
     /// The answer was overtaken by an invalidation: the same streams wait for another.
     fn ask_again(&mut self, host: &mut impl Host, call: Call) {
-        let waiting = call.waiting.clone();
         let dispatched = match Facts::parse(&call.key) {
-            Ok(facts) => self.dispatch(host, &facts, Rc::clone(&call.key), call.waiting, true).is_ok(),
+            Ok(facts) => self.dispatch(host, &facts, Rc::clone(&call.key), call.waiting.clone(), true).is_ok(),
             Err(_) => false,
         };
         if !dispatched {
-            self.fail(host, waiting, Reason::ResolverUnavailable);
+            self.fail(host, &call, Reason::ResolverUnavailable);
         }
     }
 
@@ -221,37 +234,36 @@ impl Filter {
         key: Rc<[u8]>,
         waiting: Vec<StreamId>,
         again: bool,
-    ) -> Result<(), crate::host::Refused> {
+    ) -> Result<(), Refused> {
         let timeout_ms = self.plugins.policy().decide_timeout_ms;
-        let token = host.call(Method::Decide, &self.service, &facts.to_request().encode_to_vec(), timeout_ms)?;
+        let asked_wall_ms = host.wall_ms();
+        let token = host.call(Method::Decide, &self.cluster, &facts.to_request().encode_to_vec(), timeout_ms)?;
         let ends_ms = self.clock.now_ms() + u64::from(timeout_ms + TICK_MS) + GRACE_MS;
-        self.pending.add(token, key, waiting, again, ends_ms);
+        self.pending.add(token, Call { key, waiting, again, asked_wall_ms, ends_ms });
         Ok(())
     }
 
     /// Gives every stream that waited its decision, and keeps it if it may be kept.
-    fn settle(&mut self, host: &mut impl Host, call: Call, reply: Reply, keep: bool) {
+    fn settle(&mut self, host: &mut impl Host, call: &Call, reply: Reply, keep: bool) {
         let decision = Rc::new(reply.decision);
         let ttl_ms = reply.ttl_ms.min(self.plugins.policy().max_ttl_ms);
         if let Some(ends_ms) = self.clock.deadline(ttl_ms).filter(|_| keep) {
             self.cache.insert(&call.key, Rc::clone(&decision), ends_ms, self.clock.now_ms());
         }
         let mut first = true;
-        for id in call.waiting {
-            if let Some(stream) = self.streams.remove(&id) {
-                if !std::mem::take(&mut first) {
-                    self.uses.count(&decision);
-                }
-                self.advance(host, id, stream, &Event::Decided(&decision));
+        for id in &call.waiting {
+            let (stream, effects) = Stream::Waiting.handle(&Event::Decided(&decision), self.plugins.policy());
+            // The first use is in the resolver's audit already.
+            if self.perform(host, *id, &stream, effects).is_some() && !std::mem::take(&mut first) {
+                self.uses.count(&decision);
             }
         }
     }
 
-    fn fail(&mut self, host: &mut impl Host, waiting: Vec<StreamId>, reason: Reason) {
-        for id in waiting {
-            if let Some(stream) = self.streams.remove(&id) {
-                self.advance(host, id, stream, &Event::Failed(reason));
-            }
+    fn fail(&mut self, host: &mut impl Host, call: &Call, reason: Reason) {
+        for id in &call.waiting {
+            let (stream, effects) = Stream::Waiting.handle(&Event::Failed(reason), self.plugins.policy());
+            self.perform(host, *id, &stream, effects);
         }
     }
 
@@ -270,73 +282,66 @@ impl Filter {
             }
         };
         if invalidate.reset_streams {
-            self.reset_streams(host, &invalidate);
-        }
-    }
-
-    fn flush(&mut self) {
-        let random = self.next_random();
-        let boot = self.watch.request().boot;
-        // The boot id is what makes the hash unpredictable to clients.
-        self.cache.flush(boot.bytes().fold(random, |seed, byte| mix(seed ^ u64::from(byte))));
-    }
-
-    fn reset_streams(&mut self, host: &mut impl Host, invalidate: &Invalidate) {
-        let revoked = |stream: &Stream| match stream {
-            Stream::Carrying(decision) => decision.tag().is_some_and(|tag| invalidate.tags.iter().any(|t| t == tag)),
-            _ => false,
-        };
-        let ids: Vec<StreamId> = self.streams.iter().filter(|(_, stream)| revoked(stream)).map(|(id, _)| *id).collect();
-        for id in ids {
-            if let Some(stream) = self.streams.remove(&id) {
-                self.advance(host, id, stream, &Event::Revoked);
+            for (id, decision) in self.carried.take(|decision| names(&invalidate, decision)) {
+                let (stream, effects) = Stream::Carrying(decision).handle(&Event::Revoked, self.plugins.policy());
+                self.perform(host, id, &stream, effects);
             }
         }
     }
 
-    fn advance(&mut self, host: &mut impl Host, id: StreamId, stream: Stream, event: &Event<'_>) -> Action {
-        let arriving = matches!(stream, Stream::Arriving);
-        let (stream, effects) = stream.handle(event, self.plugins.policy());
-        self.perform(host, id, stream, effects, arriving)
+    fn flush(&mut self) {
+        let boot = self.watch.request().boot;
+        let random = self.next_random();
+        self.cache.flush(boot.bytes().fold(random, |seed, byte| mix(seed ^ u64::from(byte))));
     }
 
-    /// Performs the effects in their order. The first that the host refuses ends the stream.
-    fn perform(
-        &mut self,
-        host: &mut impl Host,
-        id: StreamId,
-        stream: Stream,
-        effects: Effects,
-        arriving: bool,
-    ) -> Action {
+    fn open_watch(&mut self, host: &mut impl Host) {
+        let request = self.watch.request().encode_to_vec();
+        match host.call(Method::Watch, &self.cluster, &request, WATCH_TIMEOUT_MS) {
+            Ok(token) => self.watch.opened(token),
+            Err(Refused(_)) => self.close_watch(),
+        }
+    }
+
+    fn close_watch(&mut self) {
+        let random = self.next_random();
+        self.watch.closed(self.clock.now_ms(), random);
+    }
+
+    fn arrive(&mut self, host: &mut impl Host, id: StreamId, event: &Event<'_>) -> Action {
+        let (stream, effects) = Stream::Arriving.handle(event, self.plugins.policy());
+        self.perform(host, id, &stream, effects).unwrap_or(Action::Pause)
+    }
+
+    /// Performs the effects in their order, after which the stream is `stream`. `None` if the host refused one: the
+    /// stream is gone, or is denied here.
+    fn perform(&mut self, host: &mut impl Host, id: StreamId, stream: &Stream, effects: Effects) -> Option<Action> {
         let mut action = Action::Pause;
         for effect in effects {
             let done = match effect {
                 Effect::Tag(decision) => host.set_tag(id, decision.tag().unwrap_or(NO_TAG)),
                 Effect::NoTag => host.set_tag(id, NO_TAG),
-                Effect::Go if arriving => {
+                Effect::Continue => {
                     action = Action::Continue;
                     Ok(())
                 }
-                Effect::Go => host.resume(id),
+                Effect::Resume => host.resume(id),
                 Effect::Hold => Ok(()),
                 Effect::Deny(denial) => host.deny(id, &denial).or_else(|_| host.reset(id)),
-                Effect::Reset => host.reset(id),
+                // One that is not there any more; it has been let on, so there is no answering it either.
+                Effect::Reset => return host.reset(id).ok().map(|()| action),
             };
             if done.is_err() {
                 let denial = Denial::of(Reason::Internal);
-                // If even this is refused the stream has ended, or stays paused until Envoy's own timeout.
+                // If even this is refused the stream has ended, or stays stopped until Envoy's own timeout.
                 let _ = host.deny(id, &denial).or_else(|_| host.reset(id));
-                return Action::Pause;
+                return None;
             }
         }
-        match stream {
-            Stream::Waiting | Stream::Carrying(_) => {
-                self.streams.insert(id, stream);
-            }
-            Stream::Arriving | Stream::Done => {}
+        if let Stream::Carrying(decision) = stream {
+            self.carried.add(id, decision);
         }
-        action
+        Some(action)
     }
 
     fn next_random(&mut self) -> u64 {
@@ -345,10 +350,14 @@ impl Filter {
     }
 }
 
+/// Whether an invalidation names the tag of this decision.
+fn names(invalidate: &Invalidate, decision: &Decision) -> bool {
+    decision.tag().is_some_and(|tag| invalidate.tags.iter().any(|void| void == tag))
+}
+
 /// Whether an invalidation is about this decision.
 fn voids(invalidate: &Invalidate, decision: &Decision) -> bool {
-    decision.tag().is_some_and(|tag| invalidate.tags.iter().any(|void| void == tag))
-        || invalidate.clusters.iter().any(|cluster| **cluster == *decision.cluster)
+    names(invalidate, decision) || invalidate.clusters.iter().any(|cluster| **cluster == *decision.cluster)
 }
 
 /// SplitMix64: spreads seeds and retries, and guards nothing.

@@ -2,7 +2,7 @@
 //!
 //! Streams with the same facts share one call. A call is known by its facts and by the host's token; a token that is
 //! not known (late, cancelled, or of another kind of call) is nobody's answer. A stream that dies while it waits is not
-//! looked for here: whoever settles a call asks which of its streams still live. The number of calls is bounded.
+//! looked for here: the host refuses it when its answer comes. The number of calls is bounded.
 
 use crate::host::{StreamId, Token};
 use hashbrown::HashMap;
@@ -20,8 +20,10 @@ pub struct Call {
     pub waiting: Vec<StreamId>,
     /// Whether it was asked again since the first answer was stale.
     pub again: bool,
-    token: Token,
-    ends_ms: u64,
+    /// When it was asked, by the wall clock.
+    pub asked_wall_ms: u64,
+    /// When it ends even if the host never says so, by the filter's clock.
+    pub ends_ms: u64,
 }
 
 /// All of them.
@@ -51,10 +53,10 @@ impl Pending {
         self.calls.len() < MAX_CALLS
     }
 
-    /// A call was made. It ends at `ends_ms` even if the host never says so.
-    pub fn add(&mut self, token: Token, key: Rc<[u8]>, waiting: Vec<StreamId>, again: bool, ends_ms: u64) {
-        self.tokens.insert(Rc::clone(&key), token);
-        self.calls.insert(token, Call { key, waiting, again, token, ends_ms });
+    /// A call was made.
+    pub fn add(&mut self, token: Token, call: Call) {
+        self.tokens.insert(Rc::clone(&call.key), token);
+        self.calls.insert(token, call);
     }
 
     /// Takes the call that this token belongs to.
@@ -66,7 +68,7 @@ impl Pending {
 
     /// Takes one call that should have ended by now.
     pub fn overdue(&mut self, now_ms: u64) -> Option<Call> {
-        let token = self.calls.values().find(|call| call.ends_ms <= now_ms)?.token;
+        let token = *self.calls.iter().find(|(_, call)| call.ends_ms <= now_ms)?.0;
         self.settle(token)
     }
 
@@ -87,11 +89,15 @@ impl Pending {
 mod tests {
     use super::*;
 
+    fn call(key: &str, waiting: &[StreamId], ends_ms: u64) -> Call {
+        Call { key: key.as_bytes().into(), waiting: waiting.to_vec(), again: false, asked_wall_ms: 0, ends_ms }
+    }
+
     #[test]
     fn streams_with_the_same_facts_share_a_call() {
         let mut pending = Pending::new(1);
         assert!(!pending.join(b"a", 1));
-        pending.add(7, b"a"[..].into(), vec![1], false, 100);
+        pending.add(7, call("a", &[1], 100));
         assert!(pending.join(b"a", 2));
         assert!(!pending.join(b"b", 3));
         let call = pending.settle(7).unwrap();
@@ -103,8 +109,8 @@ mod tests {
     #[test]
     fn calls_that_the_host_forgot_end_by_themselves() {
         let mut pending = Pending::new(1);
-        pending.add(1, b"a"[..].into(), vec![1], false, 100);
-        pending.add(3, b"b"[..].into(), vec![2], false, 200);
+        pending.add(1, call("a", &[1], 100));
+        pending.add(3, call("b", &[2], 200));
         assert!(pending.overdue(99).is_none());
         assert_eq!(pending.overdue(100).unwrap().waiting, [1]);
         assert!(pending.overdue(100).is_none());
@@ -116,7 +122,7 @@ mod tests {
         let mut pending = Pending::new(1);
         for n in 0..MAX_CALLS {
             assert!(pending.has_room());
-            pending.add(u32::try_from(n).unwrap(), n.to_string().into_bytes().into(), vec![], false, 1);
+            pending.add(u32::try_from(n).unwrap(), call(&n.to_string(), &[], 1));
         }
         assert!(!pending.has_room());
     }

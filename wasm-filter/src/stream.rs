@@ -1,8 +1,8 @@
 //! One stream's life, as a state that is consumed by value: what happened goes in, what to do comes out.
 //!
 //! [`Filter`](crate::filter::Filter) is the only caller; it performs the effects in their order and stops at the first
-//! that the host refuses. The one promise of this module: `Go` never comes without `Tag` right before it, except for a
-//! cluster that the policy lets pass, and then with `NoTag` before it.
+//! that the host refuses. The one promise of this module: neither `Continue` nor `Resume` comes without `Tag` right
+//! before it, except for a cluster that the policy lets pass, and then with `NoTag` before it.
 
 use crate::decision::{Decision, Outcome};
 use crate::denial::Denial;
@@ -49,8 +49,10 @@ pub enum Effect {
     Tag(Rc<Decision>),
     /// Overwrite whatever an earlier filter named.
     NoTag,
-    /// Let it on.
-    Go,
+    /// Let it on, in the answer to its headers.
+    Continue,
+    /// Let it on, out of its pause.
+    Resume,
     /// Pause it.
     Hold,
     /// Answer it here.
@@ -88,10 +90,10 @@ impl Stream {
     #[must_use]
     pub fn handle(self, event: &Event<'_>, policy: &impl Policy) -> (Self, Effects) {
         match (self, event) {
-            (Self::Arriving | Self::Waiting, Event::Decided(decision)) => decided(decision, policy),
+            (Self::Arriving, Event::Decided(decision)) => decided(decision, Effect::Continue, policy),
+            (Self::Waiting, Event::Decided(decision)) => decided(decision, Effect::Resume, policy),
             (Self::Arriving, Event::Undecided) => (Self::Waiting, Effects::one(Effect::Hold)),
-            // Also for `Carrying`: the host refused the tag, so it was never let on.
-            (Self::Arriving | Self::Waiting | Self::Carrying(_), Event::Failed(reason)) => {
+            (Self::Arriving | Self::Waiting, Event::Failed(reason)) => {
                 (Self::Done, Effects::one(Effect::Deny(Denial::of(*reason))))
             }
             (Self::Carrying(_), Event::Revoked) => (Self::Done, Effects::one(Effect::Reset)),
@@ -100,7 +102,7 @@ impl Stream {
     }
 }
 
-fn decided(decision: &Rc<Decision>, policy: &impl Policy) -> (Stream, Effects) {
+fn decided(decision: &Rc<Decision>, go: Effect, policy: &impl Policy) -> (Stream, Effects) {
     let deny = |reason| {
         let denial = Denial { reason, decision: decision.id.clone() };
         (Stream::Done, Effects::one(Effect::Deny(denial)))
@@ -108,11 +110,9 @@ fn decided(decision: &Rc<Decision>, policy: &impl Policy) -> (Stream, Effects) {
     match &decision.outcome {
         Outcome::Inject(_) => {
             let tag = Effect::Tag(Rc::clone(decision));
-            (Stream::Carrying(Rc::clone(decision)), Effects::two(tag, Effect::Go))
+            (Stream::Carrying(Rc::clone(decision)), Effects::two(tag, go))
         }
-        Outcome::PassThrough if policy.lets_pass(&decision.cluster) => {
-            (Stream::Done, Effects::two(Effect::NoTag, Effect::Go))
-        }
+        Outcome::PassThrough if policy.lets_pass(&decision.cluster) => (Stream::Done, Effects::two(Effect::NoTag, go)),
         Outcome::PassThrough => deny(Reason::NotProtected),
         Outcome::Deny(reason) => deny(*reason),
     }
@@ -180,7 +180,7 @@ mod tests {
             stream = next;
             let effects: Vec<Effect> = effects.into_iter().collect();
             for (index, effect) in effects.iter().enumerate() {
-                if *effect == Effect::Go {
+                if matches!(effect, Effect::Continue | Effect::Resume) {
                     let before = index.checked_sub(1).and_then(|index| effects.get(index));
                     let tagged = matches!(before, Some(Effect::Tag(decision)) if decision.tag().is_some());
                     let untagged = matches!(before, Some(Effect::NoTag)) && !protected;

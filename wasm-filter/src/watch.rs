@@ -1,6 +1,7 @@
-//! The `Watch` stream: what the resolver takes back, and how current a reply must be to be used.
+//! The watch: what the resolver takes back, and how current a reply must be to be used.
 //!
-//! Envoy never reopens a stream by itself, so this module says when to. It holds where the last stream ended; where the
+//! It is a long poll: the resolver answers a call once there is something to say, and each answer is a short stream of
+//! events. This module says when to call. It holds where the last stream ended; where the
 //! resolver can't go on from there, every cached decision is void. It must never let a reply be kept that an
 //! invalidation may have overtaken unseen.
 
@@ -12,7 +13,7 @@ use prost::Message as _;
 pub const RETRY_MIN_MS: u64 = 100;
 
 /// The longest pause, in milliseconds.
-pub const RETRY_MAX_MS: u64 = 1_000;
+pub const RETRY_MAX_MS: u64 = 700;
 
 /// What a reply is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct Watch {
     left: Option<String>,
     /// Whether a reply was kept of which `position` knows nothing.
     kept_unknown: bool,
+    /// Whether the last answer came well, and the call that followed it is out or just was.
+    established: bool,
     failures: u32,
     retry_ms: u64,
 }
@@ -97,6 +100,24 @@ impl Watch {
         self.failures = self.failures.saturating_add(1);
         self.retry_ms = now_ms + longest / 2 + random % (longest / 2 + 1);
         self.stream = State::Closed;
+        self.established = false;
+    }
+
+    /// It ended well. `true` if it said something, and the next one may follow at once.
+    #[must_use]
+    pub fn ended(&mut self) -> bool {
+        let said_something = matches!(self.stream, State::Up(_));
+        if said_something {
+            self.stream = State::Closed;
+        }
+        said_something
+    }
+
+    /// It is gone without a word, with the plugin that held it: to be opened again at once.
+    pub fn lost(&mut self) {
+        self.stream = State::Closed;
+        self.established = false;
+        self.retry_ms = 0;
     }
 
     /// Whether the token is that of the stream.
@@ -123,6 +144,7 @@ impl Watch {
             return self.lose_track();
         }
         self.failures = 0;
+        self.established = true;
         let known = self.position.as_ref().is_some_and(|position| position.boot == boot);
         let goes_on = known && (!first || (matches!(event, watch_event::Event::Resumed(_)) && !self.kept_unknown));
         if !known {
@@ -158,8 +180,8 @@ impl Watch {
                 }
             }
             Some(_) if self.left.as_deref() == Some(boot) => Freshness::Stale,
-            Some(_) if matches!(self.stream, State::Up(_)) => Freshness::UseOnce,
-            // The stream is down: its first event will say whether what is kept now can stay.
+            Some(_) if self.established => Freshness::UseOnce,
+            // The watch is down: its first event will say whether what is kept now can stay.
             _ => {
                 self.kept_unknown = true;
                 Freshness::Keep
@@ -258,6 +280,19 @@ mod tests {
         assert_eq!(watch.freshness("b", 0), Freshness::Keep);
         watch.opened(4);
         assert_eq!(watch.receive(&resumed("a", 5)), Change::Flush);
+    }
+
+    #[test]
+    fn between_two_calls_it_counts_as_up() {
+        let mut watch = up("a", 5);
+        assert!(watch.ended() && watch.is_due(0));
+        watch.opened(4);
+        assert_eq!(watch.freshness("b", 0), Freshness::UseOnce);
+        assert_eq!(watch.receive(&resumed("a", 5)), Change::None);
+        assert_eq!(watch.receive(&invalidate("a", 6)), Change::Drop(tags()));
+        let mut silent = Watch::default();
+        silent.opened(2);
+        assert!(!silent.ended(), "an empty answer is no answer");
     }
 
     #[test]

@@ -130,7 +130,9 @@ impl Session {
             return cluster.parse().map_or(Name::Unknown, Name::Trust);
         }
         if let Some(cluster) = name.strip_prefix("named/").filter(|_| self.has_key) {
-            return cluster.parse().map_or(Name::Unknown, |cluster| Name::Pushed(Topic::Named(cluster)));
+            // Only its own: whoever subscribes is pushed to, whatever it was answered at first.
+            let own = self.cluster.as_ref().filter(|own| own.as_str() == cluster);
+            return own.map_or(Name::Unknown, |own| Name::Pushed(Topic::Named(own.clone())));
         }
         let tag = self.engine.config.sds_key.open(name).and_then(|tag| tag.parse().ok());
         tag.map_or(Name::Unknown, |tag| Name::Pushed(Topic::Tag(tag)))
@@ -182,9 +184,6 @@ impl Session {
     }
 
     fn by_name(&self, cluster: &ClusterName) -> Content {
-        if self.cluster.as_ref() != Some(cluster) {
-            return Content::Removed;
-        }
         match self.engine.sds.given(cluster) {
             Some((Some(tag), content)) if self.engine.is_granted(&tag, cluster, self.peer) => content,
             // A throwaway stands for a revoked credential: whoever still has that needs it.

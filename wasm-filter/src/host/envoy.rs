@@ -12,7 +12,6 @@ use crate::facts;
 use std::cell::{Cell, UnsafeCell};
 use std::ptr;
 
-const SERVICE: &str = "bouncer.intercept.v1.Intercept";
 const PROPERTY: &str = "bouncer.tag";
 const NO_HEADERS: &[u8] = &[0; 4];
 
@@ -20,8 +19,10 @@ const REQUEST_HEADERS: u32 = 0;
 const REQUEST_STREAM: u32 = 0;
 /// Envoy's buffer of the plugin's configuration.
 pub const PLUGIN_CONFIGURATION: u32 = 7;
-/// Envoy's buffer of the gRPC message that just came.
-pub const GRPC_MESSAGE: u32 = 5;
+/// Envoy's buffer of the body of the answer that just came.
+pub const ANSWER_BODY: u32 = 4;
+const ANSWER_HEADERS: u32 = 6;
+const ANSWER_TRAILERS: u32 = 7;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
@@ -50,32 +51,18 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
-    fn proxy_grpc_call(
-        service: *const u8,
-        service_size: usize,
-        name: *const u8,
-        name_size: usize,
-        method: *const u8,
-        method_size: usize,
-        metadata: *const u8,
-        metadata_size: usize,
-        message: *const u8,
-        message_size: usize,
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
         timeout_ms: u32,
         token: *mut u32,
     ) -> u32;
-    fn proxy_grpc_stream(
-        service: *const u8,
-        service_size: usize,
-        name: *const u8,
-        name_size: usize,
-        method: *const u8,
-        method_size: usize,
-        metadata: *const u8,
-        metadata_size: usize,
-        token: *mut u32,
-    ) -> u32;
-    fn proxy_grpc_send(token: u32, message: *const u8, message_size: usize, end: u32) -> u32;
 }
 
 const fn checked(status: u32) -> Result<(), Refused> {
@@ -103,10 +90,7 @@ pub fn allocate(size: usize) -> *mut u8 {
     if size <= Landing::SIZE && !LANDING.taken.replace(true) {
         LANDING.bytes.get().cast()
     } else {
-        let mut bytes = Vec::<u8>::with_capacity(size);
-        let start = bytes.as_mut_ptr();
-        std::mem::forget(bytes);
-        start
+        Box::into_raw(vec![0; size].into_boxed_slice()).cast()
     }
 }
 
@@ -143,10 +127,17 @@ impl Drop for Received {
         if self.start == LANDING.bytes.get().cast() {
             LANDING.taken.set(false);
         } else if !self.start.is_null() {
-            // SAFETY: `allocate` made it as a vector of this capacity and gave it away.
-            drop(unsafe { Vec::from_raw_parts(self.start, 0, self.length) });
+            // SAFETY: `allocate` made it as a boxed slice of this length and gave it away.
+            drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(self.start, self.length)) });
         }
     }
+}
+
+fn header(map: u32, key: &str) -> Result<Received, Refused> {
+    Received::by(|data, length| {
+        // SAFETY: the pointers are valid for the call.
+        unsafe { proxy_get_header_map_value(map, key.as_ptr(), key.len(), data, length) }
+    })
 }
 
 /// The facts header of the stream whose headers have just come.
@@ -154,11 +145,19 @@ impl Drop for Received {
 /// # Errors
 /// There is none, or Envoy won't say.
 pub fn facts_header() -> Result<Received, Refused> {
-    let key = facts::HEADER;
-    Received::by(|data, length| {
-        // SAFETY: the pointers are valid for the call.
-        unsafe { proxy_get_header_map_value(REQUEST_HEADERS, key.as_ptr(), key.len(), data, length) }
-    })
+    header(REQUEST_HEADERS, facts::HEADER)
+}
+
+/// The gRPC status of the answer that just came: from its trailers, or from its headers where it has nothing else.
+/// UNAVAILABLE for whatever is no answer of a gRPC server.
+#[must_use]
+pub fn answer_status() -> u32 {
+    const UNAVAILABLE: u32 = 14;
+    let number = |map| {
+        let value = header(map, "grpc-status").ok()?;
+        std::str::from_utf8(value.bytes()).ok()?.parse().ok()
+    };
+    number(ANSWER_TRAILERS).or_else(|| number(ANSWER_HEADERS)).unwrap_or(UNAVAILABLE)
 }
 
 /// One of Envoy's buffers, whole.
@@ -264,48 +263,41 @@ impl Host for Envoy {
         checked(unsafe { proxy_close_stream(REQUEST_STREAM) })
     }
 
-    fn call(&mut self, method: Method, service: &[u8], message: &[u8], timeout_ms: u32) -> Result<Token, Refused> {
+    fn lives(&mut self, stream: StreamId) -> bool {
+        self.enter(stream).is_ok()
+    }
+
+    fn wall_ms(&mut self) -> u64 {
+        wall_ns() / 1_000_000
+    }
+
+    fn call(&mut self, method: Method, cluster: &str, message: &[u8], timeout_ms: u32) -> Result<Token, Refused> {
+        // Envoy's own gRPC calls would take any server's address, and credentials that Envoy reads from its environment
+        // and files: with them a sandbox could send out the SDS key. A plain call takes the name of a cluster only.
+        let headers = wire::pairs(&[
+            (":method", "POST"),
+            (":path", method.path()),
+            (":authority", "bouncer-resolver"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ]);
+        let body = wire::frame(message);
         let mut token = 0;
-        let method = method.name();
         // SAFETY: the pointers are valid for the call.
         checked(unsafe {
-            proxy_grpc_call(
-                service.as_ptr(),
-                service.len(),
-                SERVICE.as_ptr(),
-                SERVICE.len(),
-                method.as_ptr(),
-                method.len(),
+            proxy_http_call(
+                cluster.as_ptr(),
+                cluster.len(),
+                headers.as_ptr(),
+                headers.len(),
+                body.as_ptr(),
+                body.len(),
                 NO_HEADERS.as_ptr(),
                 NO_HEADERS.len(),
-                message.as_ptr(),
-                message.len(),
                 timeout_ms,
                 &raw mut token,
             )
         })?;
-        Ok(token)
-    }
-
-    fn watch(&mut self, service: &[u8], message: &[u8]) -> Result<Token, Refused> {
-        const METHOD: &str = "Watch";
-        let mut token = 0;
-        // SAFETY: the pointers are valid for the call.
-        checked(unsafe {
-            proxy_grpc_stream(
-                service.as_ptr(),
-                service.len(),
-                SERVICE.as_ptr(),
-                SERVICE.len(),
-                METHOD.as_ptr(),
-                METHOD.len(),
-                NO_HEADERS.as_ptr(),
-                NO_HEADERS.len(),
-                &raw mut token,
-            )
-        })?;
-        // SAFETY: the pointer is valid for the call.
-        checked(unsafe { proxy_grpc_send(token, message.as_ptr(), message.len(), 1) })?;
         Ok(token)
     }
 }

@@ -15,7 +15,7 @@ pub type StreamId = u32;
 /// Envoy's number for a plugin (a root context id).
 pub type PluginId = u32;
 
-/// Envoy's number for a gRPC call or stream.
+/// Envoy's number for a call to the resolver.
 pub type Token = u32;
 
 /// The host did not do what it was asked.
@@ -23,22 +23,25 @@ pub type Token = u32;
 #[error("Envoy refused a call of the filter with status {0}")]
 pub struct Refused(pub u32);
 
-/// A method of `bouncer.intercept.v1.Intercept` with one answer.
+/// A method of `bouncer.intercept.v1.Intercept`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// `Decide`.
     Decide,
     /// `ReportUses`.
     ReportUses,
+    /// `Watch`.
+    Watch,
 }
 
 impl Method {
-    /// Its name on the wire.
+    /// Its path on the wire.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn path(self) -> &'static str {
         match self {
-            Self::Decide => "Decide",
-            Self::ReportUses => "ReportUses",
+            Self::Decide => "/bouncer.intercept.v1.Intercept/Decide",
+            Self::ReportUses => "/bouncer.intercept.v1.Intercept/ReportUses",
+            Self::Watch => "/bouncer.intercept.v1.Intercept/Watch",
         }
     }
 }
@@ -69,15 +72,15 @@ pub trait Host {
     /// It was not cut off, most likely because it has ended.
     fn reset(&mut self, stream: StreamId) -> Result<(), Refused>;
 
-    /// Calls the resolver. The answer comes with the token, or never.
+    /// Whether a stream is still there.
+    fn lives(&mut self, stream: StreamId) -> bool;
+
+    /// The wall clock, in milliseconds since 1970; 0 if the host won't say.
+    fn wall_ms(&mut self) -> u64;
+
+    /// Calls the resolver behind this cluster. The answer comes with the token, or never.
     ///
     /// # Errors
     /// There was no call.
-    fn call(&mut self, method: Method, service: &[u8], message: &[u8], timeout_ms: u32) -> Result<Token, Refused>;
-
-    /// Opens `Watch` with this first and only message.
-    ///
-    /// # Errors
-    /// There is no stream.
-    fn watch(&mut self, service: &[u8], message: &[u8]) -> Result<Token, Refused>;
+    fn call(&mut self, method: Method, cluster: &str, message: &[u8], timeout_ms: u32) -> Result<Token, Refused>;
 }

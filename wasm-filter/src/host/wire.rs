@@ -1,31 +1,31 @@
-//! The two byte formats in which Envoy takes arguments: a serialized `GrpcService`, and a list of header pairs.
+//! The byte formats in which Envoy and the resolver talk: header pairs, and gRPC's messages in an HTTP body.
 
-use bouncer_custody::ClusterName;
-
-/// `envoy.config.core.v3.GrpcService { envoy_grpc { cluster_name } }`.
-///
-/// Envoy also takes a bare cluster name, but only one that happens not to parse as such a message.
+/// One message as gRPC sends it: not compressed, its length, then itself (gRPC over HTTP/2, "Length-Prefixed-Message").
 #[must_use]
-pub fn grpc_service(cluster: &ClusterName) -> Vec<u8> {
-    const ENVOY_GRPC: u8 = 0x0a;
-    const CLUSTER_NAME: u8 = 0x0a;
-    let name = cluster.as_str().as_bytes();
-    let mut inner = vec![CLUSTER_NAME];
-    length(&mut inner, name.len());
-    inner.extend_from_slice(name);
-    let mut service = vec![ENVOY_GRPC];
-    length(&mut service, inner.len());
-    service.extend_from_slice(&inner);
-    service
+pub fn frame(message: &[u8]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(message.len() + 5);
+    body.push(0);
+    body.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
+    body.extend_from_slice(message);
+    body
 }
 
-/// Protobuf's variable-length integer.
-fn length(into: &mut Vec<u8>, mut length: usize) {
-    while length >= 0x80 {
-        into.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    into.push(length as u8);
+/// The messages of a body, in their order. `None` for one that is cut short or compressed, after which nothing follows.
+pub fn frames(mut body: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    std::iter::from_fn(move || {
+        if body.is_empty() {
+            return None;
+        }
+        let message = split(body);
+        body = message.map_or(&[], |(_, rest)| rest);
+        Some(message.map(|(message, _)| message))
+    })
+}
+
+fn split(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (head, rest) = body.split_first_chunk::<5>()?;
+    let [0, length @ ..] = *head else { return None };
+    rest.split_at_checked(usize::try_from(u32::from_be_bytes(length)).ok()?)
 }
 
 /// Header pairs as the proxy-wasm ABI has them: the number of pairs, all lengths, then all texts, each ended by a zero.
@@ -51,13 +51,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_names_its_cluster_also_a_long_one() {
-        let name: ClusterName = "resolver".parse().unwrap();
-        assert_eq!(grpc_service(&name), b"\x0a\x0a\x0a\x08resolver");
-        let long = "x".repeat(255);
-        let service = grpc_service(&long.parse().unwrap());
-        assert_eq!(service[..6], [0x0a, 0x82, 0x02, 0x0a, 0xff, 0x01]);
-        assert_eq!(&service[6..], long.as_bytes());
+    fn messages_come_back_in_order_and_a_broken_one_ends_them() {
+        let body = [frame(b"one"), frame(b""), frame(b"three")].concat();
+        assert_eq!(frames(&body).collect::<Vec<_>>(), [Some(&b"one"[..]), Some(b""), Some(b"three")]);
+        assert_eq!(frames(b"").count(), 0);
+        let cut = &body[..body.len() - 1];
+        assert_eq!(frames(cut).collect::<Vec<_>>(), [Some(&b"one"[..]), Some(b""), None]);
+        assert_eq!(frames(b"\x01\0\0\0\x01x").collect::<Vec<_>>(), [None], "compressed");
+        assert_eq!(frames(b"\0\xff\xff\xff\xff").collect::<Vec<_>>(), [None], "longer than anything");
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(crate) async fn metadata(screen: Screen, operator: &Operator, ground: &Groun
     }
     let (status, json) = ok(operator.call(Method::GET, SECRETS, &[]).await?)?;
     let paths = json["items"].as_array().into_iter().flatten();
-    let paths = paths.map(|item| fields(item, &["logical_path", "generation", "provider"]));
+    let paths = paths.map(|item| fields(item, &["logical_path", "generation", "enabled"]));
     screen.answer(&format!("{status}  {}", paths.collect::<Vec<_>>().join("; ")));
     Ok(credential)
 }
@@ -155,7 +155,7 @@ pub(crate) async fn verified(screen: Screen, operator: &Operator, ground: &Groun
     let audit = operator.call(Method::GET, "/v1/audit/events?outcome=inject&limit=1", &[]).await?;
     let (code, json) = ok(audit)?;
     screen.answer(&format!("{code}"));
-    for name in ["outcome", "caller", "resource", "logical_path", "generation", "destination", "backend_request_id"] {
+    for name in ["outcome", "caller", "resource", "logical_path", "generation", "destination"] {
         screen.verbatim(&fields(&json["items"][0], &[name]));
     }
     if status(screen, operator).await?["ok"] == true {
@@ -201,7 +201,7 @@ pub(crate) fn told(answer: &Answer) -> String {
 /// Some fields of an answer in one line.
 fn fields(json: &Value, names: &[&str]) -> String {
     let shown = |name: &&str| match &json[*name] {
-        Value::String(text) => format!("{name}={}", shorten(text, 70)),
+        Value::String(text) => format!("{name}={}", shorten(text, 60)),
         other => format!("{name}={other}"),
     };
     names.iter().map(shown).collect::<Vec<_>>().join("  ")

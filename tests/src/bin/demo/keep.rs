@@ -22,6 +22,7 @@ const RENEWAL: Duration = Duration::from_mins(20);
 pub(crate) struct Folder {
     path: PathBuf,
     written: Vec<PathBuf>,
+    /// The folder itself, locked.
     _lock: File,
 }
 
@@ -33,10 +34,10 @@ impl Folder {
     pub(crate) fn take() -> Result<Self> {
         let path = tools::root().join(".demo");
         DirBuilder::new().recursive(true).mode(0o700).create(&path).doing(".demo")?;
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join("lock"))?;
+        let lock = File::open(&path).doing(".demo")?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path, written: vec![], _lock: lock }),
-            Err(_) => Err(Fault::new("another demo is kept up here (.demo/lock is held): end it with Ctrl-C first")),
+            Err(_) => Err(Fault::new("another demo is kept up here (.demo is in use): end it with Ctrl-C first")),
         }
     }
 
@@ -69,6 +70,8 @@ impl Drop for Folder {
         for path in &self.written {
             let _ = std::fs::remove_file(path);
         }
+        // Only if nobody else put anything there.
+        let _ = std::fs::remove_dir(&self.path);
     }
 }
 
@@ -91,7 +94,7 @@ pub(crate) async fn hold(screen: Screen, folder: &mut Folder, ground: &Ground, i
     screen.call("source .demo/env");
     screen.call("curl -sS --cacert .demo/ca.pem --cert .demo/cart.pem --key .demo/cart.key \"$BOUNCER_URL/orders\"");
     screen.call("curl -sSi --cacert .demo/ca.pem --cert .demo/stranger.pem --key .demo/stranger.key \"$BOUNCER_URL/\"");
-    screen.call("bouncerctl audit tail        # target/debug/bouncerctl; also: status, probe, secrets list");
+    screen.call(&format!("{} audit tail", bouncerctl()?));
     screen.blank();
     screen.say(&format!("The credential is registered under {LOGICAL_PATH}."));
     let mut renewal = tokio::time::interval(RENEWAL);
@@ -100,6 +103,12 @@ pub(crate) async fn hold(screen: Screen, folder: &mut Folder, ground: &Ground, i
         renewal.tick().await;
         folder.callers(ground)?;
     }
+}
+
+/// As it can be typed at the root of the repository.
+fn bouncerctl() -> Result<String> {
+    let path = tools::binary("bouncerctl")?;
+    Ok(path.strip_prefix(tools::root()).unwrap_or(&path).display().to_string())
 }
 
 fn variables(ground: &Ground, intercept: &Intercept) -> Result<Vec<(&'static str, String)>> {

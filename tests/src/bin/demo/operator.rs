@@ -117,7 +117,7 @@ fn curl(method: &Method, path: &str, body: Body<'_>) -> String {
             let _ = write!(text, " -d '{{{}}}'", fields.concat());
         }
         _ => {
-            let _ = write!(text, " -d '{{\n    {}\n  }}'", fields.join(",\n    "));
+            let _ = write!(text, " -d '{{\n  {}\n}}'", fields.join(",\n  "));
         }
     }
     text
@@ -125,7 +125,7 @@ fn curl(method: &Method, path: &str, body: Body<'_>) -> String {
 
 fn shown(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("\"{}\"", shorten(&text.replace('\n', "\\n"), 76)),
+        Value::String(text) => format!("\"{}\"", shorten(&text.replace('\n', "\\n"), 78)),
         other => other.to_string(),
     }
 }
@@ -142,6 +142,6 @@ mod tests {
         let put = curl(&Method::PUT, "/x", &[("enabled", true.into())]);
         assert!(put.ends_with("\"$CONTROL_PLANE_URL/x\" -d '{\"enabled\": true}'"), "{put}");
         let two = curl(&Method::PUT, "/x", &[("a", "b".into()), ("c", "d".into())]);
-        assert!(two.ends_with(" -d '{\n    \"a\": \"b\",\n    \"c\": \"d\"\n  }'"), "{two}");
+        assert!(two.ends_with(" -d '{\n  \"a\": \"b\",\n  \"c\": \"d\"\n}'"), "{two}");
     }
 }

@@ -68,8 +68,11 @@ pub(crate) async fn judge(
     audit(&mut promises, ground, refused).await?;
     let off = traffic::turn_off(operator, ground, intercept).await?;
     let soon = if off < REVOKED { Verdict::Held } else { Verdict::Broken };
-    let evidence =
-        format!("flag off: the warm route answered 403 feature_disabled {} ms later; on again: 200", off.as_millis());
+    let evidence = format!(
+        "flag off: all of {} warm connections answered 403 feature_disabled within {} ms; on again: 200",
+        traffic::WARM_CLIENTS,
+        off.as_millis()
+    );
     promises.add(soon, "What the operator turns off is off, for warm routes too", &[evidence]);
 
     let plaintext = traffic::offer_plaintext(operator, ground).await?;
@@ -132,7 +135,7 @@ fn refusals(promises: &mut Promises, refused: &Refusals) {
         let (status, reason) = (refusal.reply.status.as_u16(), refusal.reply.reason().unwrap_or("no reason"));
         evidence.push(format!("{status}  x-bouncer-reason: {reason:<25} {}", refusal.what));
     }
-    evidence.push("---  no TLS connection                            a client without a certificate".to_owned());
+    evidence.push("---  no TLS connection                           a client without a certificate".to_owned());
     evidence.push(format!("connections that reached an upstream meanwhile: {}", refused.leaked_connections));
     let verdict = if good { Verdict::Held } else { Verdict::Broken };
     promises.add(
@@ -158,7 +161,7 @@ async fn audit(promises: &mut Promises, ground: &Ground, refused: &Refusals) -> 
     let mut line = |event: Option<&Value>, what: &str| {
         let text = |key: &str| event.and_then(|event| event[key].as_str()).unwrap_or("-").to_owned();
         match event {
-            Some(_) => evidence.push(format!("{}  {:<6} {:<24} {what}", text("id"), text("outcome"), text("reason"))),
+            Some(_) => evidence.push(format!("{}  {:<6} {:<25} {what}", text("id"), text("outcome"), text("reason"))),
             None => evidence.push(format!("MISSING: {what}")),
         }
     };

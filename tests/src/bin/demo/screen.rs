@@ -115,7 +115,7 @@ impl Screen {
 
     /// A row of what is being done.
     pub(crate) fn row(self, mark: Verdict, text: &str) {
-        self.line(&format!("  {} {text}", self.mark(mark)));
+        self.line(format!("  {} {text}", self.mark(mark)).trim_end());
     }
 
     /// A promise, and what it rests on.
@@ -144,7 +144,7 @@ impl Screen {
     fn paragraph(self, first: &str, next: &str, text: &str, style: Style) {
         for (index, line) in wrap(text, WIDTH - first.chars().count()).iter().enumerate() {
             let indent = if index == 0 { first } else { next };
-            self.line(&format!("{indent}{}", self.paint(style, line)));
+            self.line(&format!("{indent}{}", self.paint(style, line.trim_end())));
         }
     }
 }

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// How many more streams the allowed caller sends.
 const WARM: usize = 200;
+/// How many warm connections the flag is turned off under.
+pub(crate) const WARM_CLIENTS: usize = 8;
 const OTHER_BOUNCER: &str = "env=production,bouncer=payments-west";
 /// No denial may take longer.
 const SOON: Duration = Duration::from_secs(1);
@@ -243,19 +245,32 @@ pub(crate) async fn offer_plaintext(operator: &Operator, ground: &Ground) -> Res
     Ok(Plaintext { statuses, decoy })
 }
 
-/// Turns the flag off under warm traffic, and on again. Gives how long warm streams still went through.
+/// Turns the flag off under warm traffic, and on again. Gives how long a warm stream still went through.
 pub(crate) async fn turn_off(operator: &Operator, ground: &Ground, intercept: &Intercept) -> Result<Duration> {
-    let cart = ground.client(intercept, Some(&ground.identities.mint(CART)?))?;
     let flag = format!("/v1/feature-flags/{}", bouncer_tests::api::FLAG);
     let deadline = Duration::from_secs(10);
+    // Each worker of Envoy has decisions of its own: enough connections for every one of them.
+    let identity = ground.identities.mint(CART)?;
+    let mut clients = vec![];
+    for _ in 0..WARM_CLIENTS {
+        let client = ground.client(intercept, Some(&identity))?;
+        client.get("/orders").await?.seen()?;
+        clients.push(client);
+    }
     let start = Instant::now();
     operator.must(Method::PUT, &flag, &[("enabled", false.into())]).await?;
-    let denied =
-        || async { (cart.get("/orders").await.ok()?.reason()? == Reason::FeatureDisabled.code()).then_some(()) };
-    ground.scratch.until("the denial with the flag off", deadline, denied).await?;
+    for client in &clients {
+        let denied = || async {
+            let reply = client.get("/orders").await.ok()?;
+            (reply.reason()? == Reason::FeatureDisabled.code()).then_some(())
+        };
+        ground.scratch.until("the denial of a warm stream with the flag off", deadline, denied).await?;
+    }
     let took = start.elapsed();
     operator.must(Method::PUT, &flag, &[("enabled", true.into())]).await?;
-    let allowed = || async { (cart.get("/orders").await.ok()?.status == 200).then_some(()) };
-    ground.scratch.until("streams passing again with the flag on", deadline, allowed).await?;
+    for client in &clients {
+        let allowed = || async { (client.get("/orders").await.ok()?.status == 200).then_some(()) };
+        ground.scratch.until("streams passing again with the flag on", deadline, allowed).await?;
+    }
     Ok(took)
 }
