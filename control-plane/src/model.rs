@@ -372,8 +372,6 @@ pub struct TokenRecord {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn patterns_overlap_where_one_lies_below_the_other() {
         let overlap = |one: &str, other: &str| {

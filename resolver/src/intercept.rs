@@ -8,6 +8,7 @@ use bouncer_proto::intercept::v1::{
     DecideReply, DecideRequest, Deny, Inject, PassThrough, ReportUsesReply, ReportUsesRequest, WatchEvent,
     WatchRequest, watch_event::Event,
 };
+use prometheus_client::metrics::gauge::Gauge;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -31,6 +32,22 @@ impl InterceptService {
     #[must_use]
     pub const fn new(engine: Arc<Engine>) -> Self {
         Self { engine }
+    }
+}
+
+/// Counts a watch for as long as it waits, however it ends.
+struct Waiting<'a>(&'a Gauge);
+
+impl<'a> Waiting<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -74,6 +91,7 @@ impl Intercept for InterceptService {
         let (mut events, mut live) = self.engine.watch.subscribe(&request.into_inner());
         // More than the one event that says where the caller stands: something was missed, or everything.
         if matches!(&events[..], [WatchEvent { event: Some(Event::Resumed(_)), .. }]) {
+            let _counted = Waiting::new(&self.engine.metrics.watches);
             tokio::select! {
                 event = live.recv() => match event {
                     Ok(event) => events.push(event),

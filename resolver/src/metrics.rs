@@ -53,6 +53,8 @@ pub struct Metrics {
     pub sds: Family<Kind, Counter>,
     /// Open SDS streams.
     pub sds_streams: Gauge,
+    /// Watches that wait for an event: wasm VMs that know of every invalidation so far.
+    pub watches: Gauge,
     /// Certificates that Envoy refused.
     pub sds_nacks: Counter,
     /// Processes turned away at a socket.
@@ -101,6 +103,7 @@ impl Default for Metrics {
             unwraps: Family::default(),
             sds: Family::default(),
             sds_streams: Gauge::default(),
+            watches: Gauge::default(),
             sds_nacks: Counter::default(),
             socket_refused: Counter::default(),
             denials_unrecorded: Counter::default(),
@@ -122,6 +125,7 @@ impl Metrics {
         r.register("unwraps", "Calls to a backend, by outcome and reason", self.unwraps.clone());
         r.register("sds_answers", "SDS answers, by kind", self.sds.clone());
         r.register("sds_streams", "Open SDS streams", self.sds_streams.clone());
+        r.register("watches", "Watches that wait for an event", self.watches.clone());
         r.register("sds_nacks", "Certificates that Envoy refused", self.sds_nacks.clone());
         r.register("socket_refused", "Processes turned away at a socket", self.socket_refused.clone());
         r.register("audit_denials_unrecorded", "Denials without room in the spool", self.denials_unrecorded.clone());

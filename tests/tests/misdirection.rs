@@ -8,7 +8,7 @@ mod support;
 
 use bouncer_custody::Reason;
 use bouncer_tests::client::{ENVOY_NAME, Protocol};
-use bouncer_tests::envoy::{Bootstrap, at};
+use bouncer_tests::envoy::{Bootstrap, Version, at};
 use bouncer_tests::pki::{Identity, Leaf};
 use bouncer_tests::stack::{BILLING, Builder, CART, Cluster, Credential, Identities, Stack};
 use bouncer_tests::{Fault, Result, tools};
@@ -36,7 +36,9 @@ fn astray(stack: &Stack) -> Vec<String> {
     let mut astray = vec![];
     for (cluster, upstream) in &stack.upstreams {
         let may = |name: &str, who: Option<&str>| {
-            BOUND.iter().any(|(at, caller, bound)| at == cluster && *bound == name && who.is_none_or(|who| who == *caller))
+            BOUND
+                .iter()
+                .any(|(at, caller, bound)| at == cluster && *bound == name && who.is_none_or(|who| who == *caller))
         };
         for handshake in upstream.handshakes() {
             if let Some(peer) = handshake.peer.filter(|peer| !may(&peer.common_name, None)) {
@@ -61,8 +63,8 @@ fn astray(stack: &Stack) -> Vec<String> {
 fn tag(stack: &Stack, resource: &str) -> Result<String> {
     let grants = std::fs::read(stack.scratch.file("resolver").join("grants"))?;
     let grants = String::from_utf8_lossy(&grants).into_owned();
-    let tags = grants.split('"').filter(|text| text.starts_with(&format!("protected-resources/{resource}/")));
-    tags.last().map(str::to_owned).ok_or_else(|| Fault::new(format!("nothing is granted for {resource}")))
+    let mut tags = grants.split('"').filter(|text| text.starts_with(&format!("protected-resources/{resource}/")));
+    tags.next_back().map(str::to_owned).ok_or_else(|| Fault::new(format!("nothing is granted for {resource}")))
 }
 
 /// A request by the harness's client, with `x-who`; gives its status and whose certificate went up, if any did.
@@ -107,9 +109,15 @@ fn forged_requests() -> Vec<(&'static str, Vec<u8>)> {
         ("a tag", with(b"bouncer.tag: x\r\nx-bouncer-cluster: ledger\r\n")),
         ("the other upstream's name", request("/forged", "ledger", b"")),
         ("an authority with facts in it", request("/forged", &format!("a {BILLING} x"), b"")),
-        ("an authority of other bytes", [b"GET / HTTP/1.1\r\nhost: \xff\r\nconnection: close\r\n\r\n".as_slice()].concat()),
+        (
+            "an authority of other bytes",
+            [b"GET / HTTP/1.1\r\nhost: \xff\r\nconnection: close\r\n\r\n".as_slice()].concat(),
+        ),
         ("an absolute target", request("https://ledger/forged", "ledger", b"")),
-        ("a target of the proxy's", request("/forged", "a", b"x-envoy-original-path: /ledger/\r\nx-rewrite-url: /ledger/\r\n")),
+        (
+            "a target of the proxy's",
+            request("/forged", "a", b"x-envoy-original-path: /ledger/\r\nx-rewrite-url: /ledger/\r\n"),
+        ),
     ]
 }
 
@@ -198,7 +206,12 @@ const NAME: &str = "envoy.tls.certificate_mappers.on_demand_secret";
 fn forgers(bootstrap: &mut Bootstrap) -> Result<()> {
     let module = tools::wasm("bouncer_spy.wasm")?.display().to_string();
     bootstrap.insert_before("bouncer.facts", &FORGER.replace("FILE", &module))?;
-    let before = [(TAG, "x-tag", false), (TAG, "x-tag-read-only", true), (NAME, "x-name", false), (NAME, "x-name-read-only", true)];
+    let before = [
+        (TAG, "x-tag", false),
+        (TAG, "x-tag-read-only", true),
+        (NAME, "x-name", false),
+        (NAME, "x-name-read-only", true),
+    ];
     bootstrap.insert_before("bouncer.facts", &native_forger("forger.before", &before))?;
     let behind = [(NAME, "x-later-name", false), (TAG, "x-later-tag", false)];
     bootstrap.insert_before("envoy.filters.http.router", &native_forger("forger.behind", &behind))
@@ -221,7 +234,8 @@ async fn a_tag_or_name_that_another_filter_forges_opens_nothing_elsewhere() -> R
             vec![("x-name", &named)],
             vec![("x-name-read-only", &named)],
         ];
-        let hows = ["plain", "declared", "declared read-only", "declared for the request", "declared for the connection"];
+        let hows =
+            ["plain", "declared", "declared read-only", "declared for the request", "declared for the connection"];
         for how in hows {
             forgeries.push(vec![("x-forge-path", "bouncer.tag"), ("x-forge-how", how), ("x-forge-value", &tag)]);
         }
@@ -293,10 +307,7 @@ async fn a_stream_that_is_sent_elsewhere_takes_no_credential_along() -> Result<(
     let stack = two_upstreams("elsewhere").bootstrap(routes).start().await?;
     everything_works(&stack).await?;
     // Behind our filters a stream is moved: by its path, and by the header that names the cluster.
-    for headers in [
-        vec![("x-later-path", "/ledger/")],
-        vec![("x-later-path", "/chosen/"), ("x-cluster", "ledger")],
-    ] {
+    for headers in [vec![("x-later-path", "/ledger/")], vec![("x-later-path", "/chosen/"), ("x-cluster", "ledger")]] {
         assert_eq!(ask(&stack, CART, "/", &headers).await?, (503, String::new()), "{headers:?}");
     }
     let moved = [("x-cluster", "payments"), ("x-later-cluster", "ledger")];
@@ -345,5 +356,24 @@ async fn control_a_cluster_that_claims_anothers_name_gets_its_credential() -> Re
         format!("payments-for-cart for {:?} at ledger/ledger/", Some(CART)),
     ];
     assert_eq!(astray(&stack), expected);
+    Ok(())
+}
+
+/// In mode `named`, a cluster that asks for another's name, in its own name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_mode_named_a_cluster_is_not_given_what_it_names_of_another() -> Result<()> {
+    let edit = |bootstrap: &mut Bootstrap| {
+        let name = "transport_socket.typed_config.common_tls_context.tls_certificate_sds_secret_configs.0.name";
+        *at(bootstrap.cluster("ledger")?, name)? = "named/payments".into();
+        bootstrap.insert_before("envoy.filters.http.router", LUA)
+    };
+    let builder = Stack::builder("named-name").named(Version::Current).own_bridge().workers(1).bootstrap(edit);
+    let builder = builder.cluster(Cluster::new("payments")).cluster(Cluster::new("ledger"));
+    let stack = builder.credential(Credential::new("payments-for-cart", "payments")).start().await?;
+    assert_eq!(ask(&stack, CART, "/", &[]).await?, (200, "payments-for-cart".to_owned()));
+    // What Envoy does without a certificate of its own differs by version; that it has none is what matters.
+    ask(&stack, CART, "/", &[("x-later-path", "/ledger/")]).await?;
+    let presented: Vec<_> = stack.upstream("ledger")?.handshakes().into_iter().filter_map(|shake| shake.peer).collect();
+    assert_eq!(presented, []);
     Ok(())
 }

@@ -2,9 +2,10 @@
 
 use super::Api;
 use super::extract::{Body, Named, PageParams, Params};
+use super::fields::Faults;
 use super::middleware::Caller;
 use super::page::List;
-use super::problem::{ApiError, Faults, Problems};
+use super::problem::{ApiError, Problems};
 use super::warning::{self, Warning};
 use crate::certificate::CertificateChain;
 use crate::model::{Envelope, EnvelopeRecord};
@@ -157,11 +158,7 @@ pub(super) async fn list(
     Params(params): Params<PageParams>,
 ) -> Result<Json<List<EnvelopeAnswer>>, ApiError> {
     let part = api.store.envelopes(&params.page()?).await?;
-    let mut warnings = Vec::with_capacity(part.items.len());
-    for record in &part.items {
-        warnings.push(warning::of_envelope(&api, record).await?);
-    }
-    let mut warnings = warnings.into_iter();
+    let mut warnings = warning::of_envelopes(&api, &part.items).await?.into_iter();
     let show = |record| answer(record, warnings.next().unwrap_or_default());
     Ok(Json(List::of(part, |record| record.envelope.path.clone(), show)))
 }

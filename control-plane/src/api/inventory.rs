@@ -33,12 +33,8 @@ pub struct BouncerHealth {
 /// All envelopes, newest generations, with what is doubtful about each.
 pub(super) async fn envelopes(api: &Api) -> std::result::Result<Vec<(EnvelopeRecord, Vec<Warning>)>, ApiError> {
     let records = all!(api.store, envelopes, |record: &EnvelopeRecord| record.envelope.path.clone());
-    let mut envelopes = Vec::with_capacity(records.len());
-    for record in records {
-        let warnings = warning::of_envelope(api, &record).await?;
-        envelopes.push((record, warnings));
-    }
-    Ok(envelopes)
+    let warnings = warning::of_envelopes(api, &records).await?;
+    Ok(records.into_iter().zip(warnings).collect())
 }
 
 /// All protected resources, with what is doubtful about each.

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod bouncers;
 pub mod envelopes;
 pub mod extract;
+pub mod fields;
 pub mod flags;
 pub mod inventory;
 mod middleware;

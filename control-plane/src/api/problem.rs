@@ -5,7 +5,6 @@ use crate::plaintext::Finding;
 use crate::store::{Conflict, StoreError};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use bouncer_custody::Malformed;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -130,53 +129,6 @@ pub enum BodyFault {
     Type(String),
 }
 
-/// Collects what is wrong with the fields of a body, so that everything is said at once.
-#[derive(Debug, Default)]
-pub struct Faults(Vec<FieldError>);
-
-impl Faults {
-    /// Notes a rule that `field` broke.
-    pub fn add(&mut self, field: &str, detail: impl std::fmt::Display) {
-        self.0.push(FieldError { field: field.to_owned(), detail: detail.to_string() });
-    }
-
-    /// The value, or its fault noted. Errors of the vocabulary never repeat the value.
-    pub fn take<T, E: Into<FieldRule>>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
-        parsed.map_err(|error| self.add(field, error.into().0)).ok()
-    }
-
-    /// The error, if anything was noted.
-    #[must_use]
-    pub fn into_error(self) -> ApiError {
-        ApiError::Invalid(self.0)
-    }
-
-    /// Whether nothing was noted.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// The text of a broken rule, from an error that is known not to repeat values.
-pub struct FieldRule(String);
-
-impl From<Malformed> for FieldRule {
-    fn from(error: Malformed) -> Self {
-        Self(error.to_string())
-    }
-}
-impl From<crate::certificate::ChainError> for FieldRule {
-    fn from(error: crate::certificate::ChainError) -> Self {
-        Self(error.to_string())
-    }
-}
-impl From<crate::model::UnknownProtocol> for FieldRule {
-    fn from(error: crate::model::UnknownProtocol) -> Self {
-        Self(error.to_string())
-    }
-}
-
 struct Text {
     status: StatusCode,
     code: &'static str,
@@ -262,13 +214,7 @@ impl ApiError {
                 "The call was not finished within its deadline. A change may or may not have been made.",
                 "Read back what you meant to change, then try again.",
             ),
-            Self::Internal => text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "A fault of the control plane's own",
-                "The call ran into a fault. A change may or may not have been made.",
-                "Read back what you meant to change. The log has more under this request's id.",
-            ),
+            Self::Internal => internal(),
             Self::Store(error) => store_text(error),
             Self::Randomness(_) => unavailable("The operating system gave no random bytes."),
         }
@@ -290,6 +236,16 @@ impl ApiError {
         };
         (text.status, problem)
     }
+}
+
+fn internal() -> Text {
+    text(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "A fault of the control plane's own",
+        "The call ran into a fault. A change may or may not have been made.",
+        "Read back what you meant to change. The log has more under this request's id.",
+    )
 }
 
 fn unavailable(detail: &str) -> Text {

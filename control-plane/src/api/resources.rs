@@ -2,9 +2,10 @@
 
 use super::Api;
 use super::extract::{Body, Named, PageParams, Params};
+use super::fields::Faults;
 use super::middleware::Caller;
 use super::page::List;
-use super::problem::{ApiError, Faults, Problems};
+use super::problem::{ApiError, Problems};
 use super::warning::{self, Warning};
 use crate::model::{Protocol, Resource, ResourceRecord};
 use axum::Json;

@@ -2,8 +2,9 @@
 
 use super::Api;
 use super::extract::Body;
+use super::fields::Faults;
 use super::middleware::Caller;
-use super::problem::{ApiError, Faults, Problems};
+use super::problem::{ApiError, Problems};
 use super::warning::{self, Warning};
 use crate::model::{Settings, SettingsRecord};
 use axum::Json;

@@ -2,9 +2,10 @@
 
 use super::Api;
 use super::extract::{Body, Named};
+use super::fields::Faults;
 use super::middleware::Caller;
 use super::page::List;
-use super::problem::{ApiError, Faults, Problems};
+use super::problem::{ApiError, Problems};
 use crate::model::TokenRecord;
 use crate::token::Token;
 use axum::Json;

@@ -4,7 +4,7 @@ use super::Api;
 use super::inventory::all;
 use super::problem::ApiError;
 use crate::certificate::Validity;
-use crate::model::{EnvelopeRecord, ResourceRecord, Settings};
+use crate::model::{EnvelopeRecord, ResourceRecord, Settings, SettingsRecord};
 use bouncer_custody::{BouncerName, CallerPattern, EncryptionContext, KeyId, Reserved, UpstreamPattern};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -37,9 +37,28 @@ impl Warning {
 
 /// What is doubtful about an envelope.
 pub(super) async fn of_envelope(api: &Api, record: &EnvelopeRecord) -> Result<Vec<Warning>, ApiError> {
+    let settings = api.store.settings().await?;
+    one_envelope(api, settings.as_ref(), record).await
+}
+
+/// What is doubtful about each of some envelopes, in their order.
+pub(super) async fn of_envelopes(api: &Api, records: &[EnvelopeRecord]) -> Result<Vec<Vec<Warning>>, ApiError> {
+    let settings = api.store.settings().await?;
+    let mut warnings = Vec::with_capacity(records.len());
+    for record in records {
+        warnings.push(one_envelope(api, settings.as_ref(), record).await?);
+    }
+    Ok(warnings)
+}
+
+async fn one_envelope(
+    api: &Api,
+    settings: Option<&SettingsRecord>,
+    record: &EnvelopeRecord,
+) -> Result<Vec<Warning>, ApiError> {
     let mut warnings = Vec::new();
     ciphertext(record, &mut warnings);
-    if let Some(settings) = api.store.settings().await? {
+    if let Some(settings) = settings {
         key(record, &settings.settings, &mut warnings);
     }
     match &record.envelope.aad {

@@ -34,7 +34,7 @@ pub struct BridgeProblem {
 
 /// How one secret is, by a resolver's account.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
-pub struct BridgeSecret {
+pub struct UnwrapHealth {
     /// Its logical path.
     pub logical_path: String,
     /// The generation in use.
@@ -91,7 +91,7 @@ pub struct BridgeHealth {
     /// What of the newest policy it could never use.
     pub problems: Vec<BridgeProblem>,
     /// Its secrets.
-    pub secrets: Vec<BridgeSecret>,
+    pub secrets: Vec<UnwrapHealth>,
     /// Audit events that its sequence skipped.
     pub audit_missing: u64,
 }
@@ -158,7 +158,7 @@ fn connected(sessions: &[SessionView]) -> BridgeHealth {
     let secrets: BTreeSet<_> = reports
         .iter()
         .flat_map(|report| &report.secrets)
-        .map(|secret| BridgeSecret {
+        .map(|secret| UnwrapHealth {
             logical_path: secret.logical_path.clone(),
             generation: secret.generation,
             reason: Some(secret.reason.clone()).filter(|reason| !reason.is_empty()),

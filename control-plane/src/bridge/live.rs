@@ -20,7 +20,7 @@ pub struct Problem {
 
 /// How one secret is, by a resolver's account.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Secret {
+pub struct UnwrapState {
     /// Its logical path.
     pub logical_path: String,
     /// The generation in use.
@@ -43,7 +43,7 @@ pub struct Report {
     /// Its clock is ahead of ours by so much.
     pub clock_skew_ms: i64,
     /// Its secrets.
-    pub secrets: Vec<Secret>,
+    pub secrets: Vec<UnwrapState>,
 }
 
 /// One resolver's session on the Policy Bridge.
@@ -160,7 +160,7 @@ impl Live {
     }
 
     pub(super) fn reported(&self, bouncer: &BouncerName, id: u64, status: Status, now: Timestamp) {
-        let secrets = status.secrets.into_iter().take(KEPT).map(|secret| Secret {
+        let secrets = status.secrets.into_iter().take(KEPT).map(|secret| UnwrapState {
             logical_path: short(secret.logical_path),
             generation: secret.generation,
             reason: short(secret.reason),

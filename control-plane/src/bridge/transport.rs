@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -55,12 +55,14 @@ pub fn tls(source: X509Source) -> Result<ServerConfig, spiffe_rustls::Error> {
 pub struct Identified<T> {
     io: T,
     peer: Peer,
+    /// Given back when the connection ends.
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl<T> Identified<T> {
     /// Joins a connection and what its transport proved about the peer.
     pub const fn new(io: T, peer: Peer) -> Self {
-        Self { io, peer }
+        Self { io, peer, _slot: None }
     }
 }
 
@@ -140,6 +142,7 @@ pub fn accept(
             tokio::spawn(async move {
                 match identify(&acceptor, tcp).await {
                     Ok(connection) => {
+                        let connection = Identified { _slot: Some(slot), ..connection };
                         // The receiver is gone only when the server has stopped.
                         let _ = ready.send(Ok(connection)).await;
                     }
@@ -150,7 +153,6 @@ pub fn accept(
                         tracing::warn!(%address, why = %refused, cause, "refused a Policy Bridge connection");
                     }
                 }
-                drop(slot);
             });
         }
     });

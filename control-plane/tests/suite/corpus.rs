@@ -41,6 +41,10 @@ pub(crate) fn der_keys() -> Vec<Vec<u8>> {
 
 /// Every credential in the corpus, with a word for what it is.
 pub(crate) fn credentials() -> Vec<(String, String)> {
+    [private_keys(), tokens()].concat()
+}
+
+fn private_keys() -> Vec<(String, String)> {
     let mut corpus: Vec<(String, String)> = Vec::new();
     let mut add = |what: &str, text: String| corpus.push((what.to_owned(), text));
 
@@ -76,6 +80,13 @@ pub(crate) fn credentials() -> Vec<(String, String)> {
     }
     add("OpenSSH in base64", format!("b3BlbnNzaC1rZXktdjEAAAAABG5vbmU{}", "A".repeat(40)));
     add("JWK", r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2","y":"x_FEzRu9","d":"jpsQnnGQ"}"#.to_owned());
+
+    corpus
+}
+
+fn tokens() -> Vec<(String, String)> {
+    let mut corpus: Vec<(String, String)> = Vec::new();
+    let mut add = |what: &str, text: String| corpus.push((what.to_owned(), text));
 
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let jwt = format!("{}.{}.{}", part(r#"{"alg":"RS256","typ":"JWT"}"#), part(r#"{"sub":"a"}"#), "c2lnbmF0dXJl");

@@ -54,7 +54,7 @@ async fn without_its_database_the_api_says_503_and_recovers_by_itself() {
 async fn a_full_or_broken_database_loses_nothing_acknowledged() {
     let plane = ControlPlane::enabled().await;
     plane.register_bouncer("payments-east").await;
-    // Too few pages left for another row of this size: what a full disk looks like to SQLite.
+    // A trigger stands in for the full disk: the insert fails in the middle of its transaction.
     let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", plane.database().display())).await.unwrap();
     sqlx::query("CREATE TRIGGER full BEFORE INSERT ON bouncers BEGIN SELECT RAISE(ABORT, 'disk full'); END")
         .execute(&pool)
@@ -68,6 +68,32 @@ async fn a_full_or_broken_database_loses_nothing_acknowledged() {
     assert_eq!(plane.store.epoch().await.unwrap(), epoch, "nothing of it was done");
     sqlx::query("DROP TRIGGER full").execute(&pool).await.unwrap();
     plane.post("/v1/bouncers", &body).await.ok();
+}
+
+#[tokio::test]
+async fn while_another_holds_the_lock_writes_are_503_and_reads_go_on() {
+    let plane = ControlPlane::enabled().await;
+    let other = sqlx::SqlitePool::connect(&format!("sqlite://{}", plane.database().display())).await.unwrap();
+    let lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let body = json!({"name": "b", "spiffe_id": "spiffe://example.org/b"});
+    let (write, read) = tokio::join!(plane.post("/v1/bouncers", &body), plane.get("/v1/bouncers"));
+    assert_eq!((write.status.as_u16(), write.code()), (503, "unavailable"));
+    assert_eq!(read.ok()["items"], json!([]));
+    lock.rollback().await.unwrap();
+    plane.post("/v1/bouncers", &body).await.ok();
+}
+
+#[tokio::test]
+async fn two_processes_may_set_up_one_database_at_once() {
+    for _ in 0..5 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control-plane.db");
+        let open = || SqliteStore::open(&path, Arc::new(SystemClock));
+        let (one, two, three) = tokio::join!(open(), open(), open());
+        for store in [one, two, three] {
+            assert_eq!(store.unwrap().epoch().await.unwrap(), 1);
+        }
+    }
 }
 
 #[tokio::test]

@@ -80,6 +80,9 @@ impl SdsHub {
                 inner.subscribers.remove(topic);
             }
         }
+        drop(inner);
+        // Whoever waits for every subscriber need not wait for this one any more.
+        self.acked.notify_waiters();
     }
 
     /// Envoy took a version.
@@ -174,5 +177,33 @@ impl SdsHub {
 impl Given {
     fn content(&self) -> Content {
         Content::Certificate { version: self.version.clone(), credential: Arc::clone(&self.credential) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_push_waits_for_every_subscriber_of_this_envoy_and_for_none_that_is_gone() {
+        let hub = SdsHub::default();
+        let cluster: ClusterName = "payments".parse().unwrap();
+        let tag: Tag = "a@1.0123456789abcdef".parse().unwrap();
+        let topic = Topic::Named(cluster.clone());
+        let (own, other) = (Peer { uid: 1, pid: 2 }, Peer { uid: 1, pid: 3 });
+        let (push, mut pushed) = mpsc::unbounded_channel();
+        for (stream, peer) in [(1, own), (2, own), (3, other)] {
+            hub.subscribe(topic.clone(), stream, peer, push.clone(), None);
+        }
+        let credential = Arc::new(ClientCertificate::throwaway().unwrap());
+        let mut giving = std::pin::pin!(hub.push_named(&cluster, own, &tag, &credential));
+        assert!(futures::poll!(giving.as_mut()).is_pending());
+        for _ in 0..3 {
+            assert!(pushed.try_recv().is_ok());
+        }
+        hub.acknowledge(&topic, 1, &tag.to_string());
+        assert!(futures::poll!(giving.as_mut()).is_pending(), "one of the two has not taken it");
+        hub.unsubscribe(&topic, 2);
+        assert!(futures::poll!(giving.as_mut()).is_ready());
     }
 }

@@ -35,25 +35,15 @@ pub(super) struct Database {
 impl Database {
     /// Opens or creates the file (0600) and brings its schema up to date.
     pub(super) async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
-        std::fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(sqlx::Error::Io)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(false)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .pragma("trusted_schema", "OFF")
-            .busy_timeout(PATIENCE);
-        let presence = Arc::new(Presence::new(path));
-        let writer = pool(1, &presence).connect_with(options.clone()).await?;
-        MIGRATIONS.run(&writer).await.map_err(StoreError::Migration)?;
-        let reader = pool(READERS, &presence).connect_with(options.pragma("query_only", "ON")).await?;
+        let mut failures = 0;
+        let (writer, reader) = loop {
+            match connect(path).await {
+                Ok(pools) => break pools,
+                // Another process, `bootstrap` beside `serve`, may be setting up the same file; then it is done now.
+                Err(_) if failures < 2 => failures += 1,
+                Err(error) => return Err(error),
+            }
+        };
         Ok(Self { writer, reader, clock, changes: watch::Sender::new(0) })
     }
 
@@ -66,6 +56,29 @@ impl Database {
         let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         Ok(Write { transaction, now: self.clock.now(), wake: Wake { changes: &self.changes, armed: false } })
     }
+}
+
+async fn connect(path: &Path) -> Result<(SqlitePool, SqlitePool)> {
+    std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(sqlx::Error::Io)?;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .pragma("trusted_schema", "OFF")
+        .busy_timeout(PATIENCE);
+    let presence = Arc::new(Presence::new(path));
+    let writer = pool(1, &presence).connect_with(options.clone()).await?;
+    MIGRATIONS.run(&writer).await.map_err(StoreError::Migration)?;
+    let reader = pool(READERS, &presence).connect_with(options.pragma("query_only", "ON")).await?;
+    Ok((writer, reader))
 }
 
 fn pool(connections: u32, presence: &Arc<Presence>) -> SqlitePoolOptions {
