@@ -24,7 +24,7 @@ fmt: ## Format
 
 lint: ## Formatting, clippy for native and wasm with warnings denied, licences and bans
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets --features bouncer-tests/programs -- -D warnings
 	scripts/build-wasm --clippy
 	scripts/deny
 
