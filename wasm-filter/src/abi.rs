@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::denial::Denial;
 use crate::filter::{Action, Filter};
 use crate::host::envoy::{self, Envoy};
+use crate::host::landing::{self, Received};
 use crate::host::{Host as _, PluginId, StreamId, Token};
 use bouncer_custody::Reason;
 use std::cell::RefCell;
@@ -34,7 +35,7 @@ pub extern "C" fn proxy_abi_version_0_2_1() {}
 /// Memory for what Envoy is about to hand over.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
-    envoy::allocate(size)
+    landing::allocate(size)
 }
 
 /// A plugin is configured. 0 refuses it, and Envoy refuses the listener.
@@ -64,7 +65,7 @@ pub extern "C" fn proxy_on_configure(plugin: PluginId, size: usize) -> u32 {
 pub extern "C" fn proxy_on_request_headers(stream: StreamId, _headers: usize, _end: u32) -> u32 {
     let mut host = Envoy::during(stream);
     let facts = envoy::facts_header();
-    let facts = facts.as_ref().ok().map(envoy::Received::bytes);
+    let facts = facts.as_ref().ok().map(Received::bytes);
     let action = with_filter(|filter| filter.on_request_headers(&mut host, stream, facts)).unwrap_or_else(|| {
         // Without a filter nothing is let on. If the host refuses the answer too, the stream stays stopped.
         let _ = host.deny(stream, &Denial::of(Reason::Internal));
@@ -86,7 +87,7 @@ pub extern "C" fn proxy_on_http_call_response(
     let status = if headers == 0 { UNAVAILABLE } else { envoy::answer_status() };
     // Without its bytes an answer has no message, which denies.
     let body = if size == 0 { None } else { envoy::buffer(envoy::ANSWER_BODY, size).ok() };
-    let body = body.as_ref().map_or(&[][..], envoy::Received::bytes);
+    let body = body.as_ref().map_or(&[][..], Received::bytes);
     with_filter(|filter| filter.on_answer(&mut Envoy::during(plugin), token, body, status));
 }
 

@@ -46,9 +46,6 @@ const WATCH_TIMEOUT_MS: u32 = 20_000;
 /// The gRPC status of an answer.
 const OK: u32 = 0;
 
-/// The gRPC status of an answer without a message, or with several.
-const INTERNAL: u32 = 13;
-
 /// The gRPC status of a resolver that has too much in hand.
 const RESOURCE_EXHAUSTED: u32 = 8;
 
@@ -118,29 +115,38 @@ impl Filter {
     /// A call was answered with this body, under this gRPC status.
     pub fn on_answer(&mut self, host: &mut impl Host, token: Token, body: &[u8], status: u32) {
         if self.watch.is(token) {
-            for message in wire::frames(body) {
-                // One that cannot be read may have been an invalidation.
-                let change = self.watch.receive(message.unwrap_or_default());
-                self.apply(host, change);
-            }
-            return self.on_grpc_close(host, token, status);
+            return self.on_watch_answer(host, body, status);
         }
+        let Some(call) = self.pending.settle(token) else { return };
         let mut messages = wire::frames(body);
         match (status, messages.next().flatten(), messages.next()) {
-            (OK, Some(message), None) => self.on_grpc_receive(host, token, message),
-            (OK, ..) => self.on_grpc_close(host, token, INTERNAL),
-            _ => self.on_grpc_close(host, token, status),
+            (OK, Some(message), None) => self.decided(host, call, message),
+            // One call, one message.
+            (OK, ..) => self.fail(host, &call, Reason::Internal),
+            (RESOURCE_EXHAUSTED, ..) => self.fail(host, &call, Reason::Overloaded),
+            _ => {
+                // Envoy's own deadline comes as UNAVAILABLE: only the time that passed tells it from a broken
+                // connection. Its timers may be a little early by the wall clock.
+                let passed_ms = host.wall_ms().saturating_sub(call.asked_wall_ms);
+                let timeout_ms = u64::from(self.plugins.policy().decide_timeout_ms);
+                let late = passed_ms >= timeout_ms - timeout_ms / 16;
+                self.fail(host, &call, if late { Reason::ResolverTimeout } else { Reason::ResolverUnavailable });
+            }
         }
     }
 
-    /// A message came: an answer, or an event of the watch.
-    pub fn on_grpc_receive(&mut self, host: &mut impl Host, token: Token, message: &[u8]) {
-        if self.watch.is(token) {
-            let change = self.watch.receive(message);
+    fn on_watch_answer(&mut self, host: &mut impl Host, body: &[u8], status: u32) {
+        for message in wire::frames(body) {
+            // One that cannot be read may have been an invalidation.
+            let change = self.watch.receive(message.unwrap_or_default());
             self.apply(host, change);
-            return;
         }
-        let Some(call) = self.pending.settle(token) else { return };
+        // What was said is the end of one poll, and the next one goes on from there at once.
+        if status == OK && self.watch.ended() { self.open_watch(host) } else { self.close_watch() }
+    }
+
+    /// The resolver's answer to a question came.
+    fn decided(&mut self, host: &mut impl Host, call: Call, message: &[u8]) {
         // The facts were checked before they became a question.
         let Ok(facts) = Facts::parse(&call.key) else { return self.fail(host, &call, Reason::Internal) };
         let reply = Reply::parse(message, facts.cluster);
@@ -151,40 +157,19 @@ impl Filter {
         }
     }
 
-    /// A call ended with this status, without an answer, or a watch after its events.
-    pub fn on_grpc_close(&mut self, host: &mut impl Host, token: Token, status: u32) {
-        if self.watch.is(token) {
-            // What was said is the end of one poll, and the next one goes on from there at once.
-            if status == OK && self.watch.ended() {
-                return self.open_watch(host);
-            }
-            return self.close_watch();
-        }
-        let Some(call) = self.pending.settle(token) else { return };
-        // Envoy's own deadline comes as UNAVAILABLE: only the time that passed tells it from a broken connection. Its
-        // timers may be a little early by the wall clock.
-        let passed_ms = host.wall_ms().saturating_sub(call.asked_wall_ms);
-        let timeout_ms = u64::from(self.plugins.policy().decide_timeout_ms);
-        let reason = if status == RESOURCE_EXHAUSTED {
-            Reason::Overloaded
-        } else if passed_ms >= timeout_ms - timeout_ms / 16 {
-            Reason::ResolverTimeout
-        } else {
-            Reason::ResolverUnavailable
-        };
-        self.fail(host, &call, reason);
-    }
-
     /// Time passed for this plugin. Each one of a VM has its own ticks; those of the leading one are enough.
     pub fn on_tick(&mut self, host: &mut impl Host, plugin: PluginId) {
         match self.plugins.tick(plugin) {
             Tick::Following => return,
             Tick::Leading => {}
-            // Envoy ends the gRPC streams of a plugin with it, and says nothing.
+            // Envoy ends the calls of a plugin with it, and says nothing.
             Tick::TakenOver => self.watch.lost(),
         }
         self.clock.tick(host.wall_ms());
         let now_ms = self.clock.now_ms();
+        if self.watch.is_overdue(now_ms) {
+            self.close_watch();
+        }
         if self.watch.is_due(now_ms) {
             self.open_watch(host);
         }
@@ -298,7 +283,10 @@ impl Filter {
     fn open_watch(&mut self, host: &mut impl Host) {
         let request = self.watch.request().encode_to_vec();
         match host.call(Method::Watch, &self.cluster, &request, WATCH_TIMEOUT_MS) {
-            Ok(token) => self.watch.opened(token),
+            Ok(token) => {
+                let ends_ms = self.clock.now_ms() + u64::from(WATCH_TIMEOUT_MS + TICK_MS) + GRACE_MS;
+                self.watch.opened(token, ends_ms);
+            }
             Err(Refused(_)) => self.close_watch(),
         }
     }

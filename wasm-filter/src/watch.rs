@@ -1,9 +1,9 @@
 //! The watch: what the resolver takes back, and how current a reply must be to be used.
 //!
 //! It is a long poll: the resolver answers a call once there is something to say, and each answer is a short stream of
-//! events. This module says when to call. It holds where the last stream ended; where the
-//! resolver can't go on from there, every cached decision is void. It must never let a reply be kept that an
-//! invalidation may have overtaken unseen.
+//! events. This module says when to call. It holds where the last stream ended; where the resolver can't go on from
+//! there, every cached decision is void. It must never let a reply be kept that an invalidation may have overtaken
+//! unseen.
 
 use crate::host::Token;
 use bouncer_proto::intercept::v1::{Invalidate, WatchEvent, WatchRequest, watch_event};
@@ -55,6 +55,7 @@ pub struct Watch {
     established: bool,
     failures: u32,
     retry_ms: u64,
+    ends_ms: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -89,9 +90,16 @@ impl Watch {
         }
     }
 
-    /// It is open under this token.
-    pub const fn opened(&mut self, token: Token) {
+    /// It was called under this token, and ends at `ends_ms` even if the host never says so.
+    pub const fn opened(&mut self, token: Token, ends_ms: u64) {
         self.stream = State::Opening(token);
+        self.ends_ms = ends_ms;
+    }
+
+    /// Whether it should have ended by now. The host may have dropped the call with the plugin that made it.
+    #[must_use]
+    pub fn is_overdue(&self, now_ms: u64) -> bool {
+        self.stream != State::Closed && self.ends_ms <= now_ms
     }
 
     /// It could not be opened, or has ended. `random` spreads the VMs of one Envoy.
@@ -221,7 +229,7 @@ mod tests {
     }
     fn up(boot: &str, epoch: u64) -> Watch {
         let mut watch = Watch::default();
-        watch.opened(2);
+        watch.opened(2, u64::MAX);
         assert_eq!(watch.receive(&flush(boot, epoch)), Change::Flush);
         watch
     }
@@ -232,7 +240,7 @@ mod tests {
         assert!(watch.is_due(0));
         assert_eq!(watch.request(), WatchRequest::default());
         assert_eq!(watch.freshness("a", 1), Freshness::Keep);
-        watch.opened(2);
+        watch.opened(2, u64::MAX);
         assert!(!watch.is_due(0) && watch.is(2) && !watch.is(4));
         assert_eq!(watch.receive(&resumed("a", 5)), Change::Flush, "what was kept before may be void");
         assert_eq!(watch.request(), WatchRequest { boot: "a".into(), epoch: 5 });
@@ -254,7 +262,7 @@ mod tests {
         watch.closed(1_000, 0);
         assert_eq!(watch.freshness("a", 5), Freshness::Keep);
         assert!(!watch.is_due(1_000) && watch.is_due(1_000 + RETRY_MIN_MS));
-        watch.opened(4);
+        watch.opened(4, u64::MAX);
         assert_eq!(watch.receive(&resumed("a", 7)), Change::None);
         assert_eq!(watch.freshness("a", 6), Freshness::Stale, "it missed the invalidation that follows");
         assert_eq!(watch.request().epoch, 5, "what was missed has not come yet");
@@ -267,7 +275,7 @@ mod tests {
         let mut watch = up("a", 5);
         watch.closed(0, 0);
         assert_eq!(watch.freshness("b", 0), Freshness::Keep, "kept until the stream says otherwise");
-        watch.opened(4);
+        watch.opened(4, u64::MAX);
         assert_eq!(watch.receive(&flush("b", 0)), Change::Flush);
         assert_eq!(watch.freshness("a", 9), Freshness::Stale, "a late reply of the run before");
         assert_eq!(watch.freshness("b", 0), Freshness::Keep);
@@ -278,7 +286,7 @@ mod tests {
         let mut watch = up("a", 5);
         watch.closed(0, 0);
         assert_eq!(watch.freshness("b", 0), Freshness::Keep);
-        watch.opened(4);
+        watch.opened(4, u64::MAX);
         assert_eq!(watch.receive(&resumed("a", 5)), Change::Flush);
     }
 
@@ -286,12 +294,12 @@ mod tests {
     fn between_two_calls_it_counts_as_up() {
         let mut watch = up("a", 5);
         assert!(watch.ended() && watch.is_due(0));
-        watch.opened(4);
+        watch.opened(4, u64::MAX);
         assert_eq!(watch.freshness("b", 0), Freshness::UseOnce);
         assert_eq!(watch.receive(&resumed("a", 5)), Change::None);
         assert_eq!(watch.receive(&invalidate("a", 6)), Change::Drop(tags()));
         let mut silent = Watch::default();
-        silent.opened(2);
+        silent.opened(2, u64::MAX);
         assert!(!silent.ended(), "an empty answer is no answer");
     }
 
@@ -308,7 +316,7 @@ mod tests {
     #[test]
     fn an_invalidation_that_comes_first_or_from_another_run_voids_everything() {
         let mut watch = Watch::default();
-        watch.opened(2);
+        watch.opened(2, u64::MAX);
         assert_eq!(watch.receive(&invalidate("a", 1)), Change::FlushAnd(tags()));
         assert_eq!(watch.receive(&invalidate("b", 1)), Change::FlushAnd(tags()));
         assert_eq!(watch.receive(&invalidate("b", 2)), Change::Drop(tags()));
@@ -326,7 +334,7 @@ mod tests {
             longest = longest.max(watch.retry_ms);
         }
         assert!(longest > RETRY_MAX_MS / 2);
-        watch.opened(2);
+        watch.opened(2, u64::MAX);
         assert_eq!(watch.receive(&flush("a", 1)), Change::Flush);
         watch.closed(0, u64::MAX);
         assert!(watch.retry_ms <= RETRY_MIN_MS);

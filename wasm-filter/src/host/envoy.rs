@@ -1,15 +1,14 @@
 //! Envoy itself: the imports of the proxy-wasm ABI 0.2.1 that the filter uses, and no others. What is imported here is
 //! what `capabilities.yaml` allows.
 //!
-//! Every call is checked by its status; none panics. Bytes that Envoy hands over land in one static buffer, which
-//! [`allocate`] gives out again and again, so that reading a header costs no trip to the allocator.
+//! Every call is checked by its status; none panics.
 
 #![expect(unsafe_code, reason = "the ABI is made of C functions that take and give raw pointers")]
 
+use super::landing::Received;
 use super::{Host, Method, Refused, StreamId, Token, wire};
 use crate::denial::{DECISION_HEADER, Denial, REASON_HEADER};
 use crate::facts;
-use std::cell::{Cell, UnsafeCell};
 use std::ptr;
 
 const PROPERTY: &str = "bouncer.tag";
@@ -69,72 +68,19 @@ const fn checked(status: u32) -> Result<(), Refused> {
     if status == 0 { Ok(()) } else { Err(Refused(status)) }
 }
 
-/// Where Envoy's bytes land. Most are a facts header or one small message; larger ones get an allocation of their own.
-struct Landing {
-    bytes: UnsafeCell<[u8; Self::SIZE]>,
-    taken: Cell<bool>,
-}
-
-impl Landing {
-    const SIZE: usize = facts::MAX_BYTES;
-}
-
-// SAFETY: a wasm VM of Envoy's has one thread.
-unsafe impl Sync for Landing {}
-
-static LANDING: Landing = Landing { bytes: UnsafeCell::new([0; Landing::SIZE]), taken: Cell::new(false) };
-
-/// Memory for bytes that Envoy is about to hand over; its call returns them, and [`Received`] frees them.
-#[must_use]
-pub fn allocate(size: usize) -> *mut u8 {
-    if size <= Landing::SIZE && !LANDING.taken.replace(true) {
-        LANDING.bytes.get().cast()
-    } else {
-        Box::into_raw(vec![0; size].into_boxed_slice()).cast()
-    }
-}
-
-/// Bytes from Envoy.
-pub struct Received {
-    start: *mut u8,
-    length: usize,
-}
-
-impl Received {
-    /// Runs a call that hands bytes over.
-    fn by(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Self, Refused> {
-        let mut start = ptr::null_mut();
-        let mut length = 0;
-        let status = call(&raw mut start, &raw mut length);
-        // First made, then checked: what was handed over is freed in any case.
-        let received = Self { start, length };
-        checked(status).map(|()| received)
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        if self.start.is_null() {
-            return &[];
-        }
-        // SAFETY: Envoy wrote `length` bytes to what `allocate` returned for just as many.
-        unsafe { std::slice::from_raw_parts(self.start, self.length) }
-    }
-}
-
-impl Drop for Received {
-    fn drop(&mut self) {
-        if self.start == LANDING.bytes.get().cast() {
-            LANDING.taken.set(false);
-        } else if !self.start.is_null() {
-            // SAFETY: `allocate` made it as a boxed slice of this length and gave it away.
-            drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(self.start, self.length)) });
-        }
-    }
+/// Runs a call that hands bytes over.
+fn receive(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Received, Refused> {
+    let mut start = ptr::null_mut();
+    let mut length = 0;
+    let status = call(&raw mut start, &raw mut length);
+    // SAFETY: Envoy asked `allocate` for the memory, for just as many bytes, and keeps no pointer to it.
+    // First claimed, then checked: what was handed over is freed in any case.
+    let received = unsafe { Received::claim(start, length) };
+    checked(status).map(|()| received)
 }
 
 fn header(map: u32, key: &str) -> Result<Received, Refused> {
-    Received::by(|data, length| {
+    receive(|data, length| {
         // SAFETY: the pointers are valid for the call.
         unsafe { proxy_get_header_map_value(map, key.as_ptr(), key.len(), data, length) }
     })
@@ -165,7 +111,7 @@ pub fn answer_status() -> u32 {
 /// # Errors
 /// It is not there now.
 pub fn buffer(buffer: u32, size: usize) -> Result<Received, Refused> {
-    Received::by(|data, length| {
+    receive(|data, length| {
         // SAFETY: the pointers are valid for the call.
         unsafe { proxy_get_buffer_bytes(buffer, 0, size, data, length) }
     })
@@ -198,6 +144,9 @@ pub fn log_error(text: &str) {
 
 /// Envoy during one of its callbacks.
 pub struct Envoy {
+    /// The context that the callback is about.
+    home: u32,
+    /// The one that calls are about now.
     context: u32,
 }
 
@@ -205,7 +154,7 @@ impl Envoy {
     /// `context` is the one that the callback is about.
     #[must_use]
     pub const fn during(context: u32) -> Self {
-        Self { context }
+        Self { home: context, context }
     }
 
     /// Makes the following calls be about this stream.
@@ -282,6 +231,8 @@ impl Host for Envoy {
             ("te", "trailers"),
         ]);
         let body = wire::frame(message);
+        // A call lives as long as the plugin that made it: not that of another stream.
+        self.enter(self.home)?;
         let mut token = 0;
         // SAFETY: the pointers are valid for the call.
         checked(unsafe {

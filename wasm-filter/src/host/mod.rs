@@ -5,6 +5,7 @@
 
 #[cfg(target_arch = "wasm32")]
 pub mod envoy;
+pub mod landing;
 pub mod wire;
 
 use crate::denial::Denial;

@@ -21,7 +21,9 @@ fn every_import_and_export_is_listed_and_nothing_else() {
 #[test]
 fn what_could_read_the_name_of_the_secret_is_not_listed() {
     let listed = names(include_str!("../../capabilities.yaml"), "    proxy_", ": {}");
-    for forbidden in ["get_property", "call_foreign_function", "on_log", "on_done", "get_shared_data", "grpc_call", "grpc_stream"] {
+    for forbidden in
+        ["get_property", "call_foreign_function", "on_log", "on_done", "get_shared_data", "grpc_call", "grpc_stream"]
+    {
         assert!(!listed.contains(forbidden), "{forbidden}");
     }
     assert!(!listed.iter().any(|name| name.starts_with("on_response") || name.starts_with("on_foreign")));

@@ -27,6 +27,7 @@ pub(crate) struct Envoy {
     pub(crate) resumed_now: Vec<StreamId>,
     pub(crate) calls: Vec<Open>,
     pub(crate) watch: Option<Token>,
+    pub(crate) watch_ends_ms: u64,
     pub(crate) refuse_in: u32,
     pub(crate) decides: usize,
     pub(crate) reported: u64,
@@ -88,6 +89,7 @@ impl Host for Envoy {
         self.next_token += 2;
         if method == Method::Watch {
             self.watch = Some(self.next_token & !1);
+            self.watch_ends_ms = self.wall_ms + u64::from(timeout_ms);
             return Ok(self.next_token & !1);
         }
         let token = self.next_token | 1;

@@ -79,6 +79,16 @@ fn warm_streams_survive_a_broken_watch_until_a_flush() {
 }
 
 #[test]
+fn a_watch_that_the_host_forgot_is_called_again() {
+    let mut world = world_with_watch();
+    let first = world.envoy.watch;
+    run(&mut world, &[Step::Wait(200)]);
+    assert_eq!(world.envoy.watch, first, "one at a time");
+    run(&mut world, &[Step::Wait(30_000), Step::Wait(200)]);
+    assert_ne!(world.envoy.watch, first);
+}
+
+#[test]
 fn denials_are_reused_for_five_seconds_at_most() {
     let mut world = world_with_watch();
     let deny = Step::Answer { call: 0, kind: Kind::Deny { ttl_ms: u32::MAX }, other_boot: false, behind: false };

@@ -1,7 +1,9 @@
-//! A warm stream costs no allocation.
+//! A warm stream costs no allocation, and what Envoy hands over is freed as it was made.
 
 use crate::world::{Kind, Plant, Said, Step, World, headers};
+use bouncer_wasm_filter::facts;
 use bouncer_wasm_filter::filter::Action;
+use bouncer_wasm_filter::host::landing::{self, Received};
 use bouncer_wasm_filter::host::{Host, Method, Refused, StreamId, Token};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -10,6 +12,8 @@ struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    /// Bytes asked for and not yet given back, by the sizes that were named.
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
 #[expect(unsafe_code, reason = "an allocator is unsafe by definition; this one only counts")]
@@ -17,10 +21,12 @@ thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        BYTES.with(|bytes| bytes.set(bytes.get().wrapping_add(layout.size())));
         // SAFETY: as the caller promised.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        BYTES.with(|bytes| bytes.set(bytes.get().wrapping_sub(layout.size())));
         // SAFETY: as the caller promised.
         unsafe { System.dealloc(start, layout) }
     }
@@ -76,4 +82,32 @@ fn a_warm_stream_allocates_nothing() {
     }
     assert!(rounds[0] < 12, "the list doubles: {rounds:?}");
     assert_eq!(rounds[1], 0);
+}
+
+/// Does what Envoy does when it hands bytes over.
+#[expect(unsafe_code, reason = "plays Envoy, who writes to the memory of the module")]
+fn hand_over(bytes: &[u8]) -> Received {
+    let start = landing::allocate(bytes.len());
+    // SAFETY: the memory is ours, and of this length.
+    unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len());
+        Received::claim(start, bytes.len())
+    }
+}
+
+#[test]
+fn bytes_from_envoy_are_given_back_as_they_were_made() {
+    let before = (ALLOCATIONS.with(Cell::get), BYTES.with(Cell::get));
+    let (small, large) = ([7_u8; 100], [8_u8; facts::MAX_BYTES + 1]);
+    for _ in 0..3 {
+        assert_eq!(hand_over(&small).bytes(), small);
+    }
+    assert_eq!(ALLOCATIONS.with(Cell::get), before.0, "small ones share a buffer");
+    {
+        let (first, second, third) = (hand_over(&small), hand_over(&large), hand_over(&small[1..]));
+        assert_eq!((first.bytes(), second.bytes(), third.bytes()), (&small[..], &large[..], &small[1..]));
+    }
+    assert_eq!(hand_over(&small).bytes(), small);
+    assert_eq!(ALLOCATIONS.with(Cell::get), before.0 + 2);
+    assert_eq!(BYTES.with(Cell::get), before.1, "every size named in freeing is the one that was allocated");
 }

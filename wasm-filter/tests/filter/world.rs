@@ -165,13 +165,13 @@ impl World {
             Step::Answer { call, kind, other_boot, behind } => self.answer(*call, kind, *other_boot, *behind),
             Step::AnswerAgain(index) => {
                 if let Some((token, message)) = pick(&self.old_tokens, *index).cloned() {
-                    self.filter.on_grpc_receive(&mut self.envoy, token, &message);
+                    self.filter.on_answer(&mut self.envoy, token, &wire::frame(&message), 0);
                 }
             }
             Step::Close { call, status } => {
                 if !self.envoy.calls.is_empty() {
                     let call = self.envoy.calls.remove(call % self.envoy.calls.len());
-                    self.filter.on_grpc_close(&mut self.envoy, call.token, *status);
+                    self.filter.on_answer(&mut self.envoy, call.token, &[], *status);
                 }
             }
             Step::Kill(index) => {
@@ -185,7 +185,7 @@ impl World {
             Step::Watch(said) => self.say(said)?,
             Step::Break => {
                 if let Some(token) = self.envoy.watch.take() {
-                    self.filter.on_grpc_close(&mut self.envoy, token, 14);
+                    self.filter.on_answer(&mut self.envoy, token, &[], 14);
                 }
             }
             Step::Refuse(calls) => self.envoy.refuse_in = *calls,
@@ -278,11 +278,13 @@ impl World {
             std::mem::swap(&mut other.token, &mut token);
         }
         self.old_tokens.push((token, message.clone()));
-        self.filter.on_grpc_receive(&mut self.envoy, token, &message);
+        self.filter.on_answer(&mut self.envoy, token, &wire::frame(&message), 0);
     }
 
     fn wait(&mut self, ms: u64) {
         self.envoy.wall_ms += ms;
+        // Ended without a word, as with a plugin that is gone.
+        self.envoy.watch = self.envoy.watch.filter(|_| self.envoy.wall_ms < self.envoy.watch_ends_ms);
         if self.plant == Plant::NoTicks {
             return;
         }
@@ -292,7 +294,7 @@ impl World {
             std::mem::take(&mut self.envoy.calls).into_iter().partition(|call| call.ends_ms + 2_000 <= now_ms);
         self.envoy.calls = open;
         for call in ended.iter().filter(|call| call.token % 4 == 1) {
-            self.filter.on_grpc_close(&mut self.envoy, call.token, 14);
+            self.filter.on_answer(&mut self.envoy, call.token, &[], 14);
         }
         self.filter.on_tick(&mut self.envoy, PLUGIN);
     }
