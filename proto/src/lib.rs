@@ -7,10 +7,10 @@
 /// Between the filter in Envoy and the resolver.
 pub mod intercept {
     /// Version 1.
-    #[expect(
-        missing_docs,
-        clippy::allow_attributes_without_reason,
-        reason = "generated; the .proto files hold the documentation"
+    #[expect(missing_docs, reason = "generated; the .proto files hold the documentation")]
+    #[cfg_attr(
+        feature = "services",
+        expect(clippy::allow_attributes_without_reason, reason = "tonic's generated services have them")
     )]
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/bouncer.intercept.v1.rs"));
@@ -20,10 +20,10 @@ pub mod intercept {
 /// Between the resolver and the control plane.
 pub mod bridge {
     /// Version 1.
-    #[expect(
-        missing_docs,
-        clippy::allow_attributes_without_reason,
-        reason = "generated; the .proto files hold the documentation"
+    #[expect(missing_docs, reason = "generated; the .proto files hold the documentation")]
+    #[cfg_attr(
+        feature = "services",
+        expect(clippy::allow_attributes_without_reason, reason = "tonic's generated services have them")
     )]
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/bouncer.bridge.v1.rs"));

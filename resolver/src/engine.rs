@@ -190,6 +190,11 @@ impl Engine {
             Reason::AuditUnavailable
         })?;
         self.grants.grant(&allowed.tag, &question.cluster, question.peer);
+        // A revocation that came in between found no grant to end.
+        if self.policy.current()?.envelope_of(&allowed.tag).is_none() {
+            self.grants.revoke(&allowed.tag);
+            return Err(Reason::DecisionStale);
+        }
         if allowed.cluster.mode == Mode::Named {
             self.sds.push_named(&question.cluster, question.peer, &allowed.tag, &allowed.credential).await;
         }

@@ -214,11 +214,12 @@ impl<'a> Judge<'a> {
         let log = self.stack.envoy()?.process().log();
         let end = log.rfind('\n').map_or(0, |end| end + 1);
         for line in log[self.read.0..end].lines() {
-            self.search("Envoy's log", line.as_bytes());
             self.found.rounds += usize::from(line.contains("SPIED|"));
             if let Some(told) = told(line) {
                 self.search(&format!("{}: {}", told.place, told.what), &told.bytes);
                 self.found.told.push(told);
+            } else {
+                self.search("Envoy's log", line.as_bytes());
             }
         }
         let sent = self.own.requests();

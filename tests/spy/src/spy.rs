@@ -73,9 +73,13 @@ impl Spy {
 
     fn tell(&mut self, place: &str, what: &str, (status, bytes): &Got) {
         let mut hash = DefaultHasher::new();
-        (place, what, status, bytes).hash(&mut hash);
+        bytes.hash(&mut hash);
+        // What is long, such as Envoy's own node, is written out once, wherever else it is seen.
+        let again = bytes.len() > 256 && !self.told.insert(hash.finish());
+        (place, what, status).hash(&mut hash);
         if self.told.insert(hash.finish()) {
-            host::log(&format!("SPY|{place}|{what}|{status}|{}", wire::hex(bytes)));
+            let bytes = if again { String::new() } else { wire::hex(bytes) };
+            host::log(&format!("SPY|{place}|{what}|{status}|{bytes}"));
         }
         self.learn(bytes);
     }

@@ -42,17 +42,12 @@ impl Cores {
         }
         Ok(())
     }
-
-    /// How many there are.
-    pub(crate) fn total(&self) -> usize {
-        self.total
-    }
 }
 
 impl fmt::Display for Cores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.proxy {
-            Some(core) => write!(f, "proxies on core {core}, the rest on the {} other(s)", self.total - 1),
+            Some(core) => write!(f, "{} cores: the proxies on core {core}, the rest elsewhere", self.total),
             None => write!(f, "everything on one core"),
         }
     }

@@ -109,7 +109,7 @@ impl Report {
             connections: args.connections,
             access_log: args.access_log,
             upstream: if args.upstream_h2 { "HTTP/2" } else { "HTTP/1.1" },
-            cores: format!("{}: {cores}", cores.total()),
+            cores: cores.to_string(),
             processor: processor(),
         };
         let variants = kinds.iter().zip(slices).map(|(kind, slices)| Row::new(*kind, slices, plain)).collect();
@@ -131,25 +131,26 @@ impl Report {
         writeln!(
             out,
             "\nWarm HTTP path: ratios to plain Envoy with a static client certificate (a), of the same round.\n\
-             Median (min to max) of {} rounds of {} s slices in turn; {} connections; one worker; plain HTTP in, mTLS and {} \
-             to the upstream; access log {}.\n{} core(s).\n",
+             Median (min to max) of {} rounds of {} s slices in turn; {} connections; one worker; plain HTTP in, mTLS \
+             and {} to the upstream; access log {}.\n{}, {}.\n",
             setting.rounds,
             setting.slice_seconds,
             setting.connections,
             setting.upstream,
             if setting.access_log { "on" } else { "off" },
+            setting.processor,
             setting.cores,
         )?;
         let (t, l) = ("throughput", "latency p50");
         writeln!(
             out,
-            "{:37}{:>8}  {t:19}{l:19}{:20}{:20}{:>8}{:>9}{:>6}",
+            "{:37}{:>8}  {t:19}{l:19}{:19}{:19}{:>8}{:>11}{:>6}",
             "", "req/s", "latency p99", "CPU per request", "Envoy µs", "server µs", "busy"
         )?;
         for row in &self.variants {
             writeln!(
                 out,
-                "{:37}{:>8.0}  {:19}{:19}{:20}{:20}{:>8.1}{:>9.1}{:>5.0}%",
+                "{:37}{:>8.0}  {:19}{:19}{:19}{:19}{:>8.1}{:>11.1}{:>5.0}%",
                 row.label,
                 row.per_second.median,
                 span(&row.throughput),
@@ -177,8 +178,8 @@ impl Report {
         if self.valid() {
             writeln!(
                 out,
-                "Valid: the upstream saw the unwrapped certificate, forged facts were overwritten, and {} requests used a \
-                 cached decision.",
+                "Valid: the upstream saw the unwrapped certificate, forged facts were overwritten, and {} requests used \
+                 a cached decision.",
                 self.looks[1].uses.saturating_sub(self.looks[0].uses)
             )?;
         } else {
@@ -195,7 +196,7 @@ impl Row {
         let ratio = |of: fn(&Slice) -> f64| paired(slices, plain, of);
         Self {
             id: kind.id(),
-            label: kind.label().trim_start_matches([' ', '…']),
+            label: kind.label(),
             per_second: all(Slice::per_second),
             throughput: ratio(Slice::per_second),
             p50: ratio(|slice| slice.p50_us),

@@ -112,7 +112,7 @@ impl Stage {
     /// # Errors
     /// If someone does not answer.
     pub(crate) async fn look(&self) -> Result<Look> {
-        let mut look = Look { decrypts: self.stack.kms.proxy().count("Decrypt"), ..Look::default() };
+        let mut look = Look::default();
         for variant in &self.variants {
             look.sights.push(self.sight(variant.envoy.listener()).await.doing(variant.kind.id())?);
             if variant.kind == Kind::Bouncer {
@@ -127,6 +127,8 @@ impl Stage {
         look.injections = sum("bouncer_resolver_decisions_total", "outcome=\"inject\"");
         look.denials = sum("bouncer_resolver_decisions_total", "outcome=\"deny\"");
         look.uses = sum("bouncer_resolver_decision_uses_total", "");
+        // Last: the first sight is the one that unwraps.
+        look.decrypts = self.stack.kms.proxy().count("Decrypt");
         Ok(look)
     }
 

@@ -65,11 +65,11 @@ impl Kind {
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Plain => "(a) plain Envoy, static certificate",
-            Self::Native => "(a) + facts header, secret name",
-            Self::EmptyWasm => "  … + wasm filter that does nothing",
-            Self::Bouncer => "Bouncer",
+            Self::Native => "(a) + Bouncer's native filters",
+            Self::EmptyWasm => "(a) + those + empty wasm filter",
+            Self::Bouncer => "Bouncer, as shipped",
             Self::ExtAuthz => "(b) = (a) + ext_authz",
-            Self::ExtAuthzTag => "(b) + tag, secret name",
+            Self::ExtAuthzTag => "(b) + tag as secret name",
         }
     }
 
@@ -174,7 +174,8 @@ fn static_certificate(bootstrap: &mut Bootstrap, parts: &Parts) -> Result<()> {
         "[{{certificate_chain: {{filename: {certificate:?}}}, private_key: {{filename: {key:?}}}}}]"
     ))?;
     tls["validation_context"] = serde_norway::from_str(&format!(
-        "{{trusted_ca: {{filename: {ca:?}}}, match_typed_subject_alt_names: [{{san_type: DNS, matcher: {{exact: {:?}}}}}]}}",
+        "{{trusted_ca: {{filename: {ca:?}}}, \
+         match_typed_subject_alt_names: [{{san_type: DNS, matcher: {{exact: {:?}}}}}]}}",
         bouncer_tests::stack::UPSTREAM_NAME
     ))?;
     Ok(())

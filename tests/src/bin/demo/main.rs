@@ -87,6 +87,9 @@ async fn run(screen: Screen) -> Result<ExitCode> {
     let Shown { intercept, ground, good } = shown;
     drop(intercept);
     drop(ground);
+    if keep {
+        screen.summary(good, "Everything that was started has been ended.");
+    }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -76,14 +76,15 @@ pub(crate) async fn judge(
     promises.add(soon, "What the operator turns off is off, for warm routes too", &[evidence]);
 
     let plaintext = traffic::offer_plaintext(operator, ground).await?;
-    let refused = plaintext.statuses.iter().all(|status| *status == UNPROCESSABLE);
+    let all_refused = plaintext.statuses.iter().all(|status| *status == UNPROCESSABLE);
     let evidence = format!("a private key as ciphertext_ref, as PEM and as base64 of DER: {:?}", plaintext.statuses);
-    let verdict = if refused { Verdict::Held } else { Verdict::Broken };
+    let verdict = if all_refused { Verdict::Held } else { Verdict::Broken };
     promises.add(verdict, "The control plane takes no plaintext", &[evidence]);
 
     let planted = traffic::plant(ground, intercept).await?;
     search::ask_everything(operator, ground, intercept).await?;
-    let secrets = Secrets::new(credential, &plaintext.decoy, &allowed.bearer)?;
+    let others = refused.credentials.iter().chain([&plaintext.decoy]);
+    let secrets = Secrets::new(credential, others, &allowed.bearer)?;
     let written = search::written(&secrets, operator, ground)?;
     promises.add(
         written.verdict,

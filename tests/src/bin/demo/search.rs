@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Secrets {
     /// The credential's private key.
     key: Needles,
-    /// The private key that the control plane was offered in plaintext, and the client's bearer token.
+    /// The keys of the other credentials, the private key that the control plane was offered in plaintext, and the
+    /// client's bearer token.
     others: Vec<Needles>,
     /// 16 bytes of the key, for the control.
     piece: [u8; 16],
@@ -36,11 +37,17 @@ struct Piece {
 }
 
 impl Secrets {
-    /// The credential's key, the decoy's, and a bearer token.
-    pub(crate) fn new(credential: &Identity, decoy: &Identity, bearer: &str) -> Result<Self> {
+    /// The credential's key, other keys, and a bearer token.
+    pub(crate) fn new<'a>(
+        credential: &Identity,
+        others: impl Iterator<Item = &'a Identity>,
+        bearer: &str,
+    ) -> Result<Self> {
+        let mut others = others.map(needles).collect::<Result<Vec<_>>>()?;
+        others.push(Needles::of(bearer.as_bytes())?);
         let scalar = credential.private_scalar()?;
         let piece = *scalar.first_chunk().ok_or_else(|| Fault::new("a key of less than 16 bytes"))?;
-        Ok(Self { key: needles(credential)?, others: vec![needles(decoy)?, Needles::of(bearer.as_bytes())?], piece })
+        Ok(Self { key: needles(credential)?, others, piece })
     }
 
     fn search(&self, piece: &Piece) -> Vec<Hit> {

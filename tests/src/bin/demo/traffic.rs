@@ -56,6 +56,8 @@ pub(crate) struct Refusals {
     pub(crate) streams: Vec<Refusal>,
     /// Whether a client without a certificate was kept out.
     pub(crate) without_certificate: Verdict,
+    /// The credentials that were wrapped for them.
+    pub(crate) credentials: Vec<Identity>,
 }
 
 /// Sends what must pass.
@@ -111,9 +113,10 @@ pub(crate) async fn refusals(
     let without = ground.client(intercept, None)?.get("/orders").await;
     let without_certificate = if without.is_err() { Verdict::Held } else { Verdict::Broken };
     screen.row(without_certificate, &format!("{:<56} no TLS connection", "nobody: a client without a certificate"));
-    streams.extend(hostile(screen, operator, ground, intercept).await?);
+    let (credentials, forged) = hostile(screen, operator, ground, intercept).await?;
+    streams.extend(forged);
     let leaked_connections = ground.payments.connections() + ground.reports.connections() - before;
-    Ok(Refusals { leaked_connections, streams, without_certificate })
+    Ok(Refusals { leaked_connections, streams, without_certificate, credentials })
 }
 
 /// What a control plane in hostile hands would register.
@@ -157,10 +160,15 @@ const FORGERIES: [Forgery; 3] = [
     },
 ];
 
-async fn hostile(screen: Screen, operator: &Operator, ground: &Ground, intercept: &Intercept) -> Result<Vec<Refusal>> {
+async fn hostile(
+    screen: Screen,
+    operator: &Operator,
+    ground: &Ground,
+    intercept: &Intercept,
+) -> Result<(Vec<Identity>, Vec<Refusal>)> {
     screen.blank();
     screen.say("The same with a control plane in hostile hands, which registers what is not for this bouncer:");
-    let mut ids = vec![];
+    let (mut ids, mut credentials) = (vec![], vec![]);
     for forgery in &FORGERIES {
         let credential = ground.customer_ca.issue(&Leaf::new(forgery.name))?;
         let mut envelope = guide::wrap(operator, ground, &credential, forgery.wrapped, false).await?;
@@ -173,6 +181,7 @@ async fn hostile(screen: Screen, operator: &Operator, ground: &Ground, intercept
         ids.push(stored["id"].as_str().ok_or_else(|| Fault::new("an envelope without id"))?.to_owned());
         let resource = guide::resource(forgery.name, ground, &path, &caller(forgery.name));
         operator.must(Method::POST, "/v1/protected-resources", &resource).await?;
+        credentials.push(credential);
     }
     guide::in_sync(operator, ground).await?;
     let mut refusals = vec![];
@@ -185,7 +194,7 @@ async fn hostile(screen: Screen, operator: &Operator, ground: &Ground, intercept
         operator.must(Method::DELETE, &format!("{SECRETS}/{id}"), &[]).await?;
     }
     guide::in_sync(operator, ground).await?;
-    Ok(refusals)
+    Ok((credentials, refusals))
 }
 
 fn caller(name: &str) -> String {
