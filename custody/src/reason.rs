@@ -48,7 +48,8 @@ reasons! {
     NotProtected = "not_protected", 403;
     /// The flag `flags.crypto.dual_custody_intercept` is off.
     FeatureDisabled = "feature_disabled", 403;
-    /// More than one protected resource of the cluster allows this caller.
+    /// More than one protected resource of the cluster allows this caller, or a cluster in mode `named` has more than one
+    /// credential.
     ResourceAmbiguous = "resource_ambiguous", 403;
     /// The protected resource is disabled.
     ResourceDisabled = "resource_disabled", 403;

@@ -217,6 +217,9 @@ impl Engine {
         event.logical_path = resource.logical_path.to_string();
         let cluster = self.config.rails.clusters.get(&question.cluster).ok_or(Reason::DestinationNotAllowed)?;
         event.destination = cluster.rail.upstream.to_string();
+        if cluster.mode == Mode::Named && !policy.has_one_path(&question.cluster) {
+            return Err(Reason::ResourceAmbiguous);
+        }
         let envelope = policy.envelope(&resource.logical_path)?;
         event.generation = envelope.generation.get();
         event.key_id = envelope.key_id.as_str().to_owned();

@@ -142,6 +142,15 @@ impl Policy {
         if resource.enabled { Ok(resource) } else { Err(Reason::ResourceDisabled) }
     }
 
+    /// Whether all resources of `cluster` want the same credential. In mode `named` they must: Envoy holds one for the
+    /// whole cluster, and would show one caller's to the upstream under another's stream.
+    #[must_use]
+    pub fn has_one_path(&self, cluster: &ClusterName) -> bool {
+        let mut resources = self.resources.get(cluster).into_iter().flatten();
+        let first = resources.next();
+        resources.all(|other| first.is_some_and(|first| first.logical_path == other.logical_path))
+    }
+
     /// The envelope of a path.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 use bouncer_custody::Reason;
 use bouncer_tests::client::Protocol;
 use bouncer_tests::envoy::Version;
-use bouncer_tests::stack::{CART, Cluster, STRANGER, Stack, Wants};
+use bouncer_tests::stack::{BILLING, CART, Cluster, Credential, STRANGER, Stack, Wants};
 use bouncer_tests::{Fault, Result};
 use std::time::Duration;
 
@@ -58,6 +58,22 @@ async fn a_wrong_sds_key_is_given_nothing() -> Result<()> {
         .await?;
     let reply = stack.client(CART, Protocol::Http1)?.get("/").await?;
     assert_eq!(reply.reason(), Some(Reason::SdsNotAcknowledged.code()), "{} {}", reply.status, reply.body);
+    assert_eq!(stack.upstream("payments")?.connections(), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_credentials_on_one_cluster_are_refused_since_envoy_would_mix_them_up() -> Result<()> {
+    let stack = Stack::builder("named-two")
+        .named(Version::Current)
+        .credential(Credential::new("for-cart", "payments").callers(&[CART]))
+        .credential(Credential::new("for-billing", "payments").callers(&[BILLING]))
+        .start()
+        .await?;
+    for caller in [CART, BILLING] {
+        let reply = stack.client(caller, Protocol::Http1)?.get("/").await?;
+        assert_eq!(reply.reason(), Some(Reason::ResourceAmbiguous.code()), "{caller}");
+    }
     assert_eq!(stack.upstream("payments")?.connections(), 0);
     Ok(())
 }

@@ -53,6 +53,15 @@ fn callers_of_one_cluster_get_their_own_resource() {
 }
 
 #[test]
+fn a_cluster_with_two_credentials_is_told_from_one_with_two_callers() {
+    let cluster = "payments".parse().unwrap();
+    assert!(!Policy::parse(&snapshot(1)).has_one_path(&cluster));
+    let mut raw = snapshot(1);
+    raw.resources[1].logical_path = "creds/alice".into();
+    assert!(Policy::parse(&raw).has_one_path(&cluster));
+}
+
+#[test]
 fn what_can_not_be_used_is_a_reason_and_not_a_guess() {
     let mut raw = snapshot(1);
     raw.envelopes[0].ciphertext_ref = "AQICAHh...opaque-envelope-blob...".into();
