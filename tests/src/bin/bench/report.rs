@@ -175,16 +175,16 @@ impl Report {
                 "Envoy used {busy:.0} % of its core: something else was the limit, so trust CPU per request more."
             )?;
         }
-        if self.valid() {
-            writeln!(
-                out,
-                "Valid: the upstream saw the unwrapped certificate, forged facts were overwritten, and {} requests used \
-                 a cached decision.",
-                self.looks[1].uses.saturating_sub(self.looks[0].uses)
-            )?;
-        } else {
+        let used = self.looks[1].uses.saturating_sub(self.looks[0].uses);
+        if !self.valid() {
             writeln!(out, "VOID:")?;
             self.void.iter().try_for_each(|fault| writeln!(out, "  {fault}"))?;
+        } else if used > 0 {
+            writeln!(
+                out,
+                "Valid: the upstream saw the unwrapped certificate, forged facts were overwritten, and {used} requests \
+                 used a cached decision."
+            )?;
         }
         Ok(())
     }

@@ -271,7 +271,7 @@ mod tests {
             pem.clone().into_bytes(),
             pem.replace('\n', "\\n").into_bytes(),
             pem.replace('\n', "").into_bytes(),
-            pem[cut..cut + 40].as_bytes().to_vec(),
+            pem.as_bytes()[cut..cut + 40].to_vec(),
         ] {
             assert!(finds(&shape), "{}", String::from_utf8_lossy(&shape));
         }
