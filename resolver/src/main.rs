@@ -162,7 +162,8 @@ fn serve(run: &Run) -> ExitCode {
 
 /// No core dumps, no tracing by other processes of the same user, no new privileges.
 fn harden() {
-    let no_core = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    // Not 0: Linux does not heed that where cores go to a program, and takes 1 for none in either case (core(5)).
+    let no_core = rustix::process::Rlimit { current: Some(1), maximum: Some(1) };
     let core = rustix::process::setrlimit(rustix::process::Resource::Core, no_core);
     let dump = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let privileges = rustix::thread::set_no_new_privs(true);

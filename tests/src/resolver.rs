@@ -3,9 +3,15 @@
 use crate::process::Process;
 use crate::scratch::{Scratch, free_port};
 use crate::{Result, fault::Doing as _, tools};
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+/// A user that owns nothing and may do nothing.
+pub const NOBODY: u32 = 65_532;
 
 /// The configuration of one resolver, as a TOML tree that a scenario may change.
 #[derive(Clone)]
@@ -22,6 +28,8 @@ pub struct Setup {
     pub http_port: u16,
     /// `--dev`, which plain HTTP to the KMS server needs.
     pub dev: bool,
+    /// Another user than the scenario's, to run it.
+    user: Option<u32>,
 }
 
 /// What a resolver is told of its surroundings.
@@ -87,7 +95,7 @@ impl Setup {
             required_pairs = []
             cluster = []
         };
-        let mut setup = Self { config, intercept_socket, sds_socket, sds_key, http_port, dev: true };
+        let mut setup = Self { config, intercept_socket, sds_socket, sds_key, http_port, dev: true, user: None };
         let path = |path: &Path| path.display().to_string();
         setup.set("bouncer", at.bouncer);
         setup.set("state_dir", path(&state));
@@ -126,6 +134,27 @@ impl Setup {
         }
     }
 
+    /// Runs it as this user, who gets what the resolver needs in the scenario's folder, and no more. For root only.
+    ///
+    /// # Errors
+    /// If the files can't be given away.
+    pub fn run_as(&mut self, scratch: &Scratch, uid: u32) -> Result<()> {
+        // Everyone may pass through the scenario's folder, and look at nothing in it.
+        std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o711))?;
+        let own = scratch.folder("nobody")?;
+        (self.intercept_socket, self.sds_socket) = (own.join("intercept.sock"), own.join("sds.sock"));
+        self.set("intercept.socket", self.intercept_socket.display().to_string());
+        self.set("sds.socket", self.sds_socket.display().to_string());
+        for socket in ["intercept", "sds"] {
+            self.set(&format!("{socket}.allowed_uids"), vec![i64::from(rustix::process::getuid().as_raw())]);
+        }
+        for name in ["nobody", "resolver", "sds.key", "upstream-ca.pem"] {
+            chown(scratch.file(name), Some(uid), Some(uid)).doing(name)?;
+        }
+        self.user = Some(uid);
+        Ok(())
+    }
+
     /// Adds a cluster to the rails.
     pub fn add_rail(&mut self, rail: toml::Table) {
         let rails = self.config.get_mut("rails").and_then(|rails| rails.get_mut("cluster"));
@@ -149,8 +178,20 @@ impl Resolver {
     /// If it is not built.
     pub fn spawn(scratch: &Scratch, setup: Setup) -> Result<Self> {
         let config = scratch.write("resolver.toml", toml::to_string(&setup.config)?)?;
-        let mut command = Command::new(tools::binary("bouncer-resolver")?);
+        let mut program = tools::binary("bouncer-resolver")?;
+        if let Some(uid) = setup.user {
+            chown(&config, Some(uid), Some(uid))?;
+            // The build may lie in a folder that is closed to others.
+            program = scratch.file("bouncer-resolver");
+            if !program.exists() {
+                std::fs::copy(tools::binary("bouncer-resolver")?, &program)?;
+            }
+        }
+        let mut command = Command::new(program);
         command.arg("--config").arg(config).env("RUST_LOG", "info");
+        if let Some(uid) = setup.user {
+            command.uid(uid).gid(uid);
+        }
         if setup.dev {
             command.arg("--dev");
         }

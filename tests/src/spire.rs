@@ -1,6 +1,7 @@
 //! Real SPIRE: a server and an agent of one scenario, and the identities that they give to our programs.
 //!
-//! All programs of a scenario run as one user, so the agent tells them apart by their path (`unix:path`), not their uid.
+//! The programs of a scenario run as one user, so the agent tells them apart by their path (`unix:path`); only one that
+//! has a user of its own is known by its uid.
 
 use crate::pki::Identity;
 use crate::process::Process;
@@ -16,8 +17,17 @@ const START: Duration = Duration::from_secs(30);
 pub struct Entry<'a> {
     /// The identity.
     pub spiffe_id: &'a str,
-    /// The program's file.
-    pub program: &'a Path,
+    /// How the agent knows the program.
+    pub known_by: Selector<'a>,
+}
+
+/// How the agent knows a program.
+#[derive(Clone, Copy)]
+pub enum Selector<'a> {
+    /// By its file.
+    Path(&'a Path),
+    /// By its user.
+    Uid(u32),
 }
 
 /// A running SPIRE server and agent.
@@ -61,7 +71,10 @@ impl Spire {
         // Entries first: the agent's first synchronisation then brings them.
         let agent_id = format!("spiffe://{TRUST_DOMAIN}/agent");
         for entry in entries {
-            let selector = format!("unix:path:{}", real_path(entry.program)?);
+            let selector = match entry.known_by {
+                Selector::Path(program) => format!("unix:path:{}", real_path(program)?),
+                Selector::Uid(uid) => format!("unix:uid:{uid}"),
+            };
             ask(&["entry", "create", "-parentID", &agent_id, "-spiffeID", entry.spiffe_id, "-selector", &selector])?;
         }
         let answer = ask(&["token", "generate", "-spiffeID", &agent_id])?;

@@ -2,7 +2,7 @@
 //! ever called. Each is event, filter, answer; nothing is decided here.
 //!
 //! They are exported by hand and not by the proxy-wasm SDK. Each call into the VM costs a request about a microsecond,
-//! and the SDK needs three more than this: one to build a boxed context, one to end and one to delete it. It also looks
+//! and the SDK needs two more than this: one to build a boxed context, and one to end it. It also looks
 //! the context up in maps, copies every header to the heap, and panics on a status or a context that it does not
 //! expect, so that one request could kill a worker's VM.
 
@@ -23,9 +23,18 @@ thread_local! {
 }
 
 /// Runs `work` on the filter; `None` if there is none. (Envoy calls back only when a call of the filter has returned,
-/// but for [`proxy_on_memory_allocate`], so it is never at work already.)
+/// but for [`proxy_on_memory_allocate`], and for [`proxy_on_delete`] of a stream that [`cut_off`] resets. So it is never
+/// at work already.)
 fn with_filter<T>(work: impl FnOnce(&mut Filter) -> T) -> Option<T> {
     FILTER.with(|cell| cell.try_borrow_mut().ok()?.as_mut().map(work))
+}
+
+/// Cuts off what the filter has condemned, with the filter at rest: Envoy tells of the end from within each reset.
+fn cut_off(host: &mut Envoy) {
+    while let Some(stream) = with_filter(Filter::next_condemned).flatten() {
+        // One that Envoy does not know any more has ended.
+        let _ = host.reset(stream);
+    }
 }
 
 /// Tells Envoy which ABI this is.
@@ -88,11 +97,21 @@ pub extern "C" fn proxy_on_http_call_response(
     // Without its bytes an answer has no message, which denies.
     let body = if size == 0 { None } else { envoy::buffer(envoy::ANSWER_BODY, size).ok() };
     let body = body.as_ref().map_or(&[][..], Received::bytes);
-    with_filter(|filter| filter.on_answer(&mut Envoy::during(plugin), token, body, status));
+    let mut host = Envoy::during(plugin);
+    with_filter(|filter| filter.on_answer(&mut host, token, body, status));
+    cut_off(&mut host);
 }
 
 /// Time passed.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_tick(plugin: PluginId) {
-    with_filter(|filter| filter.on_tick(&mut Envoy::during(plugin), plugin));
+    let mut host = Envoy::during(plugin);
+    with_filter(|filter| filter.on_tick(&mut host, plugin));
+    cut_off(&mut host);
+}
+
+/// A stream has ended. (Or a plugin, whose number is none of a stream.)
+#[unsafe(no_mangle)]
+pub extern "C" fn proxy_on_delete(stream: StreamId) {
+    with_filter(|filter| filter.on_end(stream));
 }

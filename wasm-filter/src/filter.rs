@@ -5,7 +5,6 @@
 //! for exactly its facts, and never wait without a deadline.
 
 use crate::cache::Cache;
-use crate::carried::Carried;
 use crate::clock::{Clock, TICK_MS};
 use crate::config::{Config, Faults};
 use crate::decision::{Decision, Reply};
@@ -15,6 +14,7 @@ use crate::host::{Host, Method, PluginId, Refused, StreamId, Token, wire};
 use crate::pending::{Call, Pending};
 use crate::plugins::{Plugins, Tick};
 use crate::stream::{Effect, Effects, Event, Stream};
+use crate::streams::Streams;
 use crate::uses::Uses;
 use crate::watch::{Change, Freshness, Watch};
 use bouncer_custody::Reason;
@@ -56,7 +56,9 @@ pub struct Filter {
     /// The resolver's cluster.
     cluster: Box<str>,
     cache: Cache,
-    carried: Carried,
+    streams: Streams,
+    /// Those that are to be cut off, and some that have ended since.
+    condemned: Vec<StreamId>,
     pending: Pending,
     watch: Watch,
     uses: Uses,
@@ -73,7 +75,8 @@ impl Filter {
         Self {
             cluster: config.intercept_cluster.as_str().into(),
             cache: Cache::new(config.cache_entries, random),
-            carried: Carried::default(),
+            streams: Streams::default(),
+            condemned: Vec::new(),
             pending: Pending::new(mix(random)),
             plugins: Plugins::new(plugin, config),
             watch: Watch::default(),
@@ -98,13 +101,13 @@ impl Filter {
     /// The headers of a stream came, with this facts header.
     pub fn on_request_headers(&mut self, host: &mut impl Host, id: StreamId, facts: Option<&[u8]>) -> Action {
         let Some(facts) = facts else { return self.arrive(host, id, &Event::Failed(Reason::FactsMissing)) };
-        if !self.carried.has_room() {
+        if !self.streams.has_room() {
             return self.arrive(host, id, &Event::Failed(Reason::Overloaded));
         }
         if let Some(decision) = self.cache.get(facts, self.clock.now_ms()) {
             self.uses.count(decision);
             let (stream, effects) = Stream::Arriving.handle(&Event::Decided(decision), self.plugins.policy());
-            return self.perform(host, id, &stream, effects).unwrap_or(Action::Pause);
+            return self.perform(host, id, stream, effects).unwrap_or(Action::Pause);
         }
         match self.ask(host, id, facts) {
             Ok(()) => self.arrive(host, id, &Event::Undecided),
@@ -180,13 +183,29 @@ impl Filter {
         while let Some(call) = self.pending.overdue(now_ms) {
             self.fail(host, &call, Reason::ResolverTimeout);
         }
-        self.carried.look(|stream| host.lives(stream));
+    }
+
+    /// A stream has ended, however it did.
+    pub fn on_end(&mut self, id: StreamId) {
+        self.streams.take(id);
+    }
+
+    /// The next stream that is to be cut off, by [`Host::reset`]. To be asked for when a callback is done, until there
+    /// is none: Envoy ends the stream within that call, and says so at once.
+    #[must_use]
+    pub fn next_condemned(&mut self) -> Option<StreamId> {
+        while let Some(id) = self.condemned.pop() {
+            if let Some(Stream::Condemned) = self.streams.take(id) {
+                return Some(id);
+            }
+        }
+        None
     }
 
     /// How much is held: cached decisions, calls under way, streams that are followed.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize, usize) {
-        (self.cache.len(), self.pending.len(), self.carried.len())
+        (self.cache.len(), self.pending.len(), self.streams.len())
     }
 
     /// Finds or makes the call that this stream will wait for.
@@ -237,9 +256,10 @@ impl Filter {
         }
         let mut first = true;
         for id in &call.waiting {
-            let (stream, effects) = Stream::Waiting.handle(&Event::Decided(&decision), self.plugins.policy());
+            let Some(stream) = self.streams.take(*id) else { continue };
+            let (stream, effects) = stream.handle(&Event::Decided(&decision), self.plugins.policy());
             // The first use is in the resolver's audit already.
-            if self.perform(host, *id, &stream, effects).is_some() && !std::mem::take(&mut first) {
+            if self.perform(host, *id, stream, effects).is_some() && !std::mem::take(&mut first) {
                 self.uses.count(&decision);
             }
         }
@@ -247,8 +267,9 @@ impl Filter {
 
     fn fail(&mut self, host: &mut impl Host, call: &Call, reason: Reason) {
         for id in &call.waiting {
-            let (stream, effects) = Stream::Waiting.handle(&Event::Failed(reason), self.plugins.policy());
-            self.perform(host, *id, &stream, effects);
+            let Some(stream) = self.streams.take(*id) else { continue };
+            let (stream, effects) = stream.handle(&Event::Failed(reason), self.plugins.policy());
+            self.perform(host, *id, stream, effects);
         }
     }
 
@@ -267,9 +288,10 @@ impl Filter {
             }
         };
         if invalidate.reset_streams {
-            for (id, decision) in self.carried.take(|decision| names(&invalidate, decision)) {
-                let (stream, effects) = Stream::Carrying(decision).handle(&Event::Revoked, self.plugins.policy());
-                self.perform(host, id, &stream, effects);
+            for id in self.streams.carrying(|decision| names(&invalidate, decision)) {
+                let Some(stream) = self.streams.take(id) else { continue };
+                let (stream, effects) = stream.handle(&Event::Revoked, self.plugins.policy());
+                self.perform(host, id, stream, effects);
             }
         }
     }
@@ -298,12 +320,12 @@ impl Filter {
 
     fn arrive(&mut self, host: &mut impl Host, id: StreamId, event: &Event<'_>) -> Action {
         let (stream, effects) = Stream::Arriving.handle(event, self.plugins.policy());
-        self.perform(host, id, &stream, effects).unwrap_or(Action::Pause)
+        self.perform(host, id, stream, effects).unwrap_or(Action::Pause)
     }
 
     /// Performs the effects in their order, after which the stream is `stream`. `None` if the host refused one: the
-    /// stream is gone, or is denied here.
-    fn perform(&mut self, host: &mut impl Host, id: StreamId, stream: &Stream, effects: Effects) -> Option<Action> {
+    /// stream is denied here, or cut off if even that is refused.
+    fn perform(&mut self, host: &mut impl Host, id: StreamId, stream: Stream, effects: Effects) -> Option<Action> {
         let mut action = Action::Pause;
         for effect in effects {
             let done = match effect {
@@ -315,20 +337,21 @@ impl Filter {
                 }
                 Effect::Resume => host.resume(id),
                 Effect::Hold => Ok(()),
-                Effect::Deny(denial) => host.deny(id, &denial).or_else(|_| host.reset(id)),
-                // One that is not there any more; it has been let on, so there is no answering it either.
-                Effect::Reset => return host.reset(id).ok().map(|()| action),
+                Effect::Deny(denial) => host.deny(id, &denial),
+                Effect::Condemn => {
+                    self.condemned.push(id);
+                    Ok(())
+                }
             };
             if done.is_err() {
-                let denial = Denial::of(Reason::Internal);
-                // If even this is refused the stream has ended, or stays stopped until Envoy's own timeout.
-                let _ = host.deny(id, &denial).or_else(|_| host.reset(id));
+                if host.deny(id, &Denial::of(Reason::Internal)).is_err() {
+                    self.condemned.push(id);
+                    self.streams.put(id, Stream::Condemned);
+                }
                 return None;
             }
         }
-        if let Stream::Carrying(decision) = stream {
-            self.carried.add(id, decision);
-        }
+        self.streams.put(id, stream);
         Some(action)
     }
 

@@ -1,8 +1,8 @@
 //! The questions that the resolver has not answered yet, and the streams that wait for each.
 //!
 //! Streams with the same facts share one call. A call is known by its facts and by the host's token; a token that is
-//! not known (late, cancelled, or of another kind of call) is nobody's answer. A stream that dies while it waits is not
-//! looked for here: the host refuses it when its answer comes. The number of calls is bounded.
+//! not known (late, cancelled, or of another kind of call) is nobody's answer. A stream that ends while it waits is not
+//! looked for here: the table of the streams does not have it any more when its answer comes. The number of calls is bounded.
 
 use crate::host::{StreamId, Token};
 use hashbrown::HashMap;

@@ -25,6 +25,8 @@ pub enum Stream {
     Waiting,
     /// Let on, with the tag of this decision.
     Carrying(Rc<Decision>),
+    /// To be cut off as soon as the filter is at rest.
+    Condemned,
     /// Let on without a credential, or ended by us: nothing more will happen to it here.
     Done,
 }
@@ -57,8 +59,8 @@ pub enum Effect {
     Hold,
     /// Answer it here.
     Deny(Denial),
-    /// Cut it off.
-    Reset,
+    /// Cut it off once the filter is at rest, since Envoy ends it within that very call.
+    Condemn,
 }
 
 /// At most two effects, in their order, without an allocation.
@@ -96,7 +98,7 @@ impl Stream {
             (Self::Arriving | Self::Waiting, Event::Failed(reason)) => {
                 (Self::Done, Effects::one(Effect::Deny(Denial::of(*reason))))
             }
-            (Self::Carrying(_), Event::Revoked) => (Self::Done, Effects::one(Effect::Reset)),
+            (Self::Carrying(_), Event::Revoked) => (Self::Condemned, Effects::one(Effect::Condemn)),
             (stream, _) => (stream, Effects::none()),
         }
     }

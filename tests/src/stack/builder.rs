@@ -32,6 +32,7 @@ struct Authority {
 pub struct Builder {
     scenario: String,
     spire: bool,
+    unprivileged: bool,
     named: bool,
     version: Version,
     workers: usize,
@@ -50,6 +51,7 @@ impl Builder {
         Self {
             scenario: scenario.to_owned(),
             spire: false,
+            unprivileged: false,
             named: false,
             version: Version::Current,
             workers: 2,
@@ -68,6 +70,13 @@ impl Builder {
     #[must_use]
     pub fn spire(mut self) -> Self {
         self.spire = true;
+        self
+    }
+
+    /// The resolver as a user without any privilege, where the scenario runs as root; else it is one already.
+    #[must_use]
+    pub fn unprivileged(mut self) -> Self {
+        self.unprivileged = true;
         self
     }
 
@@ -154,8 +163,9 @@ impl Builder {
         }
         let scratch = Scratch::new(&self.scenario)?;
         let (customer_ca, server_ca) = (Ca::new("customer")?, Ca::new("servers")?);
+        let user = (self.unprivileged && rustix::process::getuid().is_root()).then_some(resolver::NOBODY);
         let identities =
-            async { if self.spire { Identities::spire(&scratch).await } else { Identities::own(&scratch) } };
+            async { if self.spire { Identities::spire(&scratch, user).await } else { Identities::own(&scratch) } };
         let (identities, kms) = tokio::try_join!(identities, Kms::start(&scratch))?;
         let key_arn = kms.create_key().await?;
         let upstreams = self.upstreams(&customer_ca, &server_ca).await?;
@@ -173,7 +183,10 @@ impl Builder {
             role_arn: ROLE_ARN,
             kms_keys: std::slice::from_ref(&key_arn),
         };
-        let resolver_setup = self.resolver_setup(&scratch, &surroundings, &server_ca, &upstreams)?;
+        let mut resolver_setup = self.resolver_setup(&scratch, &surroundings, &server_ca, &upstreams)?;
+        if let Some(uid) = user {
+            resolver_setup.run_as(&scratch, uid)?;
+        }
         let resolver = Resolver::spawn(&scratch, resolver_setup.clone())?;
         resolver.ready().await?;
 

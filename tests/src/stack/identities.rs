@@ -2,7 +2,7 @@
 
 use crate::pki::Identity;
 use crate::scratch::Scratch;
-use crate::spire::{Entry, Spire};
+use crate::spire::{Entry, Selector, Spire};
 use crate::stack::{BOUNCER_ID, CONTROL_PLANE_ID};
 use crate::workload_api::{TrustDomain, WorkloadApi};
 use crate::{Result, tools};
@@ -24,15 +24,15 @@ pub enum Identities {
 }
 
 impl Identities {
-    /// Starts SPIRE, with entries for our two servers.
+    /// Starts SPIRE, with entries for our two servers; the resolver's may have a user of its own.
     ///
     /// # Errors
     /// If it does not start.
-    pub async fn spire(scratch: &Scratch) -> Result<Self> {
+    pub async fn spire(scratch: &Scratch, resolver_uid: Option<u32>) -> Result<Self> {
         let (control_plane, resolver) = (tools::binary("bouncer-control-plane")?, tools::binary("bouncer-resolver")?);
         let entries = [
-            Entry { spiffe_id: CONTROL_PLANE_ID, program: &control_plane },
-            Entry { spiffe_id: BOUNCER_ID, program: &resolver },
+            Entry { spiffe_id: CONTROL_PLANE_ID, known_by: Selector::Path(&control_plane) },
+            Entry { spiffe_id: BOUNCER_ID, known_by: resolver_uid.map_or(Selector::Path(&resolver), Selector::Uid) },
         ];
         Ok(Self::Spire(Box::new(Spire::start(scratch, &entries).await?)))
     }

@@ -212,10 +212,6 @@ impl Host for Envoy {
         checked(unsafe { proxy_close_stream(REQUEST_STREAM) })
     }
 
-    fn lives(&mut self, stream: StreamId) -> bool {
-        self.enter(stream).is_ok()
-    }
-
     fn wall_ms(&mut self) -> u64 {
         wall_ns() / 1_000_000
     }

@@ -67,14 +67,11 @@ pub trait Host {
     /// It was not answered.
     fn deny(&mut self, stream: StreamId, denial: &Denial) -> Result<(), Refused>;
 
-    /// Cuts a stream off, without an answer.
+    /// Cuts a stream off, without an answer. The host says that it has ended before this returns.
     ///
     /// # Errors
-    /// It was not cut off, most likely because it has ended.
+    /// It was not cut off.
     fn reset(&mut self, stream: StreamId) -> Result<(), Refused>;
-
-    /// Whether a stream is still there.
-    fn lives(&mut self, stream: StreamId) -> bool;
 
     /// The wall clock, in milliseconds since 1970; 0 if the host won't say.
     fn wall_ms(&mut self) -> u64;

@@ -43,7 +43,11 @@ impl Envoy {
             }
         }
         match stream {
-            Some(stream) if !self.live.contains(&stream) => Err(Refused(2)),
+            // Envoy may still find it, and crash.
+            Some(stream) if !self.live.contains(&stream) => {
+                self.faults.push(format!("stream {stream} was touched after its end"));
+                Err(Refused(2))
+            }
             _ => Ok(()),
         }
     }
@@ -74,10 +78,6 @@ impl Host for Envoy {
         self.obey(Some(stream))?;
         self.ended.insert(stream);
         Ok(())
-    }
-
-    fn lives(&mut self, stream: StreamId) -> bool {
-        self.live.contains(&stream)
     }
 
     fn wall_ms(&mut self) -> u64 {

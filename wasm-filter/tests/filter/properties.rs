@@ -71,9 +71,14 @@ fn no_sequence_of_events_lets_a_stream_on_that_has_no_right_to() {
 
 #[test]
 fn control_each_planted_fault_is_found() {
-    for plant in
-        [Plant::KeyWithoutCaller, Plant::EverythingPasses, Plant::DeafWatch, Plant::MixedAnswers, Plant::NoTicks]
-    {
+    for plant in [
+        Plant::KeyWithoutCaller,
+        Plant::EverythingPasses,
+        Plant::DeafWatch,
+        Plant::MixedAnswers,
+        Plant::NoTicks,
+        Plant::NoEnds,
+    ] {
         assert!(matches!(run(plant, 2_000), Err(TestError::Fail(..))), "{plant:?} went unnoticed");
     }
 }

@@ -11,8 +11,7 @@ use bouncer_proto::intercept::v1::{
 use bouncer_wasm_filter::config::Config;
 use bouncer_wasm_filter::facts::Facts;
 use bouncer_wasm_filter::filter::{Action, Filter, NO_TAG};
-use bouncer_wasm_filter::host::wire;
-use bouncer_wasm_filter::host::{StreamId, Token};
+use bouncer_wasm_filter::host::{Host as _, StreamId, Token, wire};
 use prost::Message as _;
 use std::collections::HashMap;
 
@@ -83,6 +82,8 @@ pub(crate) enum Plant {
     MixedAnswers,
     /// Envoy does not say that a call has ended, and the filter gets no ticks.
     NoTicks,
+    /// Envoy does not say that a stream has ended.
+    NoEnds,
 }
 
 /// The facts headers that streams come with. Two that differ anywhere are two.
@@ -178,7 +179,7 @@ impl World {
                 let mut live: Vec<_> = self.envoy.live.iter().copied().collect();
                 live.sort_unstable();
                 if let Some(stream) = pick(&live, *index) {
-                    self.envoy.live.remove(stream);
+                    self.end(*stream);
                 }
             }
             Step::Wait(ms) => self.wait(*ms),
@@ -190,7 +191,27 @@ impl World {
             }
             Step::Refuse(calls) => self.envoy.refuse_in = *calls,
         }
+        self.cut_off();
         self.check()
+    }
+
+    /// What `abi` does after a callback, and Envoy with what was answered in it.
+    fn cut_off(&mut self) {
+        while let Some(stream) = self.filter.next_condemned() {
+            if self.envoy.reset(stream).is_ok() {
+                self.end(stream);
+            }
+        }
+        for stream in self.envoy.live.intersection(&self.envoy.ended).copied().collect::<Vec<_>>() {
+            self.end(stream);
+        }
+    }
+
+    fn end(&mut self, stream: StreamId) {
+        self.envoy.live.remove(&stream);
+        if self.plant != Plant::NoEnds {
+            self.filter.on_end(stream);
+        }
     }
 
     /// Lets every deadline pass, and says which stream was forgotten.
@@ -352,6 +373,7 @@ impl World {
             body.extend(said(self.epoch, event));
             self.envoy.watch = None;
             self.filter.on_answer(&mut self.envoy, token, &body, 0);
+            self.cut_off();
         }
         let spared = |stream: &&StreamId| {
             self.envoy.live.contains(*stream)
@@ -393,9 +415,10 @@ impl World {
                 return Err(format!("stream {stream} went on with {tag}, to which nothing valid entitles {request:?}"));
             }
         }
-        let (cached, pending, _) = self.filter.sizes();
-        if cached > ENTRIES || pending > bouncer_wasm_filter::pending::MAX_CALLS {
-            return Err(format!("{cached} cached, {pending} pending"));
+        let (cached, pending, streams) = self.filter.sizes();
+        let too_many = cached > ENTRIES || pending > bouncer_wasm_filter::pending::MAX_CALLS;
+        if too_many || (streams > self.envoy.live.len() && self.plant != Plant::NoEnds) {
+            return Err(format!("{cached} cached, {pending} pending, {streams} followed"));
         }
         match self.envoy.faults.pop() {
             Some(fault) => Err(fault),

@@ -57,7 +57,8 @@ impl Ground {
         screen.say(&format!("identities     {source}"));
         screen.say("customer KMS   moto, an emulator of AWS KMS and STS (a real key would need your account)");
         screen.say(&format!("files          {}, gone at the end", scratch.path().display()));
-        let identities = async { if spire { Identities::spire(&scratch).await } else { Identities::own(&scratch) } };
+        let identities =
+            async { if spire { Identities::spire(&scratch, None).await } else { Identities::own(&scratch) } };
         let (identities, kms) = tokio::try_join!(identities, Kms::start(&scratch))?;
         let key_arn = kms.create_key().await?;
         let (customer_ca, server_ca) = (Ca::new(CUSTOMER_CA)?, Ca::new("Demo Server CA")?);
