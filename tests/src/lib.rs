@@ -22,6 +22,7 @@ pub mod resolver;
 pub mod scratch;
 pub mod spire;
 pub mod stack;
+pub mod stop;
 pub mod tools;
 pub mod upstream;
 pub mod workload_api;

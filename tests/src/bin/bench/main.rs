@@ -14,6 +14,7 @@ mod stage;
 mod stats;
 mod variants;
 
+use bouncer_tests::stop::Stop;
 use bouncer_tests::{Fault, Result};
 use clap::Parser;
 use std::fmt::Display;
@@ -21,6 +22,9 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use variants::Kind;
+
+/// What a shell takes for a program that was told to stop.
+const INTERRUPTED: u8 = 130;
 
 /// Measures the warm HTTP path of Bouncer against (a) plain Envoy with a static client certificate and (b) the same
 /// with ext_authz to a minimal Rust server on a Unix socket.
@@ -32,7 +36,7 @@ use variants::Kind;
 #[derive(Parser, Debug, Clone)]
 pub(crate) struct Args {
     /// Rounds; in each, every variant has one slice.
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Seconds of a slice.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60))]
@@ -59,8 +63,12 @@ pub(crate) struct Args {
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(Some(true)) => ExitCode::SUCCESS,
+        Ok(Some(false)) => ExitCode::FAILURE,
+        Ok(None) => {
+            progress("stopped; everything that it started has been ended");
+            ExitCode::from(INTERRUPTED)
+        }
         Err(fault) => {
             progress(format_args!("failed: {fault}"));
             ExitCode::FAILURE
@@ -73,11 +81,12 @@ pub(crate) fn progress(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "bench: {line}");
 }
 
-fn run(args: &Args) -> Result<bool> {
+/// Whether the run counts; `None` if it was told to stop.
+fn run(args: &Args) -> Result<Option<bool>> {
     // Before any thread is made: threads and children inherit it.
     let cores = cores::Cores::split()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(measure(args, &cores))
+    runtime.block_on(async { Stop::new()?.or(measure(args, &cores)).await.transpose() })
 }
 
 async fn measure(args: &Args, cores: &cores::Cores) -> Result<bool> {
@@ -114,21 +123,18 @@ async fn measure(args: &Args, cores: &cores::Cores) -> Result<bool> {
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join("bench.json"), serde_json::to_vec_pretty(&report)?)?;
     std::fs::write(folder.join("bench.svg"), plot::svg(&report))?;
-    if let Some(kind) = args.hold {
-        hold(&mut stage, &kinds, kind, args).await?;
+    match args.hold {
+        Some(kind) => hold(&mut stage, &kinds, kind, args).await,
+        None => Ok(report.valid()),
     }
-    Ok(report.valid())
 }
 
-async fn hold(stage: &mut stage::Stage, kinds: &[Kind], kind: Kind, args: &Args) -> Result<()> {
+async fn hold(stage: &mut stage::Stage, kinds: &[Kind], kind: Kind, args: &Args) -> Result<bool> {
     let index = kinds.iter().position(|k| *k == kind);
     let index = index.ok_or_else(|| Fault::new(format!("{} is not among the variants", kind.id())))?;
     progress(format_args!("loading {}, pid {}, until Ctrl-C", kind.id(), stage.variants[index].pid()));
     loop {
-        tokio::select! {
-            slice = stage.slice(index, args) => { slice?; }
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        }
+        stage.slice(index, args).await?;
     }
 }
 

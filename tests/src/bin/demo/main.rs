@@ -15,14 +15,13 @@ mod traffic;
 mod vm_memory;
 
 use bouncer_tests::Result;
+use bouncer_tests::stop::Stop;
 use keep::Folder;
 use operator::Operator;
 use parts::{Ground, Intercept};
 use screen::Screen;
-use std::future::Future;
 use std::process::ExitCode;
 use std::time::Instant;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 const INTERRUPTED: u8 = 130;
 
@@ -31,30 +30,6 @@ struct Shown {
     intercept: Intercept,
     ground: Ground,
     good: bool,
-}
-
-/// The signals that end the demo.
-struct Stop {
-    signals: [Signal; 3],
-}
-
-impl Stop {
-    fn new() -> Result<Self> {
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-        let [interrupt, terminate, hangup] = kinds.map(signal);
-        Ok(Self { signals: [interrupt?, terminate?, hangup?] })
-    }
-
-    /// Runs something until it ends or a signal comes. Where one comes, what it started ends with it.
-    async fn or<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        let [interrupt, terminate, hangup] = &mut self.signals;
-        tokio::select! {
-            done = work => Some(done),
-            _ = interrupt.recv() => None,
-            _ = terminate.recv() => None,
-            _ = hangup.recv() => None,
-        }
-    }
 }
 
 fn main() -> ExitCode {

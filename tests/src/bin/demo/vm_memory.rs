@@ -197,4 +197,16 @@ mod tests {
         });
         assert!(found);
     }
+
+    #[test]
+    fn memory_that_is_not_to_be_had_is_a_fault_and_no_empty_search() {
+        // Ended, and not yet waited for: it still has a folder, and no memory.
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let status = format!("/proc/{}/stat", child.id());
+        while !std::fs::read_to_string(&status).unwrap().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        assert!(Memory::of(child.id()).is_err());
+        child.wait().unwrap();
+    }
 }
