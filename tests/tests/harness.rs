@@ -7,7 +7,7 @@ use bouncer_tests::kms_proxy::Behaviour as KmsBehaviour;
 use bouncer_tests::leak::Needles;
 use bouncer_tests::pki::{Ca, Identity, Leaf};
 use bouncer_tests::scratch::Scratch;
-use bouncer_tests::spire::{Entry, Spire};
+use bouncer_tests::spire::{Entry, Selector, Spire};
 use bouncer_tests::upstream::{ClientAuth, Upstream};
 use bouncer_tests::workload_api::{Behaviour, TrustDomain, WorkloadApi};
 use bouncer_tests::{Fault, Result, tools};
@@ -92,8 +92,8 @@ async fn real_spire_tells_programs_apart_by_their_path() -> Result<()> {
     let own = std::env::current_exe()?;
     let elsewhere = tools::tool("spire-server")?;
     let entries = [
-        Entry { spiffe_id: BOUNCER, program: &own },
-        Entry { spiffe_id: "spiffe://example.org/bouncer/other", program: &elsewhere },
+        Entry { spiffe_id: BOUNCER, known_by: Selector::Path(&own) },
+        Entry { spiffe_id: "spiffe://example.org/bouncer/other", known_by: Selector::Path(&elsewhere) },
     ];
     let spire = Spire::start(&scratch, &entries).await?;
     let client = WorkloadApiClient::connect_to(spire.address()).await?;
