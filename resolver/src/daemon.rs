@@ -36,6 +36,9 @@ const GRANT_IDLE: Duration = Duration::from_secs(600);
 /// How often counted denials are recorded and idle grants ended.
 const CHORES: Duration = Duration::from_secs(5);
 
+/// How often it is looked for newer generations that are to be tried again.
+const RETRIES: Duration = Duration::from_secs(1);
+
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -113,6 +116,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         }
     });
     tasks.spawn(chores(Arc::clone(&engine), stop.clone()));
+    tasks.spawn(rotations(Arc::clone(&engine), stop.clone()));
     tracing::info!(bouncer = %config.bouncer, http = %config.http, "the resolver runs");
 
     tokio::select! {
@@ -192,5 +196,18 @@ async fn chores(engine: Arc<Engine>, stop: CancellationToken) {
         if engine.not_ready().is_empty() {
             engine.cache.prepare().await;
         }
+    }
+}
+
+/// Tries newer generations as soon as they are registered, and again those that were no good.
+async fn rotations(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(RETRIES);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = engine.rotation.changed() => {}
+            () = stop.cancelled() => return,
+        }
+        engine.rotate().await;
     }
 }

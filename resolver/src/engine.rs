@@ -12,11 +12,14 @@ use crate::credential::ClientCertificate;
 use crate::grants::{Grants, Peer};
 use crate::identity::Identity;
 use crate::metrics::{Metrics, Outcome};
-use crate::policy::{Changes, Envelope, PolicyStore};
+use crate::policy::{Changes, Envelope, Policy, PolicyStore};
+use crate::rotation::Rotation;
 use crate::sds::SdsHub;
 use crate::watch::WatchHub;
 use bouncer_custody::{Binding, ClusterName, KeyId, Reason, SpiffeId, StreamFacts, Tag};
+use bouncer_proto::bridge::v1::SecretStatus;
 use bouncer_proto::intercept::v1::Invalidate;
+use futures::{StreamExt as _, stream};
 use history::History;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a denial by a rule may be reused. A change of policy ends it sooner.
 const DENIAL_TTL: Duration = Duration::from_secs(1);
+
+/// So many newer generations are tried at once.
+const TRIALS: usize = 8;
 
 /// Everything a decision needs.
 pub struct Engine {
@@ -36,6 +42,8 @@ pub struct Engine {
     pub identity: Arc<Identity>,
     /// What is unwrapped.
     pub cache: Arc<Cache>,
+    /// Which generations are in use.
+    pub rotation: Rotation,
     /// What Envoy may fetch.
     pub grants: Grants,
     /// Who hears of invalidations.
@@ -128,6 +136,7 @@ impl Engine {
             policy,
             identity,
             cache,
+            rotation: Rotation::default(),
             grants,
             watch,
             sds,
@@ -191,7 +200,7 @@ impl Engine {
         })?;
         self.grants.grant(&allowed.tag, &question.cluster, question.peer);
         // A revocation that came in between found no grant to end.
-        if self.policy.current()?.envelope_of(&allowed.tag).is_none() {
+        if self.envelope_of(&allowed.tag).is_none() {
             self.grants.revoke(&allowed.tag);
             return Err(Reason::DecisionStale);
         }
@@ -220,19 +229,47 @@ impl Engine {
         if cluster.mode == Mode::Named && !policy.has_one_path(&question.cluster) {
             return Err(Reason::ResourceAmbiguous);
         }
-        let envelope = policy.envelope(&resource.logical_path)?;
-        event.generation = envelope.generation.get();
-        event.key_id = envelope.key_id.as_str().to_owned();
-        event.aad_sha256 =
-            envelope.aad.as_ref().map(bouncer_custody::EncryptionContext::sha256_hex).unwrap_or_default();
-        self.check_rails(envelope, cluster, &caller)?;
+        let wanted = policy.envelope(&resource.logical_path)?;
+        let in_use = self.rotation.choose(wanted);
+        match self.use_envelope(&in_use, cluster, &caller, event).await {
+            // The one in use is at its end, so what was to follow it follows now, proven or not.
+            Err(_) if in_use.tag != wanted.tag && self.rotation.of(&in_use.tag).is_none() => {
+                self.use_envelope(wanted, cluster, &caller, event).await
+            }
+            allowed => allowed,
+        }
+    }
+
+    async fn use_envelope<'a>(
+        &self,
+        envelope: &Arc<Envelope>,
+        cluster: &'a Cluster,
+        caller: &SpiffeId,
+        event: &mut Event,
+    ) -> Result<Allowed<'a>, Reason> {
+        describe(envelope, event);
+        self.check_rails(envelope, cluster, caller)?;
         self.history.check(envelope)?;
         let credential = self.fetch(envelope, event).await?;
         self.history.record(envelope);
+        self.rotation.proven(envelope);
         Ok(Allowed { tag: envelope.tag.clone(), cluster, credential })
     }
 
     fn check_rails(&self, envelope: &Envelope, cluster: &Cluster, caller: &SpiffeId) -> Result<(), Reason> {
+        let binding = self.check_general(envelope, cluster)?;
+        let facts = StreamFacts { bouncer: &self.config.bouncer, env: self.config.environment.as_ref(), caller };
+        binding.check(&facts, &cluster.rail)
+    }
+
+    /// As [`Engine::check_rails`], without a caller.
+    fn check_place(&self, envelope: &Envelope, cluster: &Cluster) -> Result<(), Reason> {
+        let binding = self.check_general(envelope, cluster)?;
+        binding.check_place(&self.config.bouncer, self.config.environment.as_ref(), &cluster.rail).map(drop)
+    }
+
+    /// The rails that hold for every stream; gives the binding that is left to check.
+    fn check_general<'a>(&self, envelope: &'a Envelope, cluster: &Cluster) -> Result<Binding<'a>, Reason> {
         let rails = &self.config.rails;
         let KeyId::Kms(key) = &envelope.key_id else { return Err(Reason::ProviderUnavailable) };
         let own = &cluster.rail.kms_keys;
@@ -243,14 +280,12 @@ impl Engine {
         if !rails.required_pairs.iter().all(holds) {
             return Err(Reason::RequiredPairMissing);
         }
-        let facts = StreamFacts { bouncer: &self.config.bouncer, env: self.config.environment.as_ref(), caller };
-        let binding = Binding {
+        Ok(Binding {
             path: &envelope.path,
             generation: envelope.generation,
             aad: envelope.aad.as_ref(),
             key_is_dedicated: rails.dedicated_keys.contains(key),
-        };
-        binding.check(&facts, &cluster.rail)
+        })
     }
 
     async fn fetch(&self, envelope: &Arc<Envelope>, event: &mut Event) -> Result<Arc<ClientCertificate>, Reason> {
@@ -261,8 +296,8 @@ impl Engine {
             }
             Err(error) => {
                 event.backend_request_id = error.request_id.unwrap_or_default();
-                if !error.reason.is_transient() && self.grants.any(&envelope.tag) {
-                    self.revoke(std::slice::from_ref(&envelope.tag), Vec::new());
+                if !error.reason.is_transient() {
+                    self.end(&envelope.tag);
                 }
                 Err(error.reason)
             }
@@ -320,13 +355,98 @@ impl Engine {
     }
 
     /// Puts what a new snapshot changes into effect: for cached decisions, for SDS, and for live streams.
-    pub fn apply(&self, changes: &Changes) {
-        if !changes.clusters.is_empty() || !changes.revoked.is_empty() {
-            self.revoke(&changes.revoked, changes.clusters.iter().map(ToString::to_string).collect());
+    pub fn apply(&self, policy: &Policy, changes: &Changes) {
+        let mut revoked = changes.revoked.clone();
+        // A resource may have lost a generation that was never used, while an older one is in use.
+        for path in changes.revoked.iter().map(Tag::path) {
+            revoked.extend(self.rotation.in_use(path));
         }
-        if let Ok(policy) = self.policy.current() {
-            self.cache.retain(|tag| policy.envelope_of(tag).is_some() || self.grants.any(tag));
+        revoked.extend(self.rotation.follow(policy));
+        revoked.sort_unstable_by_key(ToString::to_string);
+        revoked.dedup();
+        if !changes.clusters.is_empty() || !revoked.is_empty() {
+            self.revoke(&revoked, changes.clusters.iter().map(ToString::to_string).collect());
         }
+        self.cache.retain(|tag| self.envelope_of(tag).is_some() || self.grants.any(tag));
+    }
+
+    /// The envelope of a tag that may be used today: the one that the policy wants, or an older one that is still in use
+    /// in its place.
+    fn envelope_of(&self, tag: &Tag) -> Option<Arc<Envelope>> {
+        let policy = self.policy.current().ok()?;
+        if let Some(envelope) = policy.envelope_of(tag) {
+            return Some(Arc::clone(envelope));
+        }
+        let replaced = policy.enabled && policy.envelope(tag.path()).is_ok();
+        self.rotation.of(tag).filter(|_| replaced)
+    }
+
+    /// The backend said no for good: the credential ends, wherever it is.
+    fn end(&self, tag: &Tag) {
+        if self.rotation.of(tag).is_some() {
+            self.rotation.forget(tag.path());
+        }
+        if self.grants.any(tag) {
+            self.revoke(std::slice::from_ref(tag), Vec::new());
+        }
+    }
+
+    /// Tries the newer generations that wait for it, each ahead of the streams that are to use it.
+    pub async fn rotate(&self) {
+        let Ok(policy) = self.policy.current() else { return };
+        let due = self.rotation.due(&policy, Instant::now());
+        let trials = due.into_iter().map(|candidate| self.try_candidate(&policy, candidate));
+        stream::iter(trials).buffer_unordered(TRIALS).for_each(|()| std::future::ready(())).await;
+    }
+
+    async fn try_candidate(&self, policy: &Policy, candidate: Arc<Envelope>) {
+        let mut event = Event { id: uuid::Uuid::now_v7().to_string(), count: 1, ..Event::default() };
+        event.logical_path = candidate.path.to_string();
+        describe(&candidate, &mut event);
+        let clusters: Vec<&ClusterName> = policy.clusters_of(&candidate.path).collect();
+        let rails = clusters.iter().filter_map(|cluster| self.config.rails.clusters.get(*cluster));
+        let checked = rails.map(|cluster| self.check_place(&candidate, cluster)).collect::<Result<(), _>>();
+        let outcome = match checked.and_then(|()| self.history.check(&candidate)) {
+            Ok(()) => self.cache.get(&candidate).await.map_err(|error| (error.reason, error.request_id)),
+            Err(reason) => Err((reason, None)),
+        };
+        match outcome {
+            Ok(fetched) => {
+                event.backend_request_id = fetched.request_id.unwrap_or_default();
+                self.rotation.proven(&candidate);
+                self.metrics.rotations.get_or_create(&Outcome::good("in_use")).inc();
+                tracing::info!(path = %candidate.path, generation = %candidate.generation, "a newer generation is in use");
+                let clusters = clusters.into_iter().map(ToString::to_string).collect();
+                self.watch.publish(Invalidate { tags: Vec::new(), clusters, reset_streams: false });
+            }
+            Err((reason, request_id)) => {
+                self.metrics.rotations.get_or_create(&Outcome::bad("not_in_use", reason)).inc();
+                if !self.rotation.refuse(&candidate, reason, Instant::now()) {
+                    return;
+                }
+                event.backend_request_id = request_id.unwrap_or_default();
+                event.reason = reason.code().to_owned();
+                tracing::error!(path = %candidate.path, generation = %candidate.generation, %reason, "a newer generation is no good; the one before it stays in use");
+            }
+        }
+        event.outcome = "rotate".to_owned();
+        if let Err(error) = self.spool.append_denial(event) {
+            tracing::warn!(%error, "a rotation was not recorded");
+        }
+    }
+
+    /// What is held, what failed, and which newer generations are no good, for the control plane.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<SecretStatus> {
+        let mut all = self.cache.status();
+        for refused in self.rotation.refused() {
+            let (path, generation) = (refused.tag.path().to_string(), refused.tag.generation().get());
+            if !all.iter().any(|one| one.logical_path == path && one.generation == generation) {
+                let reason = refused.reason.code().to_owned();
+                all.push(SecretStatus { logical_path: path, generation, reason, not_after_ms: 0 });
+            }
+        }
+        all
     }
 
     fn revoke(&self, tags: &[Tag], clusters: Vec<String>) {
@@ -352,8 +472,7 @@ impl Engine {
         if let Some(credential) = self.cache.peek(tag) {
             return Some(credential);
         }
-        let policy = self.policy.current().ok()?;
-        let envelope = policy.envelope_of(tag)?;
+        let envelope = self.envelope_of(tag)?;
         let rail = self.config.rails.clusters.get(cluster)?;
         self.identity.settled().await.ok()?;
         // The caller was checked when the grant was made; key, path and AAD are checked again.
@@ -362,7 +481,7 @@ impl Engine {
         if !self.config.rails.kms_keys.contains(key) || !(own.is_empty() || own.contains(key)) {
             return None;
         }
-        let fetched = tokio::time::timeout(self.config.limits.decide_deadline, self.cache.get(envelope)).await;
+        let fetched = tokio::time::timeout(self.config.limits.decide_deadline, self.cache.get(&envelope)).await;
         Some(fetched.ok()?.ok()?.credential)
     }
 
@@ -390,6 +509,13 @@ impl Engine {
         }
         reasons
     }
+}
+
+/// What an event says of the envelope that it is about.
+fn describe(envelope: &Envelope, event: &mut Event) {
+    event.generation = envelope.generation.get();
+    event.key_id = envelope.key_id.as_str().to_owned();
+    event.aad_sha256 = envelope.aad.as_ref().map(bouncer_custody::EncryptionContext::sha256_hex).unwrap_or_default();
 }
 
 /// Exactly one SPIFFE ID of a verified chain, or none.

@@ -19,6 +19,7 @@ pub mod intercept;
 pub mod kms;
 pub mod metrics;
 pub mod policy;
+pub mod rotation;
 pub mod sds;
 pub mod socket;
 pub mod state_file;

@@ -49,6 +49,8 @@ pub struct Metrics {
     pub uses: Counter,
     /// Answers of backends, by reason; those that shared a call are counted once.
     pub unwraps: Family<Outcome, Counter>,
+    /// Newer generations that were tried: put in use, or not and why.
+    pub rotations: Family<Outcome, Counter>,
     /// SDS answers, by kind.
     pub sds: Family<Kind, Counter>,
     /// Open SDS streams.
@@ -101,6 +103,7 @@ impl Default for Metrics {
             )),
             uses: Counter::default(),
             unwraps: Family::default(),
+            rotations: Family::default(),
             sds: Family::default(),
             sds_streams: Gauge::default(),
             watches: Gauge::default(),
@@ -123,6 +126,7 @@ impl Metrics {
         r.register_with_unit("decision", "From question to answer", Unit::Seconds, self.decision_seconds.clone());
         r.register("decision_uses", "Streams that reused a decision", self.uses.clone());
         r.register("unwraps", "Calls to a backend, by outcome and reason", self.unwraps.clone());
+        r.register("rotations", "Newer generations that were tried, by outcome and reason", self.rotations.clone());
         r.register("sds_answers", "SDS answers, by kind", self.sds.clone());
         r.register("sds_streams", "Open SDS streams", self.sds_streams.clone());
         r.register("watches", "Watches that wait for an event", self.watches.clone());

@@ -151,6 +151,12 @@ impl Policy {
         resources.all(|other| first.is_some_and(|first| first.logical_path == other.logical_path))
     }
 
+    /// The clusters whose resources want this credential.
+    pub fn clusters_of<'a>(&'a self, path: &'a LogicalPath) -> impl Iterator<Item = &'a ClusterName> {
+        let wants = move |resources: &Vec<Resource>| resources.iter().any(|resource| resource.logical_path == *path);
+        self.resources.iter().filter(move |(_, resources)| wants(resources)).map(|(cluster, _)| cluster)
+    }
+
     /// The envelope of a path.
     ///
     /// # Errors
@@ -391,4 +397,4 @@ pub enum LoadError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

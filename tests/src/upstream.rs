@@ -167,7 +167,7 @@ async fn serve(acceptor: TlsAcceptor, socket: tokio::net::TcpStream, record: Arc
     let (peer, error) = match &accepted {
         Ok(stream) => {
             let certs = stream.get_ref().1.peer_certificates();
-            (certs.and_then(<[_]>::first).and_then(|cert| parse_peer(cert)), None)
+            (certs.and_then(<[_]>::first).and_then(|cert| Peer::of(cert)), None)
         }
         Err(error) => (None, Some(error.to_string())),
     };
@@ -182,18 +182,23 @@ async fn serve(acceptor: TlsAcceptor, socket: tokio::net::TcpStream, record: Arc
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
-fn parse_peer(der: &[u8]) -> Option<Peer> {
-    let (_, cert) = X509Certificate::from_der(der).ok()?;
-    let common_name = cert.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
-    let issuer = cert.issuer().iter_common_name().next()?.as_str().ok()?.to_owned();
-    let uris = match cert.subject_alternative_name() {
-        Ok(Some(names)) => names.value.general_names.iter(),
-        _ => [].iter(),
-    };
-    let uris = uris.filter_map(|name| if let GeneralName::URI(uri) = name { Some((*uri).to_owned()) } else { None });
-    // Wider serials lose their upper bytes: the harness issues none.
-    let serial = cert.raw_serial().iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
-    Some(Peer { common_name, issuer, uris: uris.collect(), serial })
+impl Peer {
+    /// What a certificate says of its holder. `None` if it is not one of the harness's.
+    #[must_use]
+    pub fn of(der: &[u8]) -> Option<Self> {
+        let (_, cert) = X509Certificate::from_der(der).ok()?;
+        let common_name = cert.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
+        let issuer = cert.issuer().iter_common_name().next()?.as_str().ok()?.to_owned();
+        let uris = match cert.subject_alternative_name() {
+            Ok(Some(names)) => names.value.general_names.iter(),
+            _ => [].iter(),
+        };
+        let uris =
+            uris.filter_map(|name| if let GeneralName::URI(uri) = name { Some((*uri).to_owned()) } else { None });
+        // Wider serials lose their upper bytes: the harness issues none.
+        let serial = cert.raw_serial().iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
+        Some(Self { common_name, issuer, uris: uris.collect(), serial })
+    }
 }
 
 /// Answers with what was seen. `/status/503` and the like answer with that status, `/redirect?TO` with a redirect.

@@ -32,6 +32,17 @@ pub(crate) fn snapshot(epoch: u64) -> wire::Snapshot {
     }
 }
 
+/// One envelope, as the control plane would push it.
+pub(crate) fn envelope(path: &str, generation: u64, activation: u64) -> wire::Envelope {
+    let like = snapshot(1).envelopes.remove(0);
+    wire::Envelope { logical_path: path.into(), generation, activation, ..like }
+}
+
+/// A policy with this envelope alone.
+pub(crate) fn policy_of(envelope: wire::Envelope) -> Policy {
+    Policy::parse(&wire::Snapshot { envelopes: vec![envelope], ..snapshot(1) })
+}
+
 fn store(folder: &Path) -> PolicyStore {
     PolicyStore::open("payments-east".parse().unwrap(), folder, Duration::from_secs(60)).0
 }
