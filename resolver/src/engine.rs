@@ -387,7 +387,10 @@ impl Engine {
             self.rotation.forget(tag.path());
         }
         if self.grants.any(tag) {
-            self.revoke(std::slice::from_ref(tag), Vec::new());
+            self.policy.end(tag.path());
+            let clusters =
+                self.policy.current().map(|policy| policy.clusters_of(tag.path()).map(ToString::to_string).collect());
+            self.revoke(std::slice::from_ref(tag), clusters.unwrap_or_default());
         }
     }
 
