@@ -288,8 +288,8 @@ pub(crate) struct AuditFilter {
     /// How many to show (for `tail`: how many of before).
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=500))]
     pub limit: u16,
-    /// Only this outcome: inject, deny, pass_through, uses or rotate.
-    #[arg(long, value_parser = ["inject", "deny", "pass_through", "uses", "rotate"])]
+    /// Only this outcome: inject, deny, pass_through, uses, rotate or revoke.
+    #[arg(long, value_parser = ["inject", "deny", "pass_through", "uses", "rotate", "revoke"])]
     pub outcome: Option<String>,
     /// Only this bouncer's.
     #[arg(long)]

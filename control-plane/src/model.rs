@@ -287,8 +287,8 @@ pub struct Policy {
 }
 
 /// What an audit event can be about: a credential given to a stream, a stream denied, one that needed none, uses of an
-/// earlier decision, and a newer generation that was put in use or was no good.
-pub const OUTCOMES: [&str; 5] = ["inject", "deny", "pass_through", "uses", "rotate"];
+/// earlier decision, a newer generation that was put in use or was no good, and a credential that was ended.
+pub const OUTCOMES: [&str; 6] = ["inject", "deny", "pass_through", "uses", "rotate", "revoke"];
 
 /// One decision, as a bouncer reported it. Texts are bounded and hold nothing that looks like a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]

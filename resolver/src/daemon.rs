@@ -195,6 +195,7 @@ async fn chores(engine: Arc<Engine>, stop: CancellationToken) {
         engine.expire();
         if engine.not_ready().is_empty() {
             engine.cache.prepare().await;
+            engine.recheck().await;
         }
     }
 }

@@ -297,7 +297,7 @@ impl Engine {
             Err(error) => {
                 event.backend_request_id = error.request_id.unwrap_or_default();
                 if !error.reason.is_transient() {
-                    self.end(&envelope.tag);
+                    self.end(&envelope.tag, error.reason);
                 }
                 Err(error.reason)
             }
@@ -365,7 +365,7 @@ impl Engine {
         revoked.sort_unstable_by_key(ToString::to_string);
         revoked.dedup();
         if !changes.clusters.is_empty() || !revoked.is_empty() {
-            self.revoke(&revoked, changes.clusters.iter().map(ToString::to_string).collect());
+            self.revoke(&revoked, changes.clusters.iter().map(ToString::to_string).collect(), None);
         }
         self.cache.retain(|tag| self.envelope_of(tag).is_some() || self.grants.any(tag));
     }
@@ -382,7 +382,7 @@ impl Engine {
     }
 
     /// The backend said no for good: the credential ends, wherever it is.
-    fn end(&self, tag: &Tag) {
+    fn end(&self, tag: &Tag, reason: Reason) {
         if self.rotation.of(tag).is_some() {
             self.rotation.forget(tag.path());
         }
@@ -390,7 +390,7 @@ impl Engine {
             self.policy.end(tag.path());
             let clusters =
                 self.policy.current().map(|policy| policy.clusters_of(tag.path()).map(ToString::to_string).collect());
-            self.revoke(std::slice::from_ref(tag), clusters.unwrap_or_default());
+            self.revoke(std::slice::from_ref(tag), clusters.unwrap_or_default(), Some(reason));
         }
     }
 
@@ -433,9 +433,7 @@ impl Engine {
             }
         }
         event.outcome = "rotate".to_owned();
-        if let Err(error) = self.spool.append_denial(event) {
-            tracing::warn!(%error, "a rotation was not recorded");
-        }
+        self.record_change(event);
     }
 
     /// What is held, what failed, and which newer generations are no good, for the control plane.
@@ -452,18 +450,51 @@ impl Engine {
         all
     }
 
-    fn revoke(&self, tags: &[Tag], clusters: Vec<String>) {
+    /// Ends these tags wherever they are, and records it; `reason` says why, where it was not the policy.
+    fn revoke(&self, tags: &[Tag], clusters: Vec<String>, reason: Option<Reason>) {
         for tag in tags {
             self.grants.revoke(tag);
             self.cache.evict(tag);
             self.sds.revoke(tag);
         }
-        let reset_streams = !tags.is_empty();
         self.watch.publish(Invalidate {
             tags: tags.iter().map(ToString::to_string).collect(),
             clusters,
-            reset_streams,
+            reset_streams: !tags.is_empty(),
         });
+        for tag in tags {
+            let event = Event {
+                id: uuid::Uuid::now_v7().to_string(),
+                outcome: "revoke".to_owned(),
+                logical_path: tag.path().to_string(),
+                generation: tag.generation().get(),
+                reason: reason.map_or_else(String::new, |reason| reason.code().to_owned()),
+                count: 1,
+                ..Event::default()
+            };
+            self.record_change(event);
+        }
+    }
+
+    /// Records what happened to a credential without a stream. It is done already: a spool without room does not undo it.
+    fn record_change(&self, event: Event) {
+        if let Err(error) = self.spool.append_denial(event) {
+            tracing::warn!(%error, "what happened to a credential was not recorded");
+        }
+    }
+
+    /// Asks the backends again of what Envoy may use and was not confirmed for a while. A no ends it at once, also where
+    /// no new stream comes. Called every few seconds.
+    pub async fn recheck(&self) {
+        let granted = self.grants.tags().into_iter().filter_map(|tag| self.envelope_of(&tag));
+        let calls = granted.map(|envelope| async move {
+            if let Err(error) = self.cache.get(&envelope).await
+                && !error.reason.is_transient()
+            {
+                self.end(&envelope.tag, error.reason);
+            }
+        });
+        stream::iter(calls).buffer_unordered(TRIALS).for_each(|()| std::future::ready(())).await;
     }
 
     /// The credential that SDS may serve under a tag: granted to this Envoy for this cluster, and still of today, or

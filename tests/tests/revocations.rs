@@ -4,15 +4,20 @@
 //! For a moment after a stream's end Envoy still finds it by its number, and crashes over a filter that resumes, answers
 //! or resets it then. Nothing but a good many tries finds a filter that does.
 
+mod support;
+
+use bouncer_custody::Reason;
 use bouncer_proto::bridge::v1::Snapshot;
-use bouncer_tests::client::{Client, Protocol};
+use bouncer_tests::client::{Client, ENVOY_NAME, Protocol};
 use bouncer_tests::stack::{CART, Cluster, Credential, Stack};
 use bouncer_tests::{Fault, Result};
 use futures::future::join_all;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use support::Raw;
 
 const ROUNDS: usize = 30;
 const SOON: Duration = Duration::from_secs(10);
@@ -120,5 +125,37 @@ async fn what_is_enabled_again_never_uses_a_connection_of_before() -> Result<()>
     let back = || async { connection(&client).await.ok() };
     let after = stack.until("the flag is on again", SOON, back).await?;
     assert!(after > before, "after a restart: connection {after} of {before} is one of before");
+    Ok(())
+}
+
+/// A key that is disabled upstream is found at the next re-check, though no new stream asks for anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_disabled_upstream_ends_the_streams_that_use_it() -> Result<()> {
+    let stack = Stack::builder("recheck")
+        .own_bridge()
+        .workers(1)
+        .resolver(|setup| setup.set("limits.recheck_s", 1))
+        .start()
+        .await?;
+    let mut held = Raw::open(&stack, &stack.identities.mint(CART)?, ENVOY_NAME).await?;
+    held.send("POST /held HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\n1").await?;
+    let carried = || async { (stack.upstream("payments").ok()?.connections() > 0).then_some(()) };
+    stack.until("the stream upstream", SOON, carried).await?;
+    stack.audited("the injection", |event| event["outcome"] == "inject").await?;
+
+    stack.kms.disable_key(&stack.key_arn).await?;
+    let revoked = |event: &Value| event["outcome"] == "revoke" && event["reason"] == Reason::KmsKeyDisabled.code();
+    stack.audited("the revocation", revoked).await?;
+    let ended = held.answer().await;
+    assert!(ended.is_err(), "the stream lives on: {ended:?}");
+    let client = stack.client(CART, Protocol::Http1)?;
+    assert_eq!(client.get("/").await?.reason(), Some(Reason::KmsKeyDisabled.code()));
+
+    // Enabled again, it is used again, over a new connection.
+    let before = stack.upstream("payments")?.connections();
+    stack.kms.enable_key(&stack.key_arn).await?;
+    let back = || async { connection(&client).await.ok() };
+    let after = stack.until("the key is used again", Duration::from_secs(20), back).await?;
+    assert!(after > before, "connection {after} of {before} is one of before");
     Ok(())
 }
