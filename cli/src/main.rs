@@ -10,6 +10,7 @@ mod control_plane;
 mod failure;
 mod files;
 mod output;
+mod resolver;
 mod wrap;
 
 use std::process::ExitCode;

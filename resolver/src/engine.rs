@@ -13,10 +13,11 @@ use crate::grants::{Grants, Peer};
 use crate::identity::Identity;
 use crate::metrics::{Metrics, Outcome};
 use crate::policy::{Changes, Envelope, Policy, PolicyStore};
+use crate::revocations::{Revocation, Revocations};
 use crate::rotation::Rotation;
 use crate::sds::SdsHub;
 use crate::watch::WatchHub;
-use bouncer_custody::{Binding, ClusterName, KeyId, Reason, SpiffeId, StreamFacts, Tag};
+use bouncer_custody::{Binding, ClusterName, Generation, KeyId, LogicalPath, Reason, SpiffeId, StreamFacts, Tag};
 use bouncer_proto::bridge::v1::SecretStatus;
 use bouncer_proto::intercept::v1::Invalidate;
 use futures::{StreamExt as _, stream};
@@ -44,6 +45,8 @@ pub struct Engine {
     pub cache: Arc<Cache>,
     /// Which generations are in use.
     pub rotation: Rotation,
+    /// What an operator has revoked here.
+    pub revocations: Revocations,
     /// What Envoy may fetch.
     pub grants: Grants,
     /// Who hears of invalidations.
@@ -104,6 +107,17 @@ struct Allowed<'a> {
     credential: Arc<ClientCertificate>,
 }
 
+/// What an operator's revocation did.
+#[derive(Debug)]
+pub struct Revoked {
+    /// The newest generation that it ends; `None` for every one.
+    pub through_generation: Option<Generation>,
+    /// How many issues of the credential were ended.
+    pub ended: usize,
+    /// Whether it will be remembered after a restart.
+    pub saved: std::io::Result<()>,
+}
+
 /// What is put together into an [`Engine`].
 pub struct Parts {
     /// See [`Engine::config`].
@@ -128,7 +142,7 @@ impl Engine {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { config, policy, identity, cache, grants, spool, metrics } = parts;
         let permits = Semaphore::new(config.limits.max_decisions);
-        let history = History::open(&config.state_dir);
+        let (history, revocations) = (History::open(&config.state_dir), Revocations::open(&config.state_dir));
         let (watch, sds, denials) = (WatchHub::default(), SdsHub::default(), Denials::default());
         let stop = CancellationToken::new();
         Arc::new(Self {
@@ -137,6 +151,7 @@ impl Engine {
             identity,
             cache,
             rotation: Rotation::default(),
+            revocations,
             grants,
             watch,
             sds,
@@ -248,6 +263,7 @@ impl Engine {
         event: &mut Event,
     ) -> Result<Allowed<'a>, Reason> {
         describe(envelope, event);
+        self.revocations.check(&envelope.path, envelope.generation)?;
         self.check_rails(envelope, cluster, caller)?;
         self.history.check(envelope)?;
         let credential = self.fetch(envelope, event).await?;
@@ -476,6 +492,49 @@ impl Engine {
         }
     }
 
+    /// An operator revokes a credential at this resolver: all generations that it knows, or `forever`. `None` if it
+    /// knows none.
+    pub fn revoke_here(&self, path: &LogicalPath, forever: bool) -> Option<Revoked> {
+        let policy = self.policy.latest();
+        let registered = policy.as_ref().and_then(|policy| policy.envelope(path).ok()).map(|envelope| &envelope.tag);
+        let mut tags: Vec<Tag> = self.grants.tags().into_iter().filter(|tag| tag.path() == path).collect();
+        tags.extend(registered.cloned());
+        tags.extend(self.rotation.in_use(path));
+        tags.sort_unstable_by_key(ToString::to_string);
+        tags.dedup();
+        let newest = tags.iter().map(Tag::generation).max();
+        if newest.is_none() && !forever {
+            return None;
+        }
+        let through_generation = newest.filter(|_| !forever);
+        let revocation = Revocation { through_generation, time_ms: jiff::Timestamp::now().as_millisecond() };
+        // First of all, so that no stream is decided in between.
+        let saved = self.revocations.add(path.clone(), revocation);
+        self.rotation.forget(path);
+        self.policy.end(path);
+        let clusters = policy.map(|policy| policy.clusters_of(path).map(ToString::to_string).collect());
+        self.revoke(&tags, clusters.unwrap_or_default(), Some(Reason::RevokedByOperator));
+        tracing::warn!(%path, "an operator revoked a credential at this resolver");
+        Some(Revoked { through_generation, ended: tags.len(), saved })
+    }
+
+    /// An operator takes a revocation back. `false` if there was none.
+    ///
+    /// # Errors
+    /// [`std::io::Error`]: it could not be saved, and still holds.
+    pub fn lift(&self, path: &LogicalPath) -> std::io::Result<bool> {
+        let lifted = self.revocations.lift(path)?;
+        if lifted {
+            tracing::warn!(%path, "an operator lifted a revocation at this resolver");
+            let clusters =
+                self.policy.latest().map(|policy| policy.clusters_of(path).map(ToString::to_string).collect());
+            // The filters may hold denials.
+            let clusters = clusters.unwrap_or_default();
+            self.watch.publish(Invalidate { tags: Vec::new(), clusters, reset_streams: false });
+        }
+        Ok(lifted)
+    }
+
     /// Records what happened to a credential without a stream. It is done already: a spool without room does not undo it.
     fn record_change(&self, event: Event) {
         if let Err(error) = self.spool.append_denial(event) {
@@ -517,6 +576,12 @@ impl Engine {
         }
         let fetched = tokio::time::timeout(self.config.limits.decide_deadline, self.cache.get(&envelope)).await;
         Some(fetched.ok()?.ok()?.credential)
+    }
+
+    /// Whether a live stream may go on with this tag: it is in use, or drains after a rotation.
+    #[must_use]
+    pub fn may_carry(&self, tag: &str) -> bool {
+        tag.parse().is_ok_and(|tag: Tag| self.grants.any(&tag) || self.envelope_of(&tag).is_some())
     }
 
     /// Whether this Envoy may have the tag for this cluster.

@@ -321,6 +321,12 @@ impl PolicyStore {
         }
     }
 
+    /// The newest policy that is known, whatever its age. To take away by, never to give.
+    #[must_use]
+    pub fn latest(&self) -> Option<Arc<Policy>> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).policy.clone()
+    }
+
     /// The epoch in use, whatever its age; 0 for none.
     #[must_use]
     pub fn epoch(&self) -> u64 {

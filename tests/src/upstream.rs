@@ -73,6 +73,7 @@ pub struct Handshake {
 #[derive(Default)]
 struct Record {
     connections: AtomicU64,
+    broken: AtomicU64,
     requests: Mutex<Vec<Seen>>,
     handshakes: Mutex<Vec<Handshake>>,
 }
@@ -148,6 +149,12 @@ impl Upstream {
         self.record.connections.load(Ordering::SeqCst)
     }
 
+    /// How many requests broke off before their end.
+    #[must_use]
+    pub fn broken(&self) -> u64 {
+        self.record.broken.load(Ordering::SeqCst)
+    }
+
     /// How many requests arrived over a connection without a client certificate. Never more than 0.
     #[must_use]
     pub fn uncredentialed(&self) -> usize {
@@ -209,7 +216,10 @@ async fn answer(
     record: &Record,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let (parts, body) = request.into_parts();
-    body.collect().await.map_err(std::io::Error::other)?;
+    body.collect().await.map_err(|error| {
+        record.broken.fetch_add(1, Ordering::SeqCst);
+        std::io::Error::other(error)
+    })?;
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in &parts.headers {
         let text = headers.entry(name.to_string()).or_default();

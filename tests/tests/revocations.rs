@@ -9,13 +9,14 @@ mod support;
 use bouncer_custody::Reason;
 use bouncer_proto::bridge::v1::Snapshot;
 use bouncer_tests::client::{Client, ENVOY_NAME, Protocol};
+use bouncer_tests::envoy::Version;
 use bouncer_tests::stack::{CART, Cluster, Credential, Stack};
-use bouncer_tests::{Fault, Result};
+use bouncer_tests::{Fault, Result, tools};
 use futures::future::join_all;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use support::Raw;
 
@@ -137,17 +138,13 @@ async fn a_key_that_is_disabled_upstream_ends_the_streams_that_use_it() -> Resul
         .resolver(|setup| setup.set("limits.recheck_s", 1))
         .start()
         .await?;
-    let mut held = Raw::open(&stack, &stack.identities.mint(CART)?, ENVOY_NAME).await?;
-    held.send("POST /held HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\n1").await?;
-    let carried = || async { (stack.upstream("payments").ok()?.connections() > 0).then_some(()) };
-    stack.until("the stream upstream", SOON, carried).await?;
+    let held = held(&stack).await?;
     stack.audited("the injection", |event| event["outcome"] == "inject").await?;
 
     stack.kms.disable_key(&stack.key_arn).await?;
     let revoked = |event: &Value| event["outcome"] == "revoke" && event["reason"] == Reason::KmsKeyDisabled.code();
     stack.audited("the revocation", revoked).await?;
-    let ended = held.answer().await;
-    assert!(ended.is_err(), "the stream lives on: {ended:?}");
+    cut_off(&stack, held).await?;
     let client = stack.client(CART, Protocol::Http1)?;
     assert_eq!(client.get("/").await?.reason(), Some(Reason::KmsKeyDisabled.code()));
 
@@ -157,5 +154,101 @@ async fn a_key_that_is_disabled_upstream_ends_the_streams_that_use_it() -> Resul
     let back = || async { connection(&client).await.ok() };
     let after = stack.until("the key is used again", Duration::from_secs(20), back).await?;
     assert!(after > before, "connection {after} of {before} is one of before");
+    Ok(())
+}
+
+const PATH: &str = "protected-resources/payments-api/upstream-tls";
+
+/// Runs `bouncerctl revoke` with these arguments; gives its exit code and what it said.
+async fn bouncerctl(args: &[&str]) -> Result<(Option<i32>, String)> {
+    let mut command = tokio::process::Command::new(tools::binary("bouncerctl")?);
+    let output = command.arg("revoke").args(args).output().await?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// A stream that stays open upstream.
+async fn held(stack: &Stack) -> Result<Raw> {
+    let before = stack.upstream("payments")?.connections();
+    let mut held = Raw::open(stack, &stack.identities.mint(CART)?, ENVOY_NAME).await?;
+    held.send("POST /held HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\n1").await?;
+    let carried = || async { (stack.upstream("payments").ok()?.connections() > before).then_some(()) };
+    stack.until("the stream upstream", SOON, carried).await?;
+    Ok(held)
+}
+
+/// Sees to it that the stream ends, upstream and at the client, without an answer.
+async fn cut_off(stack: &Stack, held: Raw) -> Result<()> {
+    let broken = || async { (stack.upstream("payments").ok()?.broken() > 0).then_some(()) };
+    stack.until("the stream's end upstream", SOON, broken).await?;
+    match held.answer().await {
+        Ok(answer) => Err(Fault::new(format!("an answer came: {answer:?}"))),
+        Err(_) => Ok(()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_revokes_at_the_resolver_with_the_control_plane_gone() -> Result<()> {
+    for named in [false, true] {
+        let socket = Arc::new(OnceLock::new());
+        let own = Arc::clone(&socket);
+        let mut builder = Stack::builder("operator").workers(1).resolver(move |setup| {
+            let path = setup.sds_socket.with_file_name("admin.sock").display().to_string();
+            setup.set("admin.socket", path.clone());
+            let _ = own.set(path);
+        });
+        if named {
+            builder = builder.named(Version::Current);
+        }
+        let mut stack = builder.start().await?;
+        let socket = socket.get().ok_or_else(|| Fault::new("no socket"))?.as_str();
+        let client = stack.client(CART, Protocol::Http1)?;
+        let held = held(&stack).await?;
+        assert_eq!(client.get("/").await?.status, 200);
+        stack.audited("the injection", |event| event["outcome"] == "inject").await?;
+        stack.kill_control_plane()?;
+
+        let (code, said) = bouncerctl(&["protected-resources/slip/of-the-pen", "--socket", socket]).await?;
+        assert!(code == Some(1) && said.contains("secrets list"), "{code:?} {said}");
+        assert_eq!(client.get("/").await?.status, 200);
+
+        let (code, said) = bouncerctl(&[PATH, "--socket", socket]).await?;
+        assert!(code == Some(0) && said.contains("generation 1"), "{code:?} {said}");
+        cut_off(&stack, held).await?;
+        let denied = |reason: Reason| {
+            let client = &client;
+            async move { (client.get("/").await.ok()?.reason()? == reason.code()).then_some(()) }
+        };
+        stack.until("the denial", SOON, || denied(Reason::RevokedByOperator)).await?;
+
+        // It outlives the resolver, and ends by the operator's word.
+        stack.restart_resolver()?;
+        let still =
+            || async { (client.get("/").await.ok()?.reason()? == Reason::RevokedByOperator.code()).then_some(()) };
+        stack.until("the denial after a restart", SOON, still).await?;
+        let before = stack.upstream("payments")?.connections();
+        let (code, said) = bouncerctl(&[PATH, "--socket", socket, "--lift"]).await?;
+        assert_eq!(code, Some(0), "{said}");
+        let after = stack.until("its use again", SOON, || async { connection(&client).await.ok() }).await?;
+        assert!(named || after > before, "connection {after} of {before} is one of before");
+        assert_eq!(stack.upstream("payments")?.uncredentialed(), 0);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_revokes_at_the_control_plane_for_every_bouncer() -> Result<()> {
+    let stack = Stack::builder("operator-cp").workers(1).start().await?;
+    let client = stack.client(CART, Protocol::Http1)?;
+    let held = held(&stack).await?;
+    let control_plane = stack.control_plane.as_ref().ok_or_else(|| Fault::new("no control plane"))?;
+    let mut command = tokio::process::Command::new(tools::binary("bouncerctl")?);
+    command.args(["revoke", PATH]).env("CONTROL_PLANE_URL", control_plane.url()).env("TOKEN", control_plane.token());
+    let output = command.output().await?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    cut_off(&stack, held).await?;
+    let denied = || async { (client.get("/").await.ok()?.reason()? == Reason::EnvelopeMissing.code()).then_some(()) };
+    stack.until("the denial", SOON, denied).await?;
+    stack.audited("the revocation", |event| event["outcome"] == "revoke" && event["logical_path"] == PATH).await?;
     Ok(())
 }

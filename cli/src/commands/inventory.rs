@@ -27,7 +27,7 @@ fn show(output: &Output, answer: &Value, human: impl FnOnce(View<'_>) -> String)
 }
 
 /// All of a list, page by page, as one answer.
-async fn all(api: &ControlPlane, path: &str) -> Result<Value, Failure> {
+pub(super) async fn all(api: &ControlPlane, path: &str) -> Result<Value, Failure> {
     let mut items = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
