@@ -6,7 +6,7 @@ use bouncer_tests::client::Protocol;
 use bouncer_tests::stack::{Bundle, CART, Credential, Stack};
 use bouncer_tests::traffic::Traffic;
 use bouncer_tests::upstream::Peer;
-use bouncer_tests::{Fault, Result};
+use bouncer_tests::{Fault, Result, tools};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -131,4 +131,26 @@ async fn a_bad_generation_is_taken_up_when_the_one_before_ends() -> Result<()> {
     stack.bridge()?.push(|snapshot| snapshot.envelopes = taken);
     next_generation(&stack, &payments().bundle(Bundle::Expired)).await?;
     stack.until("a denial, not the older one", SOON, || denied(Reason::CredentialExpired)).await
+}
+
+/// An alert needs to know when a certificate ends, and `bouncerctl status` says it in words.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_certificate_shows_in_metrics_and_in_status() -> Result<()> {
+    let stack = Stack::builder("expiry").workers(1).credential(payments().bundle(Bundle::EndsSoon)).start().await?;
+    serial(&stack.client(CART, Protocol::Http1)?).await?;
+    let (_, metrics) = stack.resolver()?.get("/metrics").await?;
+    let name = "bouncer_resolver_credential_not_after_timestamp_seconds{logical_path=\"protected-resources/payments-api/upstream-tls\",generation=\"1\"} ";
+    let end = metrics.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| Fault::new(metrics.clone()))?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    let hours = (end.parse::<u64>()? - now) / 3_600;
+    assert!((1..24).contains(&hours), "{hours} h");
+
+    let control_plane = stack.control_plane.as_ref().ok_or_else(|| Fault::new("no control plane"))?;
+    let status = || async {
+        let mut command = tokio::process::Command::new(tools::binary("bouncerctl").ok()?);
+        command.arg("status").env("CONTROL_PLANE_URL", control_plane.url()).env("TOKEN", control_plane.token());
+        let said = String::from_utf8_lossy(&command.output().await.ok()?.stdout).into_owned();
+        said.lines().any(|line| line.starts_with("URGENT: protected-resources/payments-api/upstream-tls")).then_some(())
+    };
+    stack.until("the warning in bouncerctl status", SOON, status).await
 }
