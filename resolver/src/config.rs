@@ -148,6 +148,8 @@ pub struct Cluster {
     pub rail: ClusterRail,
     /// How the credential gets into Envoy.
     pub mode: Mode,
+    /// In mode `named`: for so long after a revocation Envoy may keep connections with the credential.
+    pub drain: Duration,
     /// The upstream's CA certificates, PEM, for the validation context.
     pub ca: Vec<u8>,
     /// The DNS names (or SPIFFE IDs) that the upstream's certificate must carry one of.

@@ -7,6 +7,7 @@
 //! Followed: the xDS protocol's incremental variant, as `envoy.service.secret.v3`.
 
 mod codec;
+mod cooling;
 mod hub;
 mod stream;
 
@@ -14,6 +15,7 @@ use crate::engine::Engine;
 use crate::grants::Peer;
 use bouncer_custody::ClusterName;
 use codec::{DeltaRequest, DeltaResponse, SdsCodec};
+pub use cooling::Cooling;
 pub use hub::SdsHub;
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -167,6 +167,7 @@ struct RawCluster {
     name: String,
     upstream: String,
     mode: Option<String>,
+    drain_s: Option<u64>,
     ca_file: PathBuf,
     server_names: Vec<String>,
     #[serde(default)]
@@ -449,12 +450,17 @@ impl RawCluster {
                 Mode::OnDemand
             }
         };
+        // Above the idle timeout of the shipped clusters, which is 60 s.
+        let drain = Duration::from_secs(self.drain_s.unwrap_or(65));
+        if self.drain_s.is_some_and(|seconds| mode != Mode::Named || seconds > 3_600) {
+            faults.rule(format!("{key}.drain_s"), "must be at most 3600, and is for mode \"named\" only");
+        }
         let server_names = self.parse_server_names(key, faults);
         let ca = read_ca(&self.ca_file, key, faults);
         let rail = ClusterRail { upstream: upstream?, callers, logical_paths, kms_keys: own_keys };
         let ca = ca?;
         let trust_version = trust_version(&ca, &server_names);
-        Some((name?, Cluster { rail, mode, ca, server_names, trust_version }))
+        Some((name?, Cluster { rail, mode, drain, ca, server_names, trust_version }))
     }
 
     fn parse_server_names(&self, key: &str, faults: &mut Faults) -> Vec<ServerName> {
