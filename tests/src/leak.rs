@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 const WINDOW: usize = 16;
 
-/// What is looked for: a secret in the shapes it may take, by every run of 16 bytes of each.
+/// What is looked for: secrets in the shapes they may take, by every run of 16 bytes of each.
 pub struct Needles {
     // By the first eight bytes of a window, all windows that begin so.
     windows: HashMap<[u8; 8], Vec<Window>>,
@@ -50,17 +50,32 @@ impl fmt::Display for Hit {
     }
 }
 
+impl Default for Needles {
+    /// None yet.
+    fn default() -> Self {
+        Self { windows: HashMap::new(), first_two: Box::new([false; 1 << 16]) }
+    }
+}
+
 impl Needles {
     /// A secret of at least 16 bytes, as it is, backwards, in hex and in base64, which the lines of a PEM text are.
     ///
     /// # Errors
     /// If it is shorter.
     pub fn of(secret: &[u8]) -> Result<Self> {
+        Self::default().with(secret)
+    }
+
+    /// Another secret beside those before, in the same shapes.
+    ///
+    /// # Errors
+    /// If it is shorter than 16 bytes.
+    pub fn with(mut self, secret: &[u8]) -> Result<Self> {
+        let needles = &mut self;
         if secret.len() < WINDOW {
             return Err(Fault::new("a needle of less than 16 bytes finds chance"));
         }
         let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut needles = Self { windows: HashMap::new(), first_two: Box::new([false; 1 << 16]) };
         needles.add(secret, "raw");
         // As a big number lies in the memory of a cryptographic library.
         needles.add(&secret.iter().rev().copied().collect::<Vec<_>>(), "little-endian");
@@ -79,7 +94,7 @@ impl Needles {
                 needles.add(STANDARD.encode(whole).as_bytes(), "base64 of base64");
             }
         }
-        Ok(needles)
+        Ok(self)
     }
 
     /// Another secret beside it, as it is: such as the lines of a PEM text.
