@@ -60,7 +60,7 @@ pub enum ConfineError {
     /// The filter of system calls could not be set.
     #[error(
         "process.sandbox is \"enforce\", and the filter of system calls is {}. It needs a kernel with CONFIG_SECCOMP_FILTER \
-         on x86_64, aarch64 or riscv64. Use one, or set process.sandbox = \"best-effort\"",
+         on x86_64 or aarch64. Use one, or set process.sandbox = \"best-effort\"",
         .0.code()
     )]
     Seccomp(Level),

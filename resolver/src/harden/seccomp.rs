@@ -48,7 +48,6 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_readlinkat,
     libc::SYS_mkdirat,
     libc::SYS_unlinkat,
-    libc::SYS_renameat,
     libc::SYS_renameat2,
     libc::SYS_fchmodat,
     libc::SYS_fchownat,
@@ -119,7 +118,7 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_sysinfo,
 ];
 
-/// The same under the names that only the oldest of the architectures still has.
+/// The same under names that not every architecture has.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[c_long] = &[
     libc::SYS_open,
@@ -127,6 +126,7 @@ const OLD: &[c_long] = &[
     libc::SYS_stat,
     libc::SYS_lstat,
     libc::SYS_readlink,
+    libc::SYS_renameat,
     libc::SYS_mkdir,
     libc::SYS_unlink,
     libc::SYS_rename,
@@ -137,7 +137,10 @@ const OLD: &[c_long] = &[
     libc::SYS_epoll_wait,
     libc::SYS_time,
 ];
-#[cfg(not(target_arch = "x86_64"))]
+/// `renameat`, which libc has no name for on this architecture, and rename(3) uses.
+#[cfg(target_arch = "aarch64")]
+const OLD: &[c_long] = &[38];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const OLD: &[c_long] = &[];
 
 /// Sets the filter for all threads.
