@@ -43,6 +43,8 @@ pub struct Config {
     pub kms: Option<KmsConfig>,
     /// Health and metrics.
     pub http: SocketAddr,
+    /// How the process is confined.
+    pub sandbox: Sandbox,
     /// Limits.
     pub limits: Limits,
     /// The rails.
@@ -105,6 +107,17 @@ pub enum AwsCredentials {
     },
     /// AWS's default chain: the pod's or machine's own role.
     DefaultChain,
+}
+
+/// How the process is confined; see [`crate::harden`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sandbox {
+    /// Wholly, or it does not start.
+    Enforce,
+    /// As far as the kernel can.
+    BestEffort,
+    /// Not at all; only under `--dev`.
+    Off,
 }
 
 /// Bounds in time and number.

@@ -1,8 +1,8 @@
 //! The file as it is written, and how each part of it becomes a typed one. Called by [`super::Config::load`] only.
 
 use super::{
-    AwsCredentials, BridgeConfig, CallerSource, Cluster, Fault, FaultKind, KmsConfig, Limits, Mode, Rails, SdsKey,
-    ServerName, SocketConfig,
+    AwsCredentials, BridgeConfig, CallerSource, Cluster, Fault, FaultKind, KmsConfig, Limits, Mode, Rails, Sandbox,
+    SdsKey, ServerName, SocketConfig,
 };
 use bouncer_custody::{ClusterName, ClusterRail, KmsKeyArn, Malformed, PathPattern};
 use serde::Deserialize;
@@ -64,6 +64,8 @@ pub(super) struct Config {
     kms: Option<Kms>,
     #[serde(default)]
     http: Http,
+    #[serde(default)]
+    process: Process,
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
@@ -133,6 +135,12 @@ impl Default for Http {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)) }
     }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Process {
+    sandbox: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -221,6 +229,7 @@ impl Config {
         let sds_key = parse_sds_key(key_file, faults);
         let bridge = self.bridge.parse(faults);
         let kms = self.kms.map(|kms| kms.parse(dev, faults));
+        let sandbox = self.process.parse(dev, faults);
         let limits = self.limits.parse(faults);
         let rails = self.rails.parse(faults);
         Some(super::Config {
@@ -240,6 +249,7 @@ impl Config {
                 None => None,
             },
             http: self.http.listen,
+            sandbox,
             limits,
             rails,
         })
@@ -367,6 +377,21 @@ impl Kms {
             }
         };
         Some(KmsConfig { credentials: credentials?, kms_endpoint: self.kms_endpoint, sts_endpoint: self.sts_endpoint })
+    }
+}
+
+impl Process {
+    fn parse(self, dev: bool, faults: &mut Faults) -> Sandbox {
+        match self.sandbox.as_deref() {
+            None | Some("best-effort") => Sandbox::BestEffort,
+            Some("enforce") => Sandbox::Enforce,
+            Some("off") if dev => Sandbox::Off,
+            Some(_) => {
+                faults
+                    .rule("process.sandbox", "must be \"enforce\" or \"best-effort\" (\"off\" works only under --dev)");
+                Sandbox::Enforce
+            }
+        }
     }
 }
 
