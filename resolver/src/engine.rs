@@ -406,15 +406,17 @@ impl Engine {
 
     /// The backend said no for good: the credential ends, wherever it is.
     fn end(&self, tag: &Tag, reason: Reason) {
-        if self.rotation.of(tag).is_some() {
-            self.rotation.forget(tag.path());
+        self.rotation.end(tag);
+        if !self.grants.any(tag) {
+            return;
         }
-        if self.grants.any(tag) {
+        let Some(policy) = self.policy.latest() else { return };
+        // One that drains has no way back; the one that the policy wants has, and then under another name.
+        if policy.envelope_of(tag).is_some() {
             self.policy.end(tag.path());
-            let clusters =
-                self.policy.current().map(|policy| policy.clusters_of(tag.path()).map(ToString::to_string).collect());
-            self.revoke(std::slice::from_ref(tag), clusters.unwrap_or_default(), Some(reason));
         }
+        let clusters = policy.clusters_of(tag.path()).map(ToString::to_string).collect();
+        self.revoke(std::slice::from_ref(tag), clusters, Some(reason));
     }
 
     /// Tries the newer generations that wait for it, each ahead of the streams that are to use it.
