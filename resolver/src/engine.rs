@@ -4,18 +4,19 @@
 //! [`crate::intercept`] asks it for streams, [`crate::sds`] for names, [`crate::bridge`] tells it what changed.
 
 mod history;
+mod rails;
 
 use crate::audit::{Denials, Event, Spool};
-use crate::cache::Cache;
+use crate::cache::{Cache, Fetched};
 use crate::config::{CallerSource, Cluster, Config, Mode};
 use crate::credential::ClientCertificate;
 use crate::grants::{Grants, Peer};
 use crate::identity::Identity;
 use crate::metrics::{Metrics, Outcome};
-use crate::policy::{Changes, Envelope, PolicyStore};
+use crate::policy::{Changes, Envelope, Pairs, PolicyStore};
 use crate::sds::SdsHub;
 use crate::watch::WatchHub;
-use bouncer_custody::{Binding, ClusterName, KeyId, Reason, SpiffeId, StreamFacts, Tag};
+use bouncer_custody::{ClusterName, EncryptionContext, Reason, SpiffeId, Tag};
 use bouncer_proto::intercept::v1::Invalidate;
 use history::History;
 use std::sync::Arc;
@@ -192,7 +193,7 @@ impl Engine {
         self.grants.grant(&allowed.tag, &question.cluster, question.peer);
         // A revocation that came in between found no grant to end.
         if self.policy.current()?.envelope_of(&allowed.tag).is_none() {
-            self.grants.revoke(&allowed.tag);
+            self.grants.revoke(|granted| granted.is_of(&allowed.tag));
             return Err(Reason::DecisionStale);
         }
         if allowed.cluster.mode == Mode::Named {
@@ -223,41 +224,25 @@ impl Engine {
         let envelope = policy.envelope(&resource.logical_path)?;
         event.generation = envelope.generation.get();
         event.key_id = envelope.key_id.as_str().to_owned();
-        event.aad_sha256 =
-            envelope.aad.as_ref().map(bouncer_custody::EncryptionContext::sha256_hex).unwrap_or_default();
+        let digest = |pairs: Option<&EncryptionContext>| pairs.map(EncryptionContext::sha256_hex).unwrap_or_default();
+        event.aad_sha256 = digest(envelope.aad.as_ref());
         self.check_rails(envelope, cluster, &caller)?;
         self.history.check(envelope)?;
-        let credential = self.fetch(envelope, event).await?;
+        let fetched = self.fetch(envelope, event).await?;
+        if envelope.pairs() == Pairs::WithSecret {
+            let pairs = fetched.pairs.as_deref();
+            event.aad_sha256 = digest(pairs);
+            self.check_pairs(envelope, pairs, cluster, &caller).inspect_err(|_| self.end_former(&fetched.tag))?;
+        }
         self.history.record(envelope);
-        Ok(Allowed { tag: envelope.tag.clone(), cluster, credential })
+        Ok(Allowed { tag: fetched.tag, cluster, credential: fetched.credential })
     }
 
-    fn check_rails(&self, envelope: &Envelope, cluster: &Cluster, caller: &SpiffeId) -> Result<(), Reason> {
-        let rails = &self.config.rails;
-        let KeyId::Kms(key) = &envelope.key_id else { return Err(Reason::ProviderUnavailable) };
-        let own = &cluster.rail.kms_keys;
-        if !rails.kms_keys.contains(key) || !(own.is_empty() || own.contains(key)) {
-            return Err(Reason::KeyNotAllowed);
-        }
-        let holds = |(key, value): &(String, String)| envelope.aad.as_ref().is_some_and(|aad| aad.has_pair(key, value));
-        if !rails.required_pairs.iter().all(holds) {
-            return Err(Reason::RequiredPairMissing);
-        }
-        let facts = StreamFacts { bouncer: &self.config.bouncer, env: self.config.environment.as_ref(), caller };
-        let binding = Binding {
-            path: &envelope.path,
-            generation: envelope.generation,
-            aad: envelope.aad.as_ref(),
-            key_is_dedicated: rails.dedicated_keys.contains(key),
-        };
-        binding.check(&facts, &cluster.rail)
-    }
-
-    async fn fetch(&self, envelope: &Arc<Envelope>, event: &mut Event) -> Result<Arc<ClientCertificate>, Reason> {
+    async fn fetch(&self, envelope: &Arc<Envelope>, event: &mut Event) -> Result<Fetched, Reason> {
         match self.cache.get(envelope).await {
             Ok(fetched) => {
-                event.backend_request_id = fetched.request_id.unwrap_or_default();
-                Ok(fetched.credential)
+                event.backend_request_id = fetched.request_id.clone().unwrap_or_default();
+                Ok(fetched)
             }
             Err(error) => {
                 event.backend_request_id = error.request_id.unwrap_or_default();
@@ -330,17 +315,30 @@ impl Engine {
     }
 
     fn revoke(&self, tags: &[Tag], clusters: Vec<String>) {
+        let mut ended = tags.to_vec();
         for tag in tags {
-            self.grants.revoke(tag);
             self.cache.evict(tag);
-            self.sds.revoke(tag);
+            // In whichever version of the backend's they were granted.
+            let granted = self.grants.revoke(|granted| granted.is_of(tag));
+            ended.extend(granted.into_iter().filter(|granted| granted != tag));
         }
-        let reset_streams = !tags.is_empty();
-        self.watch.publish(Invalidate {
-            tags: tags.iter().map(ToString::to_string).collect(),
-            clusters,
-            reset_streams,
-        });
+        self.announce(&ended, clusters);
+    }
+
+    /// The pairs beside a secret speak against a stream: what was granted under earlier ones may not be used either.
+    /// Grants of the present version were checked against the present pairs, and stay.
+    fn end_former(&self, present: &Tag) {
+        let former = self.grants.revoke(|granted| granted.is_of(present) && granted != present);
+        if !former.is_empty() {
+            self.cache.evict(present);
+            self.announce(&former.into_iter().collect::<Vec<_>>(), Vec::new());
+        }
+    }
+
+    fn announce(&self, ended: &[Tag], clusters: Vec<String>) {
+        ended.iter().for_each(|tag| self.sds.revoke(tag));
+        let tags = ended.iter().map(ToString::to_string).collect();
+        self.watch.publish(Invalidate { tags, clusters, reset_streams: !ended.is_empty() });
     }
 
     /// The credential that SDS may serve under a tag: granted to this Envoy for this cluster, and still of today, or
@@ -356,14 +354,12 @@ impl Engine {
         let envelope = policy.envelope_of(tag)?;
         let rail = self.config.rails.clusters.get(cluster)?;
         self.identity.settled().await.ok()?;
-        // The caller was checked when the grant was made; key, path and AAD are checked again.
-        let KeyId::Kms(key) = &envelope.key_id else { return None };
-        let own = &rail.rail.kms_keys;
-        if !self.config.rails.kms_keys.contains(key) || !(own.is_empty() || own.contains(key)) {
-            return None;
-        }
+        // Caller and pairs were checked when the grant was made, and the tag names this very secret with its pairs: what
+        // its backend holds now under another version is not served for it. The rails may be others since a restart.
+        self.check_key(envelope, rail).ok()?;
         let fetched = tokio::time::timeout(self.config.limits.decide_deadline, self.cache.get(envelope)).await;
-        Some(fetched.ok()?.ok()?.credential)
+        let fetched = fetched.ok()?.ok()?;
+        (fetched.tag == *tag).then_some(fetched.credential)
     }
 
     /// Whether this Envoy may have the tag for this cluster.

@@ -6,7 +6,7 @@
 use crate::state_file;
 use bouncer_custody::{ClusterName, Tag};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -85,20 +85,21 @@ impl Grants {
         live.get(&key).is_some_and(|expires| *expires > Instant::now())
     }
 
-    /// Whether anyone is granted the tag.
+    /// Whether anyone is granted the tag, in whichever version.
     #[must_use]
     pub fn any(&self, tag: &Tag) -> bool {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).keys().any(|key| key.tag == *tag)
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).keys().any(|key| key.tag.is_of(tag))
     }
 
-    /// Ends every grant of the tag.
-    pub fn revoke(&self, tag: &Tag) {
+    /// Ends every grant of such tags, and returns those that were granted.
+    pub fn revoke(&self, which: impl Fn(&Tag) -> bool) -> HashSet<Tag> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = live.len();
-        live.retain(|key, _| key.tag != *tag);
-        if live.len() != before {
+        let ended: HashSet<Tag> = live.keys().map(|key| &key.tag).filter(|tag| which(tag)).cloned().collect();
+        live.retain(|key, _| !ended.contains(&key.tag));
+        if !ended.is_empty() {
             self.save(&live);
         }
+        ended
     }
 
     /// Ends what has expired; returns the tags that nobody is granted any more. Called once in a while, and writes
@@ -175,7 +176,7 @@ mod tests {
             assert!(!grants.allows(&tag, &cluster, Peer { pid: 3, ..PEER }));
             assert!(!grants.allows(&tag, &cluster, Peer { uid: 3, ..PEER }));
         }
-        open().revoke(&tag);
+        assert_eq!(open().revoke(|granted| *granted == tag).len(), 1);
         assert!(!open().allows(&tag, &cluster, PEER));
     }
 

@@ -6,7 +6,7 @@
 use crate::state_file::{self, StateError};
 use bouncer_custody::{
     BouncerName, CallerPattern, CiphertextRef, ClusterName, EncryptionContext, Generation, Issue, IssueOf, KeyId,
-    LogicalPath, Provider, Reason, ResourceName, SpiffeId, Tag,
+    LogicalPath, Provider, Reason, ResourceName, SpiffeId, Tag, VaultEngine, VaultRef,
 };
 use bouncer_proto::bridge::v1 as wire;
 use prost::Message as _;
@@ -54,17 +54,48 @@ pub struct Envelope {
     pub key_id: KeyId,
     /// What is unwrapped.
     pub ciphertext_ref: CiphertextRef,
+    /// What that names in a Vault, for `vault_delegate`.
+    pub vault: Option<VaultRef>,
     /// Under which pairs.
     pub aad: Option<EncryptionContext>,
     /// The public chain beside it, PEM, or empty.
     pub certificate_chain: String,
-    /// Its name towards Envoy.
+    /// Its name towards Envoy; a version of the backend's may follow it.
     pub tag: Tag,
     /// As the tag's issue, however often it was enabled again: what a generation's number stands for.
     pub content: Issue,
 }
 
+/// The pairs that bind an envelope's credential, and when they are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pairs<'a> {
+    /// These, before the backend is asked: it proves them by what it decrypts, or there are none.
+    Known(Option<&'a EncryptionContext>),
+    /// They come with the secret.
+    WithSecret,
+}
+
 impl Envelope {
+    /// The pairs that bind it. What is registered as AAD for a key-value store or a certificate issuer is nobody's
+    /// proof, and binds nothing.
+    #[must_use]
+    pub fn pairs(&self) -> Pairs<'_> {
+        match self.vault.as_ref().map(VaultRef::engine) {
+            None | Some(VaultEngine::Transit) => Pairs::Known(self.aad.as_ref()),
+            Some(VaultEngine::Kv2) => Pairs::WithSecret,
+            Some(VaultEngine::Kv1 | VaultEngine::Pki) => Pairs::Known(None),
+        }
+    }
+
+    /// The reason for a backend that does not answer.
+    #[must_use]
+    pub const fn unavailable(&self) -> Reason {
+        match self.key_id {
+            KeyId::Kms(_) => Reason::KmsUnavailable,
+            KeyId::Vault(_) => Reason::VaultUnavailable,
+        }
+    }
+
     fn parse(raw: &wire::Envelope) -> Result<Self, Reason> {
         let malformed = |_| Reason::EnvelopeMalformed;
         let path: LogicalPath = raw.logical_path.parse().map_err(malformed)?;
@@ -76,9 +107,11 @@ impl Envelope {
         if raw.certificate_chain.len() > 64 * 1024 {
             return Err(Reason::EnvelopeMalformed);
         }
-        if provider == Provider::KmsEnvelope {
-            ciphertext_ref.kms_blob().map_err(malformed)?;
-        }
+        let vault = match provider {
+            Provider::KmsEnvelope => ciphertext_ref.kms_blob().map(|_| None),
+            Provider::VaultDelegate => ciphertext_ref.vault().map(Some),
+        };
+        let vault = vault.map_err(malformed)?;
         let content = IssueOf {
             path: &path,
             generation,
@@ -87,12 +120,11 @@ impl Envelope {
             aad: aad.as_ref(),
             certificate_chain: &raw.certificate_chain,
             activation: 0,
-            backend_version: "",
         };
         let tag = Tag::new(path.clone(), generation, Issue::digest(&IssueOf { activation: raw.activation, ..content }));
         let content = Issue::digest(&content);
         let certificate_chain = raw.certificate_chain.clone();
-        Ok(Self { path, generation, key_id, ciphertext_ref, aad, certificate_chain, tag, content })
+        Ok(Self { path, generation, key_id, ciphertext_ref, vault, aad, certificate_chain, tag, content })
     }
 }
 
@@ -163,10 +195,10 @@ impl Policy {
         }
     }
 
-    /// The envelope whose tag is exactly this one, if the tag is of today.
+    /// The envelope that the tag is of, in whichever version of the backend's, if the tag is of today.
     #[must_use]
     pub fn envelope_of(&self, tag: &Tag) -> Option<&Arc<Envelope>> {
-        self.envelope(tag.path()).ok().filter(|envelope| self.enabled && envelope.tag == *tag)
+        self.envelope(tag.path()).ok().filter(|envelope| self.enabled && tag.is_of(&envelope.tag))
     }
 }
 

@@ -1,5 +1,4 @@
 use super::*;
-use crate::unwrap::Unwrapped;
 use bouncer_custody::{Generation, Issue, IssueOf, KeyId, LogicalPath, Provider};
 use futures::future::BoxFuture;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,9 +26,7 @@ impl Unwrap for Scripted {
             self.gate.acquire().await.unwrap().forget();
             let answer = self.answer.lock().unwrap().clone();
             match answer {
-                Answer::Good(pem) => {
-                    Ok(Unwrapped { plaintext: Zeroizing::new(pem.into_bytes()), request_id: Some("id".into()) })
-                }
+                Answer::Good(pem) => Ok(Unwrapped::fixed(Zeroizing::new(pem.into_bytes()), Some("id".into()))),
                 Answer::Bad(reason) => Err(reason.into()),
                 Answer::Panic => panic!("planted"),
             }
@@ -55,7 +52,6 @@ fn envelope(path: &str) -> Arc<Envelope> {
         aad: None,
         certificate_chain: "",
         activation: 0,
-        backend_version: "",
     };
     let content = Issue::digest(&of);
     let tag = Tag::new(path.clone(), Generation::FIRST, content);
@@ -65,6 +61,7 @@ fn envelope(path: &str) -> Arc<Envelope> {
         generation,
         key_id,
         ciphertext_ref,
+        vault: None,
         aad: None,
         certificate_chain: String::new(),
         tag,

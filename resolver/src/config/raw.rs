@@ -1,8 +1,10 @@
 //! The file as it is written, and how each part of it becomes a typed one. Called by [`super::Config::load`] only.
 
+mod vault;
+
 use super::{
     AwsCredentials, BridgeConfig, CallerSource, Cluster, Fault, FaultKind, KmsConfig, Limits, Mode, Rails, SdsKey,
-    ServerName, SocketConfig,
+    ServerName, SocketConfig, VaultMountRail,
 };
 use bouncer_custody::{ClusterName, ClusterRail, KmsKeyArn, Malformed, PathPattern};
 use serde::Deserialize;
@@ -61,6 +63,7 @@ pub(super) struct Config {
     sds: Sds,
     bridge: Bridge,
     kms: Option<Kms>,
+    vault: Option<vault::Vault>,
     #[serde(default)]
     http: Http,
     #[serde(default)]
@@ -146,6 +149,8 @@ struct RawRails {
     #[serde(default)]
     dedicated_keys: Vec<String>,
     #[serde(default)]
+    vault_mounts: Vec<vault::Mount>,
+    #[serde(default)]
     required_pairs: Vec<String>,
     #[serde(default)]
     cluster: Vec<RawCluster>,
@@ -165,6 +170,8 @@ struct RawCluster {
     logical_paths: Vec<String>,
     #[serde(default)]
     kms_keys: Vec<String>,
+    #[serde(default)]
+    vault_mounts: Vec<vault::Choice>,
 }
 
 impl Config {
@@ -200,6 +207,8 @@ impl Config {
         let bridge = self.bridge.parse(faults);
         let kms = self.kms.map(|kms| kms.parse(dev, faults));
         let limits = self.limits.parse(faults);
+        let decide_ms = u64::try_from(limits.decide_deadline.as_millis()).unwrap_or(u64::MAX);
+        let vault = self.vault.map(|vault| vault.parse(dev, decide_ms, faults));
         let rails = self.rails.parse(faults);
         Some(super::Config {
             bouncer: bouncer?,
@@ -214,6 +223,10 @@ impl Config {
             bridge: bridge?,
             kms: match kms {
                 Some(kms) => Some(kms?),
+                None => None,
+            },
+            vault: match vault {
+                Some(vault) => Some(vault?),
                 None => None,
             },
             http: self.http.listen,
@@ -382,6 +395,10 @@ impl RawRails {
         if dedicated_keys.iter().any(|key| !kms_keys.contains(key)) {
             faults.rule("rails.dedicated_keys", "must each stand in rails.kms_keys too");
         }
+        let mut vault_mounts = Vec::new();
+        for (i, mount) in self.vault_mounts.into_iter().enumerate() {
+            vault_mounts.extend(mount.parse(&format!("rails.vault_mounts[{i}]"), faults));
+        }
         let mut required_pairs = Vec::new();
         for (i, pair) in self.required_pairs.iter().enumerate() {
             match pair.split_once('=') {
@@ -394,17 +411,23 @@ impl RawRails {
         let mut clusters = BTreeMap::new();
         for (i, cluster) in self.cluster.into_iter().enumerate() {
             let key = format!("rails.cluster[{i}]");
-            let Some((name, cluster)) = cluster.parse(&key, &kms_keys, faults) else { continue };
+            let Some((name, cluster)) = cluster.parse(&key, &kms_keys, &vault_mounts, faults) else { continue };
             if clusters.insert(name, cluster).is_some() {
                 faults.rule(format!("{key}.name"), "stands there twice");
             }
         }
-        Rails { kms_keys, dedicated_keys, required_pairs, clusters }
+        Rails { kms_keys, dedicated_keys, vault_mounts, required_pairs, clusters }
     }
 }
 
 impl RawCluster {
-    fn parse(self, key: &str, kms_keys: &[KmsKeyArn], faults: &mut Faults) -> Option<(ClusterName, Cluster)> {
+    fn parse(
+        self,
+        key: &str,
+        kms_keys: &[KmsKeyArn],
+        mounts: &[VaultMountRail],
+        faults: &mut Faults,
+    ) -> Option<(ClusterName, Cluster)> {
         let name = faults.text(&format!("{key}.name"), &self.name);
         let upstream = faults.text(&format!("{key}.upstream"), &self.upstream);
         let callers = faults.texts(&format!("{key}.callers"), &self.callers);
@@ -419,6 +442,10 @@ impl RawCluster {
         if own_keys.iter().any(|own| !kms_keys.contains(own)) {
             faults.rule(format!("{key}.kms_keys"), "must each stand in rails.kms_keys too");
         }
+        let mut own_mounts = Vec::new();
+        for (i, choice) in self.vault_mounts.iter().enumerate() {
+            own_mounts.extend(choice.parse(&format!("{key}.vault_mounts[{i}]"), mounts, faults));
+        }
         let mode = match self.mode.as_deref() {
             None | Some("on_demand") => Mode::OnDemand,
             Some("named") => Mode::Named,
@@ -429,7 +456,8 @@ impl RawCluster {
         };
         let server_names = self.parse_server_names(key, faults);
         let ca = read_ca(&self.ca_file, key, faults);
-        let rail = ClusterRail { upstream: upstream?, callers, logical_paths, kms_keys: own_keys };
+        let (kms_keys, vault_mounts) = (own_keys, own_mounts);
+        let rail = ClusterRail { upstream: upstream?, callers, logical_paths, kms_keys, vault_mounts };
         let ca = ca?;
         let trust_version = trust_version(&ca, &server_names);
         Some((name?, Cluster { rail, mode, ca, server_names, trust_version }))
@@ -474,6 +502,6 @@ fn read_ca(path: &std::path::Path, key: &str, faults: &mut Faults) -> Option<Vec
     if certificates.is_ok_and(|certificates| !certificates.is_empty()) {
         return Some(pem);
     }
-    faults.rule(format!("{key}.ca_file"), "must hold the upstream's CA certificates in PEM");
+    faults.rule(format!("{key}.ca_file"), "must hold the server's CA certificates in PEM");
     None
 }
