@@ -16,6 +16,7 @@ pub mod fault;
 pub mod kms;
 pub mod kms_proxy;
 pub mod leak;
+pub mod openbao;
 pub mod pki;
 pub mod process;
 pub mod resolver;
@@ -25,6 +26,7 @@ pub mod stack;
 pub mod stop;
 pub mod tools;
 pub mod upstream;
+pub mod vault_proxy;
 pub mod workload_api;
 
 pub use fault::{Fault, Result};
