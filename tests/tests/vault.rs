@@ -3,6 +3,7 @@
 
 use bouncer_custody::Reason;
 use bouncer_tests::client::{Client, Protocol};
+use bouncer_tests::leak::Needles;
 use bouncer_tests::openbao::{CLIENT_NAME, TEAM};
 use bouncer_tests::pki::Leaf;
 use bouncer_tests::stack::{AAD, Builder, CART, Credential, Login, Stack};
@@ -63,8 +64,15 @@ async fn the_upstream_sees_the_certificate_from_kv2_and_vault_is_asked_once() ->
     let read = read.ok_or_else(|| Fault::new("no read"))?;
     assert_eq!(event["key_id"], "root");
     assert_eq!(event["backend_request_id"].as_str(), read.request_id.as_deref());
+    // Neither the token nor the key is in any file of the scenario: logs, audit spool, snapshot, grants, database.
     let token = read.token.ok_or_else(|| Fault::new("no token"))?;
-    assert!(!stack.resolver()?.process().log().contains(&token), "the token is in the log");
+    let key = stack.credential("payments-api")?;
+    let needles = Needles::of(&key.private_scalar()?)?.and(token.as_bytes(), "token");
+    let hits = needles.search_files(stack.scratch.path())?;
+    assert!(hits.is_empty(), "{hits:?}");
+    // The control: the same search finds what is planted.
+    stack.scratch.write("planted.log", format!("{token} {}", key.key_pem))?;
+    assert!(needles.search_files(stack.scratch.path())?.iter().any(|hit| hit.shape == "token"));
     Ok(())
 }
 

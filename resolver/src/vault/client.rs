@@ -21,8 +21,6 @@ use zeroize::Zeroizing;
 
 /// An answer that is longer holds no credential.
 const LONGEST: usize = 256 << 10;
-/// An idle connection keeps the last answer in its buffers; none is kept for long.
-const IDLE: Duration = Duration::from_secs(5);
 
 /// The servers, and how they are reached.
 #[derive(Debug)]
@@ -170,7 +168,8 @@ fn build(tls: rustls::ClientConfig, deadline: Duration) -> Result<reqwest::Clien
         .no_proxy()
         .referer(false)
         .http1_only()
-        .pool_idle_timeout(IDLE)
+        // An idle connection keeps the last answer in its buffers. Calls are few, so none is kept.
+        .pool_max_idle_per_host(0)
         .connect_timeout(deadline)
         .build()
         .map_err(|error| VaultError::Client(error.without_url()))
