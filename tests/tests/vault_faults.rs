@@ -61,7 +61,7 @@ async fn a_final_no_is_named_and_costs_one_login_at_most() -> Result<()> {
     let cases = [
         ("missing", "secret/data/missing", Reason::VaultNotFound, 1),
         ("aad", "transit/decrypt/bouncer", Reason::VaultInvalidCiphertext, 1),
-        // Asked again with a new token, once, unless the first was new itself.
+        // Asked again with a new token, once, unless the first was made for it.
         ("denied", "secret/data/denied", Reason::VaultDenied, 2),
     ];
     for (name, path, reason, calls) in cases {
@@ -168,4 +168,51 @@ async fn no_redirect_is_followed_with_a_token() -> Result<()> {
 
     proxy.behave(Behaviour::Forward);
     ends(&stack, "lured", None).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_renewed_before_its_end_and_replaced_at_its_last() -> Result<()> {
+    let stack = impatient("vault-renewal").credential(of("steady", "kv2:secret/steady")).start().await?;
+    let role = serde_json::json!({
+        "role_type": "jwt", "bound_audiences": [bouncer_tests::openbao::AUDIENCE], "user_claim": "sub",
+        "bound_subject": bouncer_tests::stack::BOUNCER_ID, "token_policies": ["bouncer"], "token_ttl": "3s",
+        "token_max_ttl": "9s",
+    });
+    let vault = stack.vault()?;
+    vault.call(reqwest::Method::POST, "", "auth/jwt/role/bouncer", &role).await?;
+    vault.revoke_tokens("jwt").await?;
+    let proxy = stack.vault_proxy()?;
+    proxy.reset();
+    let steady = || async {
+        // No request may ever show that a token ended.
+        assert_eq!(end(&stack, "steady").await.ok()?, None);
+        (proxy.count("renew-self") >= 2 && proxy.count("login") >= 2).then_some(())
+    };
+    stack.until("renewals, and a login after the last", Duration::from_secs(40), steady).await?;
+    // A 403 would have cost a login of its own.
+    assert!(proxy.count("login") <= 4, "{}", proxy.count("login"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_resolver_serves_what_it_granted_if_vault_still_has_it() -> Result<()> {
+    let mut stack = Stack::builder("vault-restart")
+        .vault(Login::JwtByProxy)
+        .credential(of("kept", "kv2:secret/kept"))
+        .start()
+        .await?;
+    ends(&stack, "kept", None).await?;
+    stack.restart_resolver()?;
+    stack.resolver()?.ready().await?;
+    for _ in 0..20 {
+        assert_eq!(end(&stack, "kept").await?, None);
+    }
+    let tags = || -> BTreeSet<String> {
+        let lines = stack.envoy().map(bouncer_tests::envoy::Envoy::access_log).unwrap_or_default();
+        lines.iter().filter_map(|line| line["bouncer_tag"].as_str().map(str::to_owned)).collect()
+    };
+    stack.until("the access log", SOON, || async { (!tags().is_empty()).then_some(()) }).await?;
+    assert_eq!(tags().len(), 1, "the same version is the same name, before and after: {:?}", tags());
+    assert_eq!(stack.upstream("payments")?.uncredentialed(), 0);
+    Ok(())
 }

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
-/// For how long a failed login is shared with those who ask at once, and a new token is not replaced.
+/// For how long a failed login is shared with those who ask at once, and no token is replaced for being refused after
+/// another was: what Vault's policy denies costs no more logins than this.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// All sessions of one Vault.
@@ -32,7 +33,16 @@ pub(super) struct Session {
     namespace: Option<Box<str>>,
     current: RwLock<Option<Arc<Token>>>,
     /// One login at a time; the others wait for its result.
-    turn: tokio::sync::Mutex<Option<(Reason, Instant)>>,
+    turn: tokio::sync::Mutex<Turn>,
+}
+
+/// What is remembered of logins.
+#[derive(Debug, Default)]
+struct Turn {
+    /// The last one failed.
+    failed: Option<(Reason, Instant)>,
+    /// The last one that a refused token caused.
+    replaced: Option<Instant>,
 }
 
 /// A token, and its times on the monotonic clock.
@@ -90,7 +100,7 @@ impl Sessions {
         if let Some(token) = session.current().filter(|token| token.is_young()) {
             return Ok((token, false));
         }
-        let mut failed = session.turn.lock().await;
+        let mut turn = session.turn.lock().await;
         let before = session.current();
         if let Some(token) = before.clone().filter(|token| token.is_young()) {
             return Ok((token, false));
@@ -98,9 +108,9 @@ impl Sessions {
         let outcome = match &before {
             Some(token) if token.renewable && token.holds() => match self.renew(client, session, token).await {
                 Some(renewed) => Ok((renewed, false)),
-                None => self.log_in(client, session, &mut failed).await.map(|token| (token, true)),
+                None => self.log_in(client, session, &mut turn).await.map(|token| (token, true)),
             },
-            _ => self.log_in(client, session, &mut failed).await.map(|token| (token, true)),
+            _ => self.log_in(client, session, &mut turn).await.map(|token| (token, true)),
         };
         match (outcome, before) {
             // Renewal is ahead of time, so that an outage costs nothing while the old token holds.
@@ -112,39 +122,37 @@ impl Sessions {
     /// Another token than the one that was refused: another's new one, or that of a new login.
     ///
     /// # Errors
-    /// [`Reason::VaultDenied`] where the refused one is itself brand new, else why there is none.
+    /// [`Reason::VaultDenied`] where another one was replaced just now, else why there is none.
     pub(super) async fn replace(
         &self,
         client: &Client,
         session: &Session,
         refused: &Arc<Token>,
     ) -> Result<Arc<Token>, Reason> {
-        let mut failed = session.turn.lock().await;
+        let mut turn = session.turn.lock().await;
         match session.current() {
             Some(token) if !Arc::ptr_eq(&token, refused) => Ok(token),
-            Some(token) if token.made.elapsed() < PAUSE => Err(Reason::VaultDenied),
-            _ => self.log_in(client, session, &mut failed).await,
+            _ if turn.replaced.is_some_and(|at| at.elapsed() < PAUSE) => Err(Reason::VaultDenied),
+            _ => {
+                turn.replaced = Some(Instant::now());
+                self.log_in(client, session, &mut turn).await
+            }
         }
     }
 
-    async fn log_in(
-        &self,
-        client: &Client,
-        session: &Session,
-        failed: &mut Option<(Reason, Instant)>,
-    ) -> Result<Arc<Token>, Reason> {
-        if let Some((reason, at)) = *failed
+    async fn log_in(&self, client: &Client, session: &Session, turn: &mut Turn) -> Result<Arc<Token>, Reason> {
+        if let Some((reason, at)) = turn.failed
             && at.elapsed() < PAUSE
         {
             return Err(reason);
         }
         match self.ask_for_token(client, session).await {
             Ok(auth) => {
-                *failed = None;
+                turn.failed = None;
                 Ok(session.keep(Token::new(auth)))
             }
             Err(reason) => {
-                *failed = Some((reason, Instant::now()));
+                turn.failed = Some((reason, Instant::now()));
                 Err(reason)
             }
         }
