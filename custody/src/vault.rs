@@ -162,6 +162,12 @@ pub struct VaultMount {
 }
 
 impl VaultMount {
+    /// Whether both are one mount of the Vault, which has one engine.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self.namespace.path() == other.namespace.path() && self.name == other.name
+    }
+
     /// Whether the reference, in the namespace of its `key_id`, lies in this mount.
     #[must_use]
     pub fn holds(&self, namespace: &VaultNamespace, reference: &VaultRef) -> bool {

@@ -3,12 +3,12 @@
 //! The [`crate::bridge`] installs snapshots; the [`crate::engine`] reads them. A hostile control plane can send
 //! anything here: what can't be parsed is kept as a reason to deny, never as something to use.
 
+mod envelope;
+
 use crate::state_file::{self, StateError};
-use bouncer_custody::{
-    BouncerName, CallerPattern, CiphertextRef, ClusterName, EncryptionContext, Generation, Issue, IssueOf, KeyId,
-    LogicalPath, Provider, Reason, ResourceName, SpiffeId, Tag, VaultEngine, VaultRef,
-};
+use bouncer_custody::{BouncerName, CallerPattern, ClusterName, LogicalPath, Reason, ResourceName, SpiffeId, Tag};
 use bouncer_proto::bridge::v1 as wire;
+pub use envelope::{Envelope, Pairs};
 use prost::Message as _;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -41,91 +41,6 @@ pub struct Resource {
     pub callers: Vec<CallerPattern>,
     /// Whether it may be used at all.
     pub enabled: bool,
-}
-
-/// An envelope's metadata.
-#[derive(Debug)]
-pub struct Envelope {
-    /// The credential's path.
-    pub path: LogicalPath,
-    /// Which registration.
-    pub generation: Generation,
-    /// Who can unwrap it.
-    pub key_id: KeyId,
-    /// What is unwrapped.
-    pub ciphertext_ref: CiphertextRef,
-    /// What that names in a Vault, for `vault_delegate`.
-    pub vault: Option<VaultRef>,
-    /// Under which pairs.
-    pub aad: Option<EncryptionContext>,
-    /// The public chain beside it, PEM, or empty.
-    pub certificate_chain: String,
-    /// Its name towards Envoy; a version of the backend's may follow it.
-    pub tag: Tag,
-    /// As the tag's issue, however often it was enabled again: what a generation's number stands for.
-    pub content: Issue,
-}
-
-/// The pairs that bind an envelope's credential, and when they are known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pairs<'a> {
-    /// These, before the backend is asked: it proves them by what it decrypts, or there are none.
-    Known(Option<&'a EncryptionContext>),
-    /// They come with the secret.
-    WithSecret,
-}
-
-impl Envelope {
-    /// The pairs that bind it. What is registered as AAD for a key-value store or a certificate issuer is nobody's
-    /// proof, and binds nothing.
-    #[must_use]
-    pub fn pairs(&self) -> Pairs<'_> {
-        match self.vault.as_ref().map(VaultRef::engine) {
-            None | Some(VaultEngine::Transit) => Pairs::Known(self.aad.as_ref()),
-            Some(VaultEngine::Kv2) => Pairs::WithSecret,
-            Some(VaultEngine::Kv1 | VaultEngine::Pki) => Pairs::Known(None),
-        }
-    }
-
-    /// The reason for a backend that does not answer.
-    #[must_use]
-    pub const fn unavailable(&self) -> Reason {
-        match self.key_id {
-            KeyId::Kms(_) => Reason::KmsUnavailable,
-            KeyId::Vault(_) => Reason::VaultUnavailable,
-        }
-    }
-
-    fn parse(raw: &wire::Envelope) -> Result<Self, Reason> {
-        let malformed = |_| Reason::EnvelopeMalformed;
-        let path: LogicalPath = raw.logical_path.parse().map_err(malformed)?;
-        let provider: Provider = raw.provider.parse().map_err(malformed)?;
-        let key_id = KeyId::parse(provider, &raw.key_id).map_err(malformed)?;
-        let ciphertext_ref: CiphertextRef = raw.ciphertext_ref.parse().map_err(malformed)?;
-        let aad: Option<EncryptionContext> = raw.aad.as_deref().map(str::parse).transpose().map_err(malformed)?;
-        let generation = Generation::new(raw.generation).ok_or(Reason::EnvelopeMalformed)?;
-        if raw.certificate_chain.len() > 64 * 1024 {
-            return Err(Reason::EnvelopeMalformed);
-        }
-        let vault = match provider {
-            Provider::KmsEnvelope => ciphertext_ref.kms_blob().map(|_| None),
-            Provider::VaultDelegate => ciphertext_ref.vault().map(Some),
-        };
-        let vault = vault.map_err(malformed)?;
-        let content = IssueOf {
-            path: &path,
-            generation,
-            key_id: &key_id,
-            ciphertext_ref: &ciphertext_ref,
-            aad: aad.as_ref(),
-            certificate_chain: &raw.certificate_chain,
-            activation: 0,
-        };
-        let tag = Tag::new(path.clone(), generation, Issue::digest(&IssueOf { activation: raw.activation, ..content }));
-        let content = Issue::digest(&content);
-        let certificate_chain = raw.certificate_chain.clone();
-        Ok(Self { path, generation, key_id, ciphertext_ref, vault, aad, certificate_chain, tag, content })
-    }
 }
 
 impl Policy {

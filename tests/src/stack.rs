@@ -7,10 +7,12 @@
 mod builder;
 mod identities;
 mod spec;
+mod vault;
 
-pub use builder::{Builder, Login};
+pub use builder::Builder;
 pub use identities::Identities;
 pub use spec::{Bundle, Cluster, Credential, InVault, Wants};
+pub use vault::Login;
 
 use crate::api::Api;
 use crate::bridge::Bridge;

@@ -4,9 +4,9 @@
 use bouncer_custody::Reason;
 use bouncer_tests::client::{Client, Protocol};
 use bouncer_tests::leak::Needles;
-use bouncer_tests::openbao::{CLIENT_NAME, TEAM};
-use bouncer_tests::pki::Leaf;
-use bouncer_tests::stack::{AAD, Builder, CART, Credential, Login, Stack};
+use bouncer_tests::openbao::{AUDIENCE, CLIENT_NAME, TEAM};
+use bouncer_tests::pki::{Ca, Leaf};
+use bouncer_tests::stack::{AAD, BOUNCER_ID, Builder, CART, Credential, Login, Stack};
 use bouncer_tests::{Fault, Result};
 use reqwest::Method;
 use serde_json::json;
@@ -116,6 +116,54 @@ async fn the_x509_svid_logs_in_and_no_other_identity_does() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_the_configured_ca_does_not_name_is_told_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let ca = folder.path().join("other-ca.pem");
+    std::fs::write(&ca, Ca::new("other")?.pem())?;
+    let ca = ca.display().to_string();
+    let credential = of("wrong-ca", "root", SECRET);
+    let builder = Stack::builder("vault-ca").vault(Login::Jwt).credential(credential);
+    let stack = builder.resolver(move |setup| setup.set("vault.ca_file", ca)).start().await?;
+    let reply = stack.client(&caller("wrong-ca"), Protocol::Http1)?.get("/").await?;
+    assert_eq!(reply.reason(), Some(Reason::VaultUnavailable.code()));
+    // The control is every other scenario over TLS, where the CA is the server's.
+    assert_eq!(stack.upstream("payments")?.connections(), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jwt_svid_of_another_audience_or_identity_buys_no_token() -> Result<()> {
+    let stack = impatient("vault-jwt").credential(of("audience", "root", SECRET)).start().await?;
+    let client = || stack.client(&caller("audience"), Protocol::Http1);
+    // The control first: with the role as it should be.
+    assert_eq!(peer_of(&client()?).await?.common_name, "audience");
+    let wrong = [json!({"bound_audiences": ["another"]}), json!({"bound_subject": CART})];
+    for change in wrong {
+        let role = |change: &serde_json::Value| {
+            let mut role = json!({
+                "role_type": "jwt", "bound_audiences": [AUDIENCE], "bound_subject": BOUNCER_ID, "user_claim": "sub",
+                "token_policies": ["bouncer"],
+            });
+            role.as_object_mut()
+                .into_iter()
+                .for_each(|role| role.extend(change.as_object().cloned().unwrap_or_default()));
+            role
+        };
+        let vault = stack.vault()?;
+        vault.call(Method::POST, "", "auth/jwt/role/bouncer", &role(&change)).await?;
+        vault.revoke_tokens("jwt").await?;
+        let refused = || async {
+            (client().ok()?.get("/").await.ok()?.reason()? == Reason::VaultLoginFailed.code()).then_some(())
+        };
+        stack.until("the refused login", SOON, refused).await?;
+        vault.call(Method::POST, "", "auth/jwt/role/bouncer", &role(&json!({}))).await?;
+        let serves = || async { peer_of(&client().ok()?).await.ok() };
+        stack.until("the login of the right identity", Duration::from_secs(30), serves).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn custom_metadata_binds_and_nothing_else_takes_its_place() -> Result<()> {
     let other_upstream = format!("{AAD},upstream=evil.internal:8443");
     let registered = |mut credential: Credential, aad: &str| {
@@ -135,8 +183,18 @@ async fn custom_metadata_binds_and_nothing_else_takes_its_place() -> Result<()> 
         (unwritten("engine", "kv1:secret/data/good"), Reason::KeyNotAllowed),
         (unwritten("mount", "kv2:elsewhere/good"), Reason::KeyNotAllowed),
         (of("role", "root", "pki:pki/admin"), Reason::KeyNotAllowed),
+        // In the rails, but not on this cluster.
+        (of("cluster", TEAM, "kv2:secret/team"), Reason::KeyNotAllowed),
     ];
-    let mut builder = Stack::builder("vault-binding").vault(Login::JwtByProxy);
+    let mut builder = Stack::builder("vault-binding").vault(Login::JwtByProxy).resolver(|setup| {
+        let own = |mount: &str| {
+            toml::Table::from_iter([("namespace", "root"), ("mount", mount)].map(|(k, v)| (k.to_owned(), v.into())))
+        };
+        let clusters = setup.config["rails"]["cluster"].as_array_mut();
+        clusters.into_iter().flatten().filter_map(toml::Value::as_table_mut).for_each(|cluster| {
+            cluster.insert("vault_mounts".into(), ["secret", "pki"].map(own).to_vec().into());
+        });
+    });
     for (credential, _) in &cases {
         builder = builder.credential(credential.clone());
     }
@@ -148,7 +206,9 @@ async fn custom_metadata_binds_and_nothing_else_takes_its_place() -> Result<()> 
     }
     assert_eq!(stack.upstream("payments")?.connections(), 0);
     let proxy = stack.vault_proxy()?;
-    assert_eq!((proxy.count("secret/data/good"), proxy.count("elsewhere"), proxy.count("admin")), (0, 0, 0));
+    for path in ["secret/data/good", "elsewhere", "admin", "secret/data/team"] {
+        assert_eq!(proxy.count(path), 0, "{path}");
+    }
     // The control: bound as it should be, on the same stack.
     assert_eq!(peer_of(&stack.client(&caller("good"), Protocol::Http1)?).await?.common_name, "good");
     Ok(())

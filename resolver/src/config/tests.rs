@@ -56,6 +56,16 @@ fn plain_http_needs_dev() {
 }
 
 #[test]
+fn a_mount_has_one_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    let second =
+        "vault_mounts = [\n    { namespace = \"root/\", mount = \"secret\", engine = \"kv1\", dedicated = true },";
+    let path = write(folder.path(), |text| text.replace("vault_mounts = [\n", second));
+    let error = Config::load(&path, false).unwrap_err().to_string();
+    assert!(error.contains("rails.vault_mounts[1]: "), "{error}");
+}
+
+#[test]
 fn vaults_faults_are_named_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), |text| {

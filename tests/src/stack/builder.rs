@@ -1,6 +1,8 @@
 //! What a scenario wants of its stack, and the order in which it comes up.
 
-use super::{BOUNCER, BOUNCER_ID, CONTROL_PLANE_ID, Cluster, Credential, Identities, Stack, UPSTREAM_NAME, Wants};
+use super::{
+    BOUNCER, BOUNCER_ID, CONTROL_PLANE_ID, Cluster, Credential, Identities, Login, Stack, UPSTREAM_NAME, Wants, vault,
+};
 use crate::bridge::{self, Bridge};
 use crate::client::ENVOY_NAME;
 use crate::control_plane::ControlPlane;
@@ -28,17 +30,6 @@ struct Authority {
     address: String,
     // Ids by the resource's name.
     envelopes: BTreeMap<String, String>,
-}
-
-/// How the resolver comes to Vault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Login {
-    /// Over TLS, with a JWT-SVID.
-    Jwt,
-    /// Over TLS, with the X.509-SVID.
-    Cert,
-    /// With a JWT-SVID, through a proxy in plain HTTP that counts and makes faults.
-    JwtByProxy,
 }
 
 /// What a scenario wants.
@@ -192,17 +183,7 @@ impl Builder {
         let key_arn = kms.create_key().await?;
         let upstreams = self.upstreams(&customer_ca, &server_ca).await?;
 
-        let vault = match self.vault {
-            Some(_) => {
-                let (roots, jwt_key) = (identities.roots_pem()?, identities.jwt_key_pem()?);
-                Some(OpenBao::start(&scratch, &server_ca, &customer_ca, &roots, &jwt_key).await?)
-            }
-            None => None,
-        };
-        let vault_proxy = match (&vault, self.vault) {
-            (Some(vault), Some(Login::JwtByProxy)) => Some(VaultProxy::start(vault.address(), server_ca.pem()).await?),
-            _ => None,
-        };
+        let (vault, vault_proxy) = vault::start(self.vault, &scratch, &identities, &customer_ca, &server_ca).await?;
         let wrapped = self.wrap(&kms, &key_arn, vault.as_ref(), &customer_ca).await?;
         let authority = self.authority(&scratch, &identities, &key_arn, &wrapped, &upstreams).await?;
         let credentials = self.credentials.iter().map(|c| c.resource.clone()).zip(wrapped.into_iter().map(|w| w.0));

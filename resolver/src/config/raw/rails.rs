@@ -50,7 +50,13 @@ impl RawRails {
         }
         let mut vault_mounts = Vec::new();
         for (i, mount) in self.vault_mounts.into_iter().enumerate() {
-            vault_mounts.extend(mount.parse(&format!("rails.vault_mounts[{i}]"), faults));
+            let key = format!("rails.vault_mounts[{i}]");
+            let Some(rail) = mount.parse(&key, faults) else { continue };
+            // Which of two rails holds must not depend on their order.
+            if vault_mounts.iter().any(|other: &VaultMountRail| other.mount.is_same_place(&rail.mount)) {
+                faults.rule(key, "names a mount that stands there already");
+            }
+            vault_mounts.push(rail);
         }
         let mut required_pairs = Vec::new();
         for (i, pair) in self.required_pairs.iter().enumerate() {
