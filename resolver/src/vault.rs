@@ -20,6 +20,10 @@ use futures::future::BoxFuture;
 use reqwest::Method;
 use session::Sessions;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long logins ahead of need may take, all together.
+const PREPARE: Duration = Duration::from_secs(2);
 
 /// Why there can be no client for Vault.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +68,7 @@ impl Vault {
         let call = call(namespace, reference, envelope, rail)?;
         let answer = self.ask(namespace, &call).await?;
         match answer.status.as_u16() {
+            200 if answer.cut => Err(Reason::CredentialMalformed.into()),
             200 => understand(&answer, reference, rail),
             status => Err(refusal(status, reference.engine()).into()),
         }
@@ -88,7 +93,11 @@ impl Unwrap for Vault {
     }
 
     fn prepare(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.sessions.prepare(&self.client, self.mounts.iter().map(|rail| &rail.mount.namespace)))
+        let namespaces: Vec<_> = self.mounts.iter().map(|rail| &rail.mount.namespace).collect();
+        Box::pin(async move {
+            // What is not there by then, a stream brings. Other chores wait meanwhile.
+            let _ = tokio::time::timeout(PREPARE, self.sessions.prepare(&self.client, &namespaces)).await;
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use crate::unwrap::{UnwrapError, Unwrapped};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bouncer_custody::{EncryptionContext, Reason, Reserved};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
@@ -148,7 +148,11 @@ pub(super) fn issued(body: &[u8]) -> Result<(Option<String>, Issued), UnwrapErro
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8], otherwise: Reason) -> Result<(Option<String>, T), UnwrapError> {
-    let Envelope { request_id, data } = serde_json::from_slice(body).map_err(|_| UnwrapError::from(otherwise))?;
+    let Envelope { request_id, data } = serde_json::from_slice(body).map_err(|_| {
+        // What is no answer of Vault's at all says nothing of the secret: something else is at its address.
+        let vaults = serde_json::from_slice::<Envelope<IgnoredAny>>(body).is_ok();
+        UnwrapError::from(if vaults { otherwise } else { Reason::VaultUnavailable })
+    })?;
     // For audit, so nothing but an identifier.
     let plain = !request_id.is_empty() && request_id.len() <= 64 && request_id.bytes().all(|b| b.is_ascii_graphic());
     Ok((plain.then_some(request_id), data))
@@ -214,6 +218,7 @@ fn pairs(custom: BTreeMap<String, String>) -> Result<Option<EncryptionContext>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn read(data: serde_json::Value, custom: serde_json::Value) -> Result<Unwrapped, Reason> {
@@ -275,6 +280,24 @@ mod tests {
             version(1, "t", json!({"bouncer": "c"})),
         ] {
             assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn what_vault_did_not_say_is_no_verdict_on_the_secret() {
+        let reason = |body: &str| kv2(body.as_bytes()).err().map(|error| error.reason);
+        assert_eq!(reason("<html>a proxy's page</html>"), Some(Reason::VaultUnavailable));
+        assert_eq!(reason(r#"{"errors":[]}"#), Some(Reason::VaultUnavailable));
+        assert_eq!(reason(r#"{"data":{"data":{"pem":"P"}}}"#), Some(Reason::CredentialMalformed));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(body in r#"[{}\[\]":,a-z0-9 ]{0,60}"#) {
+            for read in [kv2, kv1, transit] {
+                prop_assert!(read(body.as_bytes()).is_err());
+            }
+            prop_assert!(issued(body.as_bytes()).is_err() && auth(body.as_bytes()).is_err());
         }
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct Call<'a> {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Zeroizing<Vec<u8>>,
+    /// The rest was not read: it is longer than any credential.
+    pub(super) cut: bool,
 }
 
 impl Client {
@@ -144,15 +146,15 @@ async fn attempt(
     }
     let mut answer = request.send().await?;
     let status = answer.status();
-    let mut body = Zeroizing::new(Vec::with_capacity(8 << 10));
+    let (mut body, mut cut) = (Zeroizing::new(Vec::with_capacity(8 << 10)), false);
     while let Some(chunk) = answer.chunk().await? {
-        if body.len() + chunk.len() > LONGEST {
-            // Cut, so that it parses as nothing.
+        cut = body.len() + chunk.len() > LONGEST;
+        if cut {
             break;
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer { status, body })
+    Ok(Answer { status, body, cut })
 }
 
 fn tls(roots: &Arc<RootCertStore>) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, WantsClientCert>, VaultError> {
@@ -183,7 +185,7 @@ mod tests {
     fn what_a_server_says_of_itself_is_no_verdict_on_the_secret() {
         let passing = |status: u16, body: &str| {
             let status = StatusCode::from_u16(status).unwrap();
-            passing(&Answer { status, body: Zeroizing::new(body.as_bytes().to_vec()) })
+            passing(&Answer { status, body: Zeroizing::new(body.as_bytes().to_vec()), cut: false })
         };
         for status in [301, 307, 308, 412, 429, 472, 473, 500, 502, 503] {
             assert_eq!(passing(status, ""), Some(Reason::VaultUnavailable), "{status}");

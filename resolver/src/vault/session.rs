@@ -202,9 +202,11 @@ impl Sessions {
     }
 
     /// See [`crate::unwrap::Unwrap::prepare`].
-    pub(super) async fn prepare(&self, client: &Client, namespaces: impl Iterator<Item = &VaultNamespace>) {
-        for namespace in namespaces {
-            let session = self.of(namespace);
+    pub(super) async fn prepare(&self, client: &Client, namespaces: &[&VaultNamespace]) {
+        let mut sessions: Vec<_> = namespaces.iter().map(|namespace| self.of(namespace)).collect();
+        sessions.sort_by(|a, b| a.namespace.cmp(&b.namespace));
+        sessions.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        for session in sessions {
             // A failure shows when a stream needs it.
             let _ = self.token(client, &session).await;
         }
