@@ -3,7 +3,7 @@
 
 use crate::{
     BouncerName, CallerPattern, EncryptionContext, Environment, Generation, KmsKeyArn, LogicalPath, PathPattern,
-    Reason, Reserved, SpiffeId, Upstream, UpstreamPattern,
+    Reason, Reserved, SpiffeId, Upstream, UpstreamPattern, VaultMount,
 };
 
 /// What the resolver knows of a stream for certain. Nothing here can be chosen by the client or the control plane.
@@ -26,8 +26,10 @@ pub struct ClusterRail {
     pub callers: Vec<CallerPattern>,
     /// Which credentials may be used here. Empty binds none, and then the AAD must name the upstream.
     pub logical_paths: Vec<PathPattern>,
-    /// Which keys may wrap them. Empty allows every key of the resolver's general list.
+    /// Which keys may wrap them. With no key and no mount, every one of the resolver's general lists may.
     pub kms_keys: Vec<KmsKeyArn>,
+    /// Which mounts of Vault may hold them, as `kms_keys`.
+    pub vault_mounts: Vec<VaultMount>,
 }
 
 /// What an envelope says of itself, to be held against a stream and a rail.
@@ -37,18 +39,30 @@ pub struct Binding<'a> {
     pub path: &'a LogicalPath,
     /// Its registration.
     pub generation: Generation,
-    /// Its AAD, if it has one.
+    /// Its AAD, if it has one: the encryption context of KMS, the associated data of Vault's `transit`, the custom
+    /// metadata of KV v2.
     pub aad: Option<&'a EncryptionContext>,
-    /// Whether the key is dedicated to this bouncer by the operator's word, which binds the bouncer without the AAD.
+    /// Whether the key or mount is dedicated to this bouncer by the operator's word, which binds the bouncer without
+    /// the AAD.
     pub key_is_dedicated: bool,
 }
 
 impl Binding<'_> {
-    /// Whether the stream may have the credential, as far as AAD and rail say. The provider proves the AAD afterwards.
+    /// Whether the stream may have the credential, as far as AAD and rail say. KMS and `transit` prove the AAD
+    /// afterwards; that of KV v2 comes with the secret, and is checked then.
     ///
     /// # Errors
     /// The first [`Reason`] that speaks against it. Where AAD and rail both name something, both must agree.
     pub fn check(&self, stream: &StreamFacts<'_>, rail: &ClusterRail) -> Result<(), Reason> {
+        if self.contradictions(stream, rail)? { Ok(()) } else { Err(Reason::BindingIncomplete) }
+    }
+
+    /// Whether nothing in AAD and rail speaks against the stream, for an AAD that is only claimed. Returns whether all
+    /// three that must be bound are.
+    ///
+    /// # Errors
+    /// As [`Self::check`], but for [`Reason::BindingIncomplete`].
+    pub fn contradictions(&self, stream: &StreamFacts<'_>, rail: &ClusterRail) -> Result<bool, Reason> {
         let (bouncer_bound, upstream_bound) = self.check_place(stream.bouncer, stream.env, rail)?;
         let pair = |key| self.aad.and_then(|aad| aad.get(key));
         let caller_in_aad = match pair(Reserved::Caller).map(str::parse::<CallerPattern>) {
@@ -61,7 +75,7 @@ impl Binding<'_> {
         }
 
         let caller_bound = caller_in_aad || !rail.callers.is_empty();
-        if bouncer_bound && upstream_bound && caller_bound { Ok(()) } else { Err(Reason::BindingIncomplete) }
+        Ok(bouncer_bound && upstream_bound && caller_bound)
     }
 
     /// The part of [`Binding::check`] that no caller changes: whether the credential may be used by this bouncer on this
@@ -121,6 +135,7 @@ mod tests {
             callers: case.callers.iter().map(|text| text.parse().unwrap()).collect(),
             logical_paths: case.paths.iter().map(|text| PathPattern::try_from((*text).to_owned()).unwrap()).collect(),
             kms_keys: vec![],
+            vault_mounts: vec![],
         };
         let (bouncer, env) = ("payments-east".parse().unwrap(), "production".parse().unwrap());
         let (caller, path) = ("spiffe://example.org/ns/shop/sa/cart".parse().unwrap(), PATH.parse().unwrap());

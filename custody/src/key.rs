@@ -87,8 +87,17 @@ impl KmsKeyArn {
 checked_text! {
     /// A Vault namespace, such as `team-a/payments`; `root` for the root namespace. Same segments as a logical path.
     VaultNamespace, |text| {
-        text.trim_end_matches('/').parse::<crate::LogicalPath>().map(|_| ())
+        text.strip_suffix('/').unwrap_or(text).parse::<crate::LogicalPath>().map(|_| ())
             .map_err(|error| error.problem.of("Vault namespace"))
+    }
+}
+
+impl VaultNamespace {
+    /// As Vault wants it in its header, without a slash at the end; `None` for the root namespace, which has no name.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        let path = self.0.strip_suffix('/').unwrap_or(&self.0);
+        (path != "root").then_some(path)
     }
 }
 

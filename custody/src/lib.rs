@@ -16,6 +16,7 @@ mod reference;
 mod spiffe_id;
 mod tag;
 mod upstream;
+mod vault;
 
 pub use binding::{Binding, ClusterRail, StreamFacts};
 pub use context::{EncryptionContext, Reserved};
@@ -28,3 +29,6 @@ pub use reference::CiphertextRef;
 pub use spiffe_id::{CallerPattern, SpiffeId};
 pub use tag::{Generation, Issue, IssueOf, Tag};
 pub use upstream::{Upstream, UpstreamPattern};
+pub use vault::{
+    TransitCiphertext, VaultEngine, VaultItem, VaultMount, VaultMountName, VaultName, VaultPath, VaultRef,
+};

@@ -117,6 +117,24 @@ reasons! {
     KmsThrottled = "kms_throttled", 503;
     /// KMS did not answer in time, or with a server error.
     KmsUnavailable = "kms_unavailable", 503;
+    /// Vault refused the resolver's login. Check the role's bound subject and audience, and who issued the SVID.
+    VaultLoginFailed = "vault_login_failed", 503;
+    /// Vault: 403 with a new token. The role's policy does not allow this path.
+    VaultDenied = "vault_denied", 503;
+    /// Vault: 404. No secret, or no mount, is at this path, or its latest version is deleted.
+    VaultNotFound = "vault_not_found", 503;
+    /// Vault: `transit` does not decrypt it: tampered, another key, or another AAD. Wrap the credential anew.
+    VaultInvalidCiphertext = "vault_invalid_ciphertext", 503;
+    /// Vault: 400. It refuses the request as such, such as a name that the `pki` role does not allow.
+    VaultRequestRefused = "vault_request_refused", 503;
+    /// Vault issued a certificate with names or dates that the rails do not allow. Correct the role, or the rails.
+    VaultCertificateNotAllowed = "vault_certificate_not_allowed", 403;
+    /// A reserved key in the KV v2 custom metadata can't be read as a binding. Correct it where the secret is kept.
+    VaultMetadataMalformed = "vault_metadata_malformed", 503;
+    /// Vault is sealed, on every address. Unseal it.
+    VaultSealed = "vault_sealed", 503;
+    /// Vault did not answer in time, on any address, or with a server error, or as a standby.
+    VaultUnavailable = "vault_unavailable", 503;
     /// The unwrapped credential is no PEM bundle or JSON credential.
     CredentialMalformed = "credential_malformed", 503;
     /// The unwrapped private key does not match the certificate.
@@ -152,6 +170,8 @@ impl Reason {
             Self::StsUnavailable
                 | Self::KmsThrottled
                 | Self::KmsUnavailable
+                | Self::VaultSealed
+                | Self::VaultUnavailable
                 | Self::IdentityUnavailable
                 | Self::AuditUnavailable
                 | Self::SdsNotAcknowledged

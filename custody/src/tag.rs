@@ -37,8 +37,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// What an [`Issue`] digests: all metadata of an envelope, how often it was ended and enabled again, and the backend's
-/// version.
+/// What an [`Issue`] digests: all metadata of an envelope, and how often it was ended and enabled again.
 #[derive(Debug, Clone, Copy)]
 pub struct IssueOf<'a> {
     /// Where the credential is.
@@ -57,8 +56,6 @@ pub struct IssueOf<'a> {
     pub activation: u64,
     /// How often the resolver ended the credential itself.
     pub ended: u64,
-    /// The backend's own version of the content, where it has one (KV v2).
-    pub backend_version: &'a str,
 }
 
 /// A digest of everything that makes one issue of a credential what it is, 16 lower-case hex digits. Other content, or a
@@ -86,11 +83,20 @@ impl Issue {
         field(of.certificate_chain.as_bytes());
         field(&of.activation.to_be_bytes());
         field(&of.ended.to_be_bytes());
-        field(of.backend_version.as_bytes());
+        Self::short(hash)
+    }
+
+    fn short(hash: Sha256) -> Self {
         let digest = hash.finalize();
         let mut short = [0; 8];
         short.copy_from_slice(&digest[..8]);
         Self(short)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        let number = (text.len() == 16 && text.bytes().all(hex)).then(|| u64::from_str_radix(text, 16));
+        Some(Self(number?.ok()?.to_be_bytes()))
     }
 }
 
@@ -102,18 +108,42 @@ impl fmt::Display for Issue {
 
 /// `<logical_path>@<generation>.<issue>`: the immutable name of one issue of a credential. In `on_demand` mode it is
 /// the last part of the SDS resource's name.
+///
+/// Where the backend can change what it holds under the same metadata (Vault), `-<version>` follows: a digest of the
+/// backend's own version, so that what comes after a change is another name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tag {
     path: LogicalPath,
     generation: Generation,
     issue: Issue,
+    version: Option<Issue>,
 }
 
 impl Tag {
     /// The tag of one issue.
     #[must_use]
     pub const fn new(path: LogicalPath, generation: Generation, issue: Issue) -> Self {
-        Self { path, generation, issue }
+        Self { path, generation, issue, version: None }
+    }
+
+    /// The tag of what the backend holds now, by the backend's own version of it.
+    #[must_use]
+    pub fn of_version(&self, version: &str) -> Self {
+        let mut hash = Sha256::new_with_prefix(b"bouncer version v1");
+        hash.update(version.as_bytes());
+        Self { version: Some(Issue::short(hash)), ..self.clone() }
+    }
+
+    /// Whether this is `issue`, in whichever version of the backend's.
+    #[must_use]
+    pub fn is_of(&self, issue: &Self) -> bool {
+        self.path == issue.path && self.generation == issue.generation && self.issue == issue.issue
+    }
+
+    /// The tag without the backend's version.
+    #[must_use]
+    pub fn unversioned(&self) -> Self {
+        Self { version: None, ..self.clone() }
     }
 
     /// The credential's path.
@@ -131,23 +161,23 @@ impl Tag {
 
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}.{}", self.path, self.generation, self.issue)
+        write!(f, "{}@{}.{}", self.path, self.generation, self.issue)?;
+        self.version.map_or(Ok(()), |version| write!(f, "-{version}"))
     }
 }
 
 impl FromStr for Tag {
     type Err = Malformed;
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        let form = || Problem::Form("<logical_path>@<generation>.<issue>").of("tag");
+        let form = || Problem::Form("<logical_path>@<generation>.<issue>, and -<version> for some").of("tag");
         let (path, rest) = text.split_once('@').ok_or_else(form)?;
         let (generation, issue) = rest.split_once('.').ok_or_else(form)?;
         let canonical = generation.bytes().all(|b| b.is_ascii_digit()) && !generation.starts_with('0');
         let generation = generation.parse().ok().filter(|_| canonical).and_then(Generation::new).ok_or_else(form)?;
-        if issue.len() != 16 || !issue.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-            return Err(form());
-        }
-        let number = u64::from_str_radix(issue, 16).map_err(|_| form())?;
-        Ok(Self { path: path.parse()?, generation, issue: Issue(number.to_be_bytes()) })
+        let (issue, version) = issue.split_once('-').map_or((issue, None), |(issue, version)| (issue, Some(version)));
+        let issue = Issue::parse(issue).ok_or_else(form)?;
+        let version = version.map(|text| Issue::parse(text).ok_or_else(form)).transpose()?;
+        Ok(Self { path: path.parse()?, generation, issue, version })
     }
 }
 
@@ -172,7 +202,6 @@ mod tests {
             certificate_chain: "",
             activation: 0,
             ended: 0,
-            backend_version: "",
         };
         let others = [
             IssueOf { generation: Generation::new(2).unwrap(), ..of },
@@ -182,7 +211,6 @@ mod tests {
             IssueOf { certificate_chain: "x", ..of },
             IssueOf { activation: 1, ..of },
             IssueOf { ended: 1, ..of },
-            IssueOf { backend_version: "x", ..of },
         ];
         let issue = Issue::digest(&of);
         assert_eq!(issue, Issue::digest(&of));
@@ -191,6 +219,16 @@ mod tests {
         }
         let tag = Tag::new(path, Generation::FIRST, issue);
         assert_eq!(tag.to_string().parse::<Tag>().unwrap(), tag);
+    }
+
+    #[test]
+    fn a_backends_version_makes_another_tag_of_the_same_issue() {
+        let tag: Tag = "a@1.0123456789abcdef".parse().unwrap();
+        let (one, two) = (tag.of_version("1"), tag.of_version("2"));
+        assert!(one != two && one != tag && one == tag.of_version("1"));
+        assert_eq!(one.to_string().parse::<Tag>().unwrap(), one);
+        assert!(one.is_of(&tag) && tag.is_of(&one) && !one.is_of(&"a@2.0123456789abcdef".parse().unwrap()));
+        assert_eq!(one.unversioned(), tag);
     }
 
     #[test]
@@ -206,6 +244,9 @@ mod tests {
             "../a@1.0123456789abcdef",
             "a@+1.0123456789abcdef",
             "a@1.0123456789abcdef0",
+            "a@1.0123456789abcdef-",
+            "a@1.0123456789abcdef-0123456789ABCDEF",
+            "a@1.0123456789abcdef-0123456789abcdef-0123456789abcdef",
         ] {
             assert!(bad.parse::<Tag>().is_err(), "{bad}");
         }

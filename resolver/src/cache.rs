@@ -1,6 +1,7 @@
 //! Unwrapped credentials, by tag: one backend call per secret however many streams wait, bounded in number and time.
 //!
-//! The [`crate::engine`] asks; SDS serves what it returns. A call belongs to no stream: it runs in a task of its own, so
+//! The [`crate::engine`] asks, by the tag of the metadata; SDS serves what it returns, by the tag that has the backend's
+//! version too. A call belongs to no stream: it runs in a task of its own, so
 //! that a stream that goes away takes nothing from the others, and one that panics is replaced by the next who asks.
 
 use crate::arena::Arena;
@@ -8,8 +9,8 @@ use crate::config::Limits;
 use crate::credential::ClientCertificate;
 use crate::metrics::{self, Metrics};
 use crate::policy::Envelope;
-use crate::unwrap::{Unwrap, UnwrapError};
-use bouncer_custody::{Reason, Tag};
+use crate::unwrap::{Unwrap, UnwrapError, Unwrapped};
+use bouncer_custody::{EncryptionContext, Reason, Tag};
 use bouncer_proto::bridge::v1::SecretStatus;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,8 +27,12 @@ const CALL: Duration = Duration::from_secs(5);
 /// A credential, and what its backend call was named.
 #[derive(Debug, Clone)]
 pub struct Fetched {
+    /// Its name towards Envoy.
+    pub tag: Tag,
     /// The credential.
     pub credential: Arc<ClientCertificate>,
+    /// The pairs that came with it, for [`crate::policy::Pairs::WithSecret`].
+    pub pairs: Option<Arc<EncryptionContext>>,
     /// The backend's id of the call, where this request waited for one.
     pub request_id: Option<String>,
 }
@@ -40,6 +45,7 @@ pub struct Cache {
     arena: Arc<Arena>,
     recheck: Duration,
     hard_cap: Duration,
+    overlap: Duration,
     capacity: usize,
     metrics: Arc<Metrics>,
     entries: Mutex<HashMap<Tag, Entry>>,
@@ -48,14 +54,33 @@ pub struct Cache {
 struct Entry {
     /// The last good result.
     good: Option<Good>,
+    /// The version before that, while decisions for it may still be in use.
+    former: Option<Good>,
     state: State,
     used: Instant,
 }
 
+#[derive(Clone)]
 struct Good {
+    tag: Tag,
     credential: Arc<ClientCertificate>,
-    /// When the backend last confirmed it.
-    at: Instant,
+    pairs: Option<Arc<EncryptionContext>>,
+    /// When its backend is asked again.
+    recheck: Instant,
+    /// When it is served no more, whatever its backend's fault is.
+    cap: Instant,
+}
+
+impl Good {
+    /// It may be served without asking its backend.
+    fn holds(&self, now: Instant) -> bool {
+        now < self.cap && self.credential.not_after > jiff::Timestamp::now().as_second()
+    }
+
+    fn fetched(&self, request_id: Option<String>) -> Fetched {
+        let (tag, credential) = (self.tag.clone(), Arc::clone(&self.credential));
+        Fetched { tag, credential, pairs: self.pairs.clone(), request_id }
+    }
 }
 
 enum State {
@@ -74,7 +99,9 @@ impl Cache {
     #[must_use]
     pub fn new(unwrap: Arc<dyn Unwrap>, arena: Arc<Arena>, limits: &Limits, metrics: Arc<Metrics>) -> Arc<Self> {
         let (recheck, hard_cap, capacity) = (limits.recheck, limits.hard_cap, limits.max_secrets);
-        Arc::new(Self { unwrap, arena, recheck, hard_cap, capacity, metrics, entries: Mutex::default() })
+        // A decision in use, and the fetch that it leads to.
+        let overlap = limits.decision_ttl + limits.decide_deadline;
+        Arc::new(Self { unwrap, arena, recheck, hard_cap, overlap, capacity, metrics, entries: Mutex::default() })
     }
 
     /// The credential of this envelope, from the cache or by one call to its backend.
@@ -104,22 +131,19 @@ impl Cache {
         let now = Instant::now();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         self.make_room(&mut entries, &envelope.tag);
-        let entry = entries.entry(envelope.tag.clone()).or_insert(Entry { good: None, state: State::Idle, used: now });
+        let entry = entries.entry(envelope.tag.clone()).or_insert_with(|| Entry::new(now));
         entry.used = now;
-        if let Some(good) = &entry.good
-            && good.credential.not_after <= jiff::Timestamp::now().as_second()
-        {
-            entry.good = None;
-        }
+        entry.good.take_if(|good| good.credential.not_after <= jiff::Timestamp::now().as_second());
+        entry.former.take_if(|former| !former.holds(now));
         match &entry.state {
             State::Loading(waiting) if waiting.has_changed().is_ok() => return Step::Wait(waiting.clone()),
             State::Failed { error, until } if *until > now => {
-                return Step::Done(entry.stale(error, now, self.hard_cap));
+                return Step::Done(entry.stale(error, now));
             }
             _ => {}
         }
-        if let Some(good) = entry.good.as_ref().filter(|good| now.duration_since(good.at) < self.recheck) {
-            return Step::Done(Ok(Fetched { credential: Arc::clone(&good.credential), request_id: None }));
+        if let Some(good) = entry.good.as_ref().filter(|good| now < good.recheck) {
+            return Step::Done(Ok(good.fetched(None)));
         }
         let (tell, waiting) = watch::channel(None);
         entry.state = State::Loading(waiting.clone());
@@ -129,14 +153,8 @@ impl Cache {
 
     async fn load(self: Arc<Self>, envelope: Arc<Envelope>, tell: watch::Sender<Option<Outcome>>) {
         let call = tokio::time::timeout(CALL, self.unwrap.unwrap(&envelope)).await;
-        let outcome: Outcome = call.unwrap_or_else(|_| Err(Reason::KmsUnavailable.into())).and_then(|unwrapped| {
-            let now = jiff::Timestamp::now().as_second();
-            let parsed = ClientCertificate::parse(&unwrapped.plaintext, &envelope.certificate_chain, now, &self.arena);
-            match parsed {
-                Ok(credential) => Ok(Fetched { credential: Arc::new(credential), request_id: unwrapped.request_id }),
-                Err(reason) => Err(UnwrapError { reason, request_id: unwrapped.request_id }),
-            }
-        });
+        let outcome = call.unwrap_or_else(|_| Err(envelope.unavailable().into()));
+        let outcome = outcome.and_then(|unwrapped| self.parse(&envelope, unwrapped));
         let counted = match &outcome {
             Ok(_) => metrics::Outcome::good("unwrapped"),
             Err(error) => metrics::Outcome::bad("failed", error.reason),
@@ -145,7 +163,7 @@ impl Cache {
         let now = Instant::now();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = match entries.get_mut(&envelope.tag) {
-            Some(entry) => entry.settle(outcome, now, self.hard_cap),
+            Some(entry) => entry.settle(outcome, now, self.overlap),
             // Evicted while the call was out: revoked. What came back is not served.
             None => Err(Reason::DecisionStale.into()),
         };
@@ -153,18 +171,37 @@ impl Cache {
         tell.send_replace(Some(outcome));
     }
 
-    /// Whether the tag's credential is here and may be served without asking its backend.
-    #[must_use]
-    pub fn peek(&self, tag: &Tag) -> Option<Arc<ClientCertificate>> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let good = entries.get(tag)?.good.as_ref()?;
-        let holds = good.credential.not_after > jiff::Timestamp::now().as_second();
-        (holds && good.at.elapsed() < self.hard_cap).then(|| Arc::clone(&good.credential))
+    fn parse(&self, envelope: &Envelope, unwrapped: Unwrapped) -> Result<(Good, Option<String>), UnwrapError> {
+        let Unwrapped { plaintext, request_id, pairs, version, fresh_for } = unwrapped;
+        let now = jiff::Timestamp::now().as_second();
+        let credential = ClientCertificate::parse(&plaintext, &envelope.certificate_chain, now, &self.arena)
+            .map_err(|reason| UnwrapError { reason, request_id: request_id.clone() })?;
+        let tag = match version {
+            // The chain is public, and names the key.
+            Some(version) => envelope.tag.of_version(&format!("{version} {}", credential.chain_sha256())),
+            None => envelope.tag.clone(),
+        };
+        let fresh_for = fresh_for.unwrap_or(self.recheck);
+        let recheck = Instant::now() + fresh_for;
+        // From the last confirmation to the cap there are so many rechecks missed; as many for what is made to last.
+        let cap = recheck + self.hard_cap.saturating_sub(self.recheck);
+        let good = Good { tag, credential: Arc::new(credential), pairs: pairs.map(Arc::new), recheck, cap };
+        Ok((good, request_id))
     }
 
-    /// Forgets the tag; its bytes are wiped once SDS has let go of them.
+    /// The tag's credential, if it is here, in that version, and may be served without asking its backend.
+    #[must_use]
+    pub fn peek(&self, tag: &Tag) -> Option<Arc<ClientCertificate>> {
+        let now = Instant::now();
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = entries.get(&tag.unversioned())?;
+        let mut held = [&entry.good, &entry.former].into_iter().flatten();
+        held.find(|good| good.tag == *tag && good.holds(now)).map(|good| Arc::clone(&good.credential))
+    }
+
+    /// Forgets the tag in all versions; its bytes are wiped once SDS has let go of them.
     pub fn evict(&self, tag: &Tag) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(tag);
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(&tag.unversioned());
     }
 
     /// Forgets everything that `keep` does not want, calls in flight excepted.
@@ -229,21 +266,33 @@ impl Cache {
 }
 
 impl Entry {
+    const fn new(now: Instant) -> Self {
+        Self { good: None, former: None, state: State::Idle, used: now }
+    }
+
     /// Takes a call's outcome in; returns what those who waited get.
-    fn settle(&mut self, outcome: Outcome, now: Instant, hard_cap: Duration) -> Outcome {
+    fn settle(
+        &mut self,
+        outcome: Result<(Good, Option<String>), UnwrapError>,
+        now: Instant,
+        overlap: Duration,
+    ) -> Outcome {
         match outcome {
-            Ok(fetched) => {
-                self.good = Some(Good { credential: Arc::clone(&fetched.credential), at: now });
+            Ok((good, request_id)) => {
+                let fetched = good.fetched(request_id);
+                if let Some(before) = self.good.replace(good).filter(|before| before.tag != fetched.tag) {
+                    self.former = Some(Good { cap: before.cap.min(now + overlap), ..before });
+                }
                 self.state = State::Idle;
                 Ok(fetched)
             }
             Err(error) => {
                 let transient = error.reason.is_transient();
                 if !transient {
-                    self.good = None;
+                    (self.good, self.former) = (None, None);
                 }
                 let until = now + if transient { TRANSIENT } else { PERMANENT };
-                let answer = self.stale(&error, now, hard_cap);
+                let answer = self.stale(&error, now);
                 self.state = State::Failed { error, until };
                 answer
             }
@@ -251,11 +300,9 @@ impl Entry {
     }
 
     /// The last good credential, where the failure is transient and the cap allows it; else the failure.
-    fn stale(&self, error: &UnwrapError, now: Instant, hard_cap: Duration) -> Outcome {
+    fn stale(&self, error: &UnwrapError, now: Instant) -> Outcome {
         match &self.good {
-            Some(good) if error.reason.is_transient() && now.duration_since(good.at) < hard_cap => {
-                Ok(Fetched { credential: Arc::clone(&good.credential), request_id: error.request_id.clone() })
-            }
+            Some(good) if error.reason.is_transient() && now < good.cap => Ok(good.fetched(error.request_id.clone())),
             _ => Err(error.clone()),
         }
     }

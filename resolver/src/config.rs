@@ -5,6 +5,7 @@
 
 mod raw;
 mod sds_key;
+mod vault;
 
 use bouncer_custody::{BouncerName, ClusterName, ClusterRail, Environment, KmsKeyArn, Malformed, SpiffeId};
 use raw::Faults;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+pub use vault::{PkiRail, VaultConfig, VaultLogin, VaultLoginMethod, VaultMountRail};
 
 /// Everything the resolver is told, parsed.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub struct Config {
     pub bridge: BridgeConfig,
     /// AWS; `None` where no `[kms]` is configured.
     pub kms: Option<KmsConfig>,
+    /// Vault; `None` where no `[vault]` is configured.
+    pub vault: Option<VaultConfig>,
     /// Health and metrics.
     pub http: SocketAddr,
     /// How the process is confined.
@@ -148,6 +152,8 @@ pub struct Rails {
     pub kms_keys: Vec<KmsKeyArn>,
     /// Those of them that wrap for this bouncer only, which binds `bouncer` without the AAD.
     pub dedicated_keys: Vec<KmsKeyArn>,
+    /// The mounts of Vault that may be asked.
+    pub vault_mounts: Vec<VaultMountRail>,
     /// Pairs that every AAD must hold.
     pub required_pairs: Vec<(String, String)>,
     /// What each of Envoy's clusters may be used for.

@@ -8,6 +8,7 @@ use bouncer_custody::Reason;
 use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::{Zeroize as _, Zeroizing};
@@ -71,6 +72,12 @@ impl ClientCertificate {
             };
         }
         Self::parse_pem(plaintext, beside, now, arena)
+    }
+
+    /// A digest of the public chain, lower-case hex.
+    #[must_use]
+    pub fn chain_sha256(&self) -> String {
+        Sha256::digest(&self.chain).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// A self-signed certificate that nobody trusts, to take the place of a revoked one.

@@ -12,14 +12,13 @@ use crate::identity::Identity;
 use crate::intercept::InterceptService;
 use crate::kms::Kms;
 use crate::metrics::{Layer, Metrics};
-use crate::policy::{Envelope, PolicyStore};
+use crate::policy::PolicyStore;
 use crate::sds::SdsService;
 use crate::socket::{self, Incoming, Unlink};
-use crate::unwrap::{Unwrap, UnwrapError, Unwrapped};
+use crate::unwrap::Providers;
+use crate::vault::{Vault, VaultError};
 use crate::{admin, bridge, http};
-use bouncer_custody::Reason;
 use bouncer_proto::intercept::v1::intercept_server::InterceptServer;
-use futures::future::BoxFuture;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,18 +67,12 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// No TLS client can be made for Vault.
+    #[error("vault.ca_file can't be used: {0}")]
+    Vault(VaultError),
     /// Signals can't be handled.
     #[error("signals can't be handled: {0}")]
     Signal(io::Error),
-}
-
-/// Where no provider is configured.
-struct NoProvider;
-
-impl Unwrap for NoProvider {
-    fn unwrap<'a>(&'a self, _: &'a Envelope) -> BoxFuture<'a, Result<Unwrapped, UnwrapError>> {
-        Box::pin(std::future::ready(Err(Reason::ProviderUnavailable.into())))
-    }
 }
 
 /// Makes the state folder where there is none. Before [`crate::harden::confine`], which can allow only what is there.
@@ -166,11 +159,15 @@ async fn build(config: Arc<Config>) -> Result<Arc<Engine>, StartError> {
     let grants = Grants::open(&config.state_dir, GRANT_IDLE);
     let identity = Identity::new(config.workload_api.clone());
     let metrics = Arc::new(Metrics::default());
-    let unwrap: Arc<dyn Unwrap> = match &config.kms {
-        Some(kms) => Arc::new(Kms::new(kms, Arc::clone(&identity), config.rails.kms_keys.first()).await),
-        None => Arc::new(NoProvider),
-    };
-    let cache = Cache::new(unwrap, Arena::new(), &config.limits, Arc::clone(&metrics));
+    let mut providers = Providers::default();
+    if let Some(kms) = &config.kms {
+        providers.kms = Some(Box::new(Kms::new(kms, Arc::clone(&identity), config.rails.kms_keys.first()).await));
+    }
+    if let Some(vault) = &config.vault {
+        let mounts = config.rails.vault_mounts.clone();
+        providers.vault = Some(Box::new(Vault::new(vault, mounts, Arc::clone(&identity)).map_err(StartError::Vault)?));
+    }
+    let cache = Cache::new(Arc::new(providers), Arena::new(), &config.limits, Arc::clone(&metrics));
     Ok(Engine::new(Parts { config, policy, identity, cache, grants, spool, metrics }))
 }
 

@@ -4,24 +4,26 @@
 //! [`crate::intercept`] asks it for streams, [`crate::sds`] for names, [`crate::bridge`] tells it what changed.
 
 mod history;
+mod rails;
 
 use crate::audit::{Denials, Event, Spool};
-use crate::cache::Cache;
+use crate::cache::{Cache, Fetched};
 use crate::config::{CallerSource, Cluster, Config, Mode};
 use crate::credential::ClientCertificate;
 use crate::grants::{Grants, Peer};
 use crate::identity::Identity;
 use crate::metrics::{Metrics, Outcome};
-use crate::policy::{Changes, Envelope, Policy, PolicyStore};
+use crate::policy::{Changes, Envelope, Pairs, Policy, PolicyStore};
 use crate::revocations::{Revocation, Revocations};
 use crate::rotation::Rotation;
 use crate::sds::{Cooling, SdsHub};
 use crate::watch::WatchHub;
-use bouncer_custody::{Binding, ClusterName, Generation, KeyId, LogicalPath, Reason, SpiffeId, StreamFacts, Tag};
+use bouncer_custody::{ClusterName, EncryptionContext, Generation, LogicalPath, Reason, SpiffeId, Tag};
 use bouncer_proto::bridge::v1::SecretStatus;
 use bouncer_proto::intercept::v1::Invalidate;
 use futures::{StreamExt as _, stream};
 use history::History;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -220,7 +222,7 @@ impl Engine {
         self.grants.grant(&allowed.tag, &question.cluster, question.peer);
         // A revocation that came in between found no grant to end.
         if self.envelope_of(&allowed.tag).is_none() {
-            self.grants.revoke(&allowed.tag);
+            self.grants.revoke(|granted| granted.is_of(&allowed.tag));
             return Err(Reason::DecisionStale);
         }
         if allowed.cluster.mode == Mode::Named {
@@ -273,49 +275,22 @@ impl Engine {
         self.revocations.check(&envelope.path, envelope.generation)?;
         self.check_rails(envelope, cluster, caller)?;
         self.history.check(envelope)?;
-        let credential = self.fetch(envelope, event).await?;
+        let fetched = self.fetch(envelope, event).await?;
+        if envelope.pairs() == Pairs::WithSecret {
+            let pairs = fetched.pairs.as_deref();
+            event.aad_sha256 = digest(pairs);
+            self.check_pairs(envelope, pairs, cluster, caller).inspect_err(|_| self.end_former(&fetched.tag))?;
+        }
         self.history.record(envelope);
         self.rotation.proven(envelope);
-        Ok(Allowed { tag: envelope.tag.clone(), cluster, credential })
+        Ok(Allowed { tag: fetched.tag, cluster, credential: fetched.credential })
     }
 
-    fn check_rails(&self, envelope: &Envelope, cluster: &Cluster, caller: &SpiffeId) -> Result<(), Reason> {
-        let binding = self.check_general(envelope, cluster)?;
-        let facts = StreamFacts { bouncer: &self.config.bouncer, env: self.config.environment.as_ref(), caller };
-        binding.check(&facts, &cluster.rail)
-    }
-
-    /// As [`Engine::check_rails`], without a caller.
-    fn check_place(&self, envelope: &Envelope, cluster: &Cluster) -> Result<(), Reason> {
-        let binding = self.check_general(envelope, cluster)?;
-        binding.check_place(&self.config.bouncer, self.config.environment.as_ref(), &cluster.rail).map(drop)
-    }
-
-    /// The rails that hold for every stream; gives the binding that is left to check.
-    fn check_general<'a>(&self, envelope: &'a Envelope, cluster: &Cluster) -> Result<Binding<'a>, Reason> {
-        let rails = &self.config.rails;
-        let KeyId::Kms(key) = &envelope.key_id else { return Err(Reason::ProviderUnavailable) };
-        let own = &cluster.rail.kms_keys;
-        if !rails.kms_keys.contains(key) || !(own.is_empty() || own.contains(key)) {
-            return Err(Reason::KeyNotAllowed);
-        }
-        let holds = |(key, value): &(String, String)| envelope.aad.as_ref().is_some_and(|aad| aad.has_pair(key, value));
-        if !rails.required_pairs.iter().all(holds) {
-            return Err(Reason::RequiredPairMissing);
-        }
-        Ok(Binding {
-            path: &envelope.path,
-            generation: envelope.generation,
-            aad: envelope.aad.as_ref(),
-            key_is_dedicated: rails.dedicated_keys.contains(key),
-        })
-    }
-
-    async fn fetch(&self, envelope: &Arc<Envelope>, event: &mut Event) -> Result<Arc<ClientCertificate>, Reason> {
+    async fn fetch(&self, envelope: &Arc<Envelope>, event: &mut Event) -> Result<Fetched, Reason> {
         match self.cache.get(envelope).await {
             Ok(fetched) => {
-                event.backend_request_id = fetched.request_id.unwrap_or_default();
-                Ok(fetched.credential)
+                event.backend_request_id = fetched.request_id.clone().unwrap_or_default();
+                Ok(fetched)
             }
             Err(error) => {
                 event.backend_request_id = error.request_id.unwrap_or_default();
@@ -432,12 +407,7 @@ impl Engine {
         event.logical_path = candidate.path.to_string();
         describe(&candidate, &mut event);
         let clusters: Vec<&ClusterName> = policy.clusters_of(&candidate.path).collect();
-        let rails = clusters.iter().filter_map(|cluster| self.config.rails.clusters.get(*cluster));
-        let checked = rails.map(|cluster| self.check_place(&candidate, cluster)).collect::<Result<(), _>>();
-        let outcome = match checked.and_then(|()| self.history.check(&candidate)) {
-            Ok(()) => self.cache.get(&candidate).await.map_err(|error| (error.reason, error.request_id)),
-            Err(reason) => Err((reason, None)),
-        };
+        let outcome = self.prove(&candidate, &clusters).await;
         match outcome {
             Ok(fetched) => {
                 event.backend_request_id = fetched.request_id.unwrap_or_default();
@@ -461,6 +431,34 @@ impl Engine {
         self.record_change(event);
     }
 
+    /// Whether a newer generation could be used on these clusters, as far as that shows without a stream.
+    async fn prove(
+        &self,
+        candidate: &Arc<Envelope>,
+        clusters: &[&ClusterName],
+    ) -> Result<Fetched, (Reason, Option<String>)> {
+        let rails = || clusters.iter().filter_map(|cluster| self.config.rails.clusters.get(*cluster));
+        let known = match candidate.pairs() {
+            Pairs::Known(pairs) => Some(pairs),
+            Pairs::WithSecret => None,
+        };
+        for cluster in rails() {
+            self.check_key(candidate, cluster).map_err(|reason| (reason, None))?;
+            if let Some(pairs) = known {
+                self.check_place(candidate, pairs, cluster).map_err(|reason| (reason, None))?;
+            }
+        }
+        self.history.check(candidate).map_err(|reason| (reason, None))?;
+        let fetched = self.cache.get(candidate).await.map_err(|error| (error.reason, error.request_id))?;
+        if known.is_none() {
+            for cluster in rails() {
+                let checked = self.check_place(candidate, fetched.pairs.as_deref(), cluster);
+                checked.map_err(|reason| (reason, fetched.request_id.clone()))?;
+            }
+        }
+        Ok(fetched)
+    }
+
     /// What is held, what failed, and which newer generations are no good, for the control plane.
     #[must_use]
     pub fn secrets(&self) -> Vec<SecretStatus> {
@@ -477,20 +475,17 @@ impl Engine {
 
     /// Ends these tags wherever they are, and records it; `reason` says why, where it was not the policy.
     fn revoke(&self, tags: &[Tag], clusters: Vec<String>, reason: Option<Reason>) {
+        let mut ended = Vec::new();
         for tag in tags {
-            let named = self.named_clusters(tag);
-            for (cluster, drain) in &named {
-                self.cooling.start(cluster, *drain);
-            }
-            self.grants.revoke(tag);
             self.cache.evict(tag);
-            self.sds.revoke(tag, &named.into_iter().map(|(cluster, _)| cluster).collect::<Vec<_>>());
+            // In whichever version of the backend's they were granted.
+            ended.extend(self.withdraw(|granted| granted.is_of(tag)));
+            if !ended.contains(tag) {
+                self.sds.remove(tag);
+                ended.push(tag.clone());
+            }
         }
-        self.watch.publish(Invalidate {
-            tags: tags.iter().map(ToString::to_string).collect(),
-            clusters,
-            reset_streams: !tags.is_empty(),
-        });
+        self.announce(&ended, clusters);
         for tag in tags {
             let event = Event {
                 id: uuid::Uuid::now_v7().to_string(),
@@ -505,14 +500,44 @@ impl Engine {
         }
     }
 
+    /// The pairs beside a secret speak against a stream: what was granted under earlier ones may not be used either.
+    /// Grants of the present version were checked against the present pairs, and stay.
+    fn end_former(&self, present: &Tag) {
+        let former = self.withdraw(|granted| granted.is_of(present) && granted != present);
+        if !former.is_empty() {
+            self.cache.evict(present);
+            self.announce(&former, Vec::new());
+        }
+    }
+
+    /// Takes such tags back from Envoy, wherever they are granted.
+    fn withdraw(&self, which: impl Fn(&Tag) -> bool) -> Vec<Tag> {
+        let ended = self.grants.revoke(which);
+        for (tag, clusters) in &ended {
+            let mut named = Vec::new();
+            for cluster in clusters {
+                if let Some(rail) = self.config.rails.clusters.get(cluster).filter(|rail| rail.mode == Mode::Named) {
+                    self.cooling.start(cluster, rail.drain);
+                    named.push(cluster.clone());
+                }
+            }
+            self.sds.revoke(tag, &named);
+        }
+        ended.into_keys().collect()
+    }
+
+    fn announce(&self, ended: &[Tag], clusters: Vec<String>) {
+        let tags = ended.iter().map(ToString::to_string).collect();
+        self.watch.publish(Invalidate { tags, clusters, reset_streams: !ended.is_empty() });
+    }
+
     /// An operator revokes a credential at this resolver: all generations that it knows, or `forever`. `None` if it
     /// knows none.
     pub fn revoke_here(&self, path: &LogicalPath, forever: bool) -> Option<Revoked> {
         let policy = self.policy.latest();
         let registered = policy.as_ref().and_then(|policy| policy.envelope(path).ok()).map(|envelope| &envelope.tag);
-        let mut tags: Vec<Tag> = self.grants.tags().into_iter().filter(|tag| tag.path() == path).collect();
-        tags.extend(registered.cloned());
-        tags.extend(self.rotation.in_use(path));
+        let mut tags: Vec<Tag> = registered.cloned().into_iter().chain(self.rotation.in_use(path)).collect();
+        tags.extend(self.grants.tags().iter().filter(|tag| tag.path() == path).map(Tag::unversioned));
         tags.sort_unstable_by_key(ToString::to_string);
         tags.dedup();
         let newest = tags.iter().map(Tag::generation).max();
@@ -548,16 +573,6 @@ impl Engine {
         Ok(lifted)
     }
 
-    /// The clusters that were given the tag by name, and how long their connections drain.
-    fn named_clusters(&self, tag: &Tag) -> Vec<(ClusterName, Duration)> {
-        let drains = |cluster: &ClusterName| {
-            let rail = self.config.rails.clusters.get(cluster)?;
-            (rail.mode == Mode::Named).then_some(rail.drain)
-        };
-        let granted = self.grants.clusters(tag).into_iter();
-        granted.filter_map(|cluster| drains(&cluster).map(|drain| (cluster, drain))).collect()
-    }
-
     /// Records what happened to a credential without a stream. It is done already: a spool without room does not undo it.
     fn record_change(&self, event: Event) {
         if let Err(error) = self.spool.append_denial(event) {
@@ -568,8 +583,9 @@ impl Engine {
     /// Asks the backends again of what Envoy may use and was not confirmed for a while. A no ends it at once, also where
     /// no new stream comes. Called every few seconds.
     pub async fn recheck(&self) {
-        let granted = self.grants.tags().into_iter().filter_map(|tag| self.envelope_of(&tag));
-        let calls = granted.map(|envelope| async move {
+        // Once, in however many versions it is granted.
+        let granted: HashSet<Tag> = self.grants.tags().iter().map(Tag::unversioned).collect();
+        let calls = granted.into_iter().filter_map(|tag| self.envelope_of(&tag)).map(|envelope| async move {
             if let Err(error) = self.cache.get(&envelope).await
                 && !error.reason.is_transient()
             {
@@ -591,20 +607,20 @@ impl Engine {
         let envelope = self.envelope_of(tag)?;
         let rail = self.config.rails.clusters.get(cluster)?;
         self.identity.settled().await.ok()?;
-        // The caller was checked when the grant was made; key, path and AAD are checked again.
-        let KeyId::Kms(key) = &envelope.key_id else { return None };
-        let own = &rail.rail.kms_keys;
-        if !self.config.rails.kms_keys.contains(key) || !(own.is_empty() || own.contains(key)) {
-            return None;
-        }
+        // Caller and pairs were checked when the grant was made, and the tag names this very secret with its pairs: what
+        // its backend holds now under another version is not served for it. The rails may be others since a restart.
+        self.check_key(&envelope, rail).ok()?;
         let fetched = tokio::time::timeout(self.config.limits.decide_deadline, self.cache.get(&envelope)).await;
-        Some(fetched.ok()?.ok()?.credential)
+        let fetched = fetched.ok()?.ok()?;
+        (fetched.tag == *tag).then_some(fetched.credential)
     }
 
     /// Whether a live stream may go on with this tag: it is in use, or drains after a rotation.
     #[must_use]
     pub fn may_carry(&self, tag: &str) -> bool {
-        tag.parse().is_ok_and(|tag: Tag| self.grants.any(&tag) || self.envelope_of(&tag).is_some())
+        tag.parse().is_ok_and(|tag: Tag| {
+            self.grants.any_version(&tag) || self.envelope_of(&tag).is_some_and(|envelope| envelope.tag == tag)
+        })
     }
 
     /// Whether this Envoy may have the tag for this cluster.
@@ -637,7 +653,11 @@ impl Engine {
 fn describe(envelope: &Envelope, event: &mut Event) {
     event.generation = envelope.generation.get();
     event.key_id = envelope.key_id.as_str().to_owned();
-    event.aad_sha256 = envelope.aad.as_ref().map(bouncer_custody::EncryptionContext::sha256_hex).unwrap_or_default();
+    event.aad_sha256 = digest(envelope.aad.as_ref());
+}
+
+fn digest(pairs: Option<&EncryptionContext>) -> String {
+    pairs.map(EncryptionContext::sha256_hex).unwrap_or_default()
 }
 
 /// Exactly one SPIFFE ID of a verified chain, or none.

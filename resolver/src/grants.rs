@@ -85,10 +85,10 @@ impl Grants {
         live.get(&key).is_some_and(|expires| *expires > Instant::now())
     }
 
-    /// Whether anyone is granted the tag.
+    /// Whether anyone is granted the tag, in whichever version.
     #[must_use]
     pub fn any(&self, tag: &Tag) -> bool {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).keys().any(|key| key.tag == *tag)
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).keys().any(|key| key.tag.is_of(tag))
     }
 
     /// All tags that somebody is granted.
@@ -97,21 +97,27 @@ impl Grants {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).keys().map(|key| key.tag.clone()).collect()
     }
 
-    /// The clusters that the tag is granted for.
+    /// Whether anyone is granted just this version of the tag.
     #[must_use]
-    pub fn clusters(&self, tag: &Tag) -> HashSet<ClusterName> {
-        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        live.keys().filter(|key| key.tag == *tag).map(|key| key.cluster.clone()).collect()
+    pub fn any_version(&self, tag: &Tag) -> bool {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).keys().any(|key| key.tag == *tag)
     }
 
-    /// Ends every grant of the tag.
-    pub fn revoke(&self, tag: &Tag) {
+    /// Ends every grant of such tags. Returns those that were granted, and the clusters that each was granted for.
+    pub fn revoke(&self, which: impl Fn(&Tag) -> bool) -> HashMap<Tag, HashSet<ClusterName>> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = live.len();
-        live.retain(|key, _| key.tag != *tag);
-        if live.len() != before {
+        let mut ended: HashMap<Tag, HashSet<ClusterName>> = HashMap::new();
+        live.retain(|key, _| {
+            let ends = which(&key.tag);
+            if ends {
+                ended.entry(key.tag.clone()).or_default().insert(key.cluster.clone());
+            }
+            !ends
+        });
+        if !ended.is_empty() {
             self.save(&live);
         }
+        ended
     }
 
     /// Ends what has expired; returns the tags that nobody is granted any more. Called once in a while, and writes
@@ -188,7 +194,7 @@ mod tests {
             assert!(!grants.allows(&tag, &cluster, Peer { pid: 3, ..PEER }));
             assert!(!grants.allows(&tag, &cluster, Peer { uid: 3, ..PEER }));
         }
-        open().revoke(&tag);
+        assert_eq!(open().revoke(|granted| *granted == tag).len(), 1);
         assert!(!open().allows(&tag, &cluster, PEER));
     }
 

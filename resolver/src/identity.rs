@@ -1,9 +1,10 @@
 //! The resolver's workload identity: its SVIDs, from the SPIFFE Workload API.
 //!
-//! The X.509-SVID secures the Policy Bridge, a JWT-SVID buys AWS credentials. The Workload API may come later than the
+//! The X.509-SVID secures the Policy Bridge, a JWT-SVID buys AWS credentials, either one a Vault token. The Workload API may come later than the
 //! resolver, and go away: the SVID is kept until it ends, never longer.
 
 use bouncer_custody::{Reason, SpiffeId};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use spiffe::{WorkloadApiClient, X509Source};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,6 +16,14 @@ const JWT_DEADLINE: Duration = Duration::from_millis(700);
 
 /// How long a stream waits for the first SVID.
 const FIRST: Duration = Duration::from_millis(600);
+
+/// The X.509-SVID of this moment, for a TLS client.
+pub struct Svid {
+    /// The chain, leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its key.
+    pub key: PrivateKeyDer<'static>,
+}
 
 /// The identity, once there is one.
 #[derive(Debug)]
@@ -69,6 +78,18 @@ impl Identity {
             Err(spiffe::X509SourceError::NoSuitableSvid) => Err(Reason::IdentityExpired),
             Err(_) => Err(Reason::IdentityUnavailable),
         }
+    }
+
+    /// This resolver's X.509-SVID, while it holds.
+    ///
+    /// # Errors
+    /// As [`Identity::spiffe_id`].
+    pub fn x509_svid(&self) -> Result<Svid, Reason> {
+        self.spiffe_id()?;
+        let svid = self.source.get().and_then(|source| source.svid().ok()).ok_or(Reason::IdentityUnavailable)?;
+        let chain = svid.cert_chain().iter().map(|one| CertificateDer::from(one.as_bytes().to_vec())).collect();
+        let key = PrivatePkcs8KeyDer::from(svid.private_key().as_bytes().to_vec());
+        Ok(Svid { chain, key: PrivateKeyDer::Pkcs8(key) })
     }
 
     /// As [`Identity::spiffe_id`], for a stream that comes just after the start: waits a moment for the first SVID, so

@@ -136,7 +136,7 @@ fn timeouts() -> TimeoutConfig {
 fn plaintext(output: DecryptOutput) -> Result<Unwrapped, UnwrapError> {
     let request_id = output.request_id().map(str::to_owned);
     match output.plaintext {
-        Some(blob) => Ok(Unwrapped { plaintext: Zeroizing::new(blob.into_inner()), request_id }),
+        Some(blob) => Ok(Unwrapped::fixed(Zeroizing::new(blob.into_inner()), request_id)),
         None => Err(UnwrapError { reason: Reason::KmsUnavailable, request_id }),
     }
 }

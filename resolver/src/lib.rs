@@ -27,4 +27,5 @@ pub mod sds;
 pub mod socket;
 pub mod state_file;
 pub mod unwrap;
+pub mod vault;
 pub mod watch;

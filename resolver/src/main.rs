@@ -12,8 +12,8 @@ use zeroizing_alloc::ZeroAlloc;
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
 
-/// Decides beside Envoy which stream may use which credential, unwraps it in the customer's own KMS, and serves it to
-/// Envoy by SDS. The application, the wasm sandbox and the control plane never hold it.
+/// Decides beside Envoy which stream may use which credential, unwraps it in the customer's own KMS or Vault, and serves
+/// it to Envoy by SDS. The application, the wasm sandbox and the control plane never hold it.
 #[derive(Parser)]
 #[command(name = "bouncer-resolver", version, args_conflicts_with_subcommands = true, after_long_help = AFTER)]
 struct Cli {

@@ -4,14 +4,13 @@
 //! anything here: what can't be parsed is kept as a reason to deny, never as something to use.
 
 mod endings;
+mod envelope;
 
 use crate::state_file::{self, StateError};
-use bouncer_custody::{
-    BouncerName, CallerPattern, CiphertextRef, ClusterName, EncryptionContext, Generation, Issue, IssueOf, KeyId,
-    LogicalPath, Provider, Reason, ResourceName, SpiffeId, Tag,
-};
+use bouncer_custody::{BouncerName, CallerPattern, ClusterName, LogicalPath, Reason, ResourceName, SpiffeId, Tag};
 use bouncer_proto::bridge::v1 as wire;
 use endings::Endings;
+pub use envelope::{Envelope, Pairs};
 use prost::Message as _;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -44,61 +43,6 @@ pub struct Resource {
     pub callers: Vec<CallerPattern>,
     /// Whether it may be used at all.
     pub enabled: bool,
-}
-
-/// An envelope's metadata.
-#[derive(Debug)]
-pub struct Envelope {
-    /// The credential's path.
-    pub path: LogicalPath,
-    /// Which registration.
-    pub generation: Generation,
-    /// Who can unwrap it.
-    pub key_id: KeyId,
-    /// What is unwrapped.
-    pub ciphertext_ref: CiphertextRef,
-    /// Under which pairs.
-    pub aad: Option<EncryptionContext>,
-    /// The public chain beside it, PEM, or empty.
-    pub certificate_chain: String,
-    /// Its name towards Envoy.
-    pub tag: Tag,
-    /// As the tag's issue, however often it was enabled again: what a generation's number stands for.
-    pub content: Issue,
-}
-
-impl Envelope {
-    fn parse(raw: &wire::Envelope, endings: &Endings) -> Result<Self, Reason> {
-        let malformed = |_| Reason::EnvelopeMalformed;
-        let path: LogicalPath = raw.logical_path.parse().map_err(malformed)?;
-        let provider: Provider = raw.provider.parse().map_err(malformed)?;
-        let key_id = KeyId::parse(provider, &raw.key_id).map_err(malformed)?;
-        let ciphertext_ref: CiphertextRef = raw.ciphertext_ref.parse().map_err(malformed)?;
-        let aad: Option<EncryptionContext> = raw.aad.as_deref().map(str::parse).transpose().map_err(malformed)?;
-        let generation = Generation::new(raw.generation).ok_or(Reason::EnvelopeMalformed)?;
-        if raw.certificate_chain.len() > 64 * 1024 {
-            return Err(Reason::EnvelopeMalformed);
-        }
-        if provider == Provider::KmsEnvelope {
-            ciphertext_ref.kms_blob().map_err(malformed)?;
-        }
-        let content = IssueOf {
-            path: &path,
-            generation,
-            key_id: &key_id,
-            ciphertext_ref: &ciphertext_ref,
-            aad: aad.as_ref(),
-            certificate_chain: &raw.certificate_chain,
-            activation: 0,
-            ended: 0,
-            backend_version: "",
-        };
-        let issue = IssueOf { activation: raw.activation, ended: endings.of(&path), ..content };
-        let tag = Tag::new(path.clone(), generation, Issue::digest(&issue));
-        let content = Issue::digest(&content);
-        let certificate_chain = raw.certificate_chain.clone();
-        Ok(Self { path, generation, key_id, ciphertext_ref, aad, certificate_chain, tag, content })
-    }
 }
 
 impl Policy {
@@ -174,10 +118,10 @@ impl Policy {
         }
     }
 
-    /// The envelope whose tag is exactly this one, if the tag is of today.
+    /// The envelope that the tag is of, in whichever version of the backend's, if the tag is of today.
     #[must_use]
     pub fn envelope_of(&self, tag: &Tag) -> Option<&Arc<Envelope>> {
-        self.envelope(tag.path()).ok().filter(|envelope| self.enabled && envelope.tag == *tag)
+        self.envelope(tag.path()).ok().filter(|envelope| self.enabled && tag.is_of(&envelope.tag))
     }
 }
 

@@ -81,9 +81,9 @@ impl Rotation {
     pub fn end(&self, tag: &Tag) {
         let mut in_use = self.lock();
         let Some(now) = in_use.get_mut(tag.path()) else { return };
-        if now.envelope.tag == *tag {
+        if tag.is_of(&now.envelope.tag) {
             in_use.remove(tag.path());
-        } else if now.previous.as_ref().is_some_and(|previous| previous.tag == *tag) {
+        } else if now.previous.as_ref().is_some_and(|previous| tag.is_of(&previous.tag)) {
             now.previous = None;
         }
     }
@@ -99,12 +99,16 @@ impl Rotation {
         self.lock().get(path).map(InUse::tags).unwrap_or_default()
     }
 
-    /// The envelope in use, or draining, that has exactly this tag.
+    /// The envelope in use, or draining, of this tag, in whichever version of the backend's.
     #[must_use]
     pub fn of(&self, tag: &Tag) -> Option<Arc<Envelope>> {
         let in_use = self.lock();
         let InUse { envelope, previous, .. } = in_use.get(tag.path())?;
-        [Some(envelope), previous.as_ref()].into_iter().flatten().find(|envelope| envelope.tag == *tag).map(Arc::clone)
+        [Some(envelope), previous.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|envelope| tag.is_of(&envelope.tag))
+            .map(Arc::clone)
     }
 
     /// A policy came. Forgets what it does not rotate but ends, and returns those tags.
@@ -242,7 +246,7 @@ mod tests {
         let gone = policy_of(envelope("creds/other", 1, 0));
         for ends in [off, gone, of(1, 1).0] {
             let rotation = in_use();
-            assert_eq!(rotation.follow(&ends), [first.tag.clone()]);
+            assert_eq!(rotation.follow(&ends), std::slice::from_ref(&first.tag));
             assert!(rotation.of(&first.tag).is_none());
         }
     }

@@ -21,6 +21,7 @@ fn config(folder: &Path) -> (PathBuf, SocketAddr) {
     let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
     let text = include_str!("../resolver.example.toml")
         .replace("/etc/bouncer/payments-ca.pem", &at("ca.pem"))
+        .replace("/etc/bouncer/vault-ca.pem", &at("ca.pem"))
         .replace("/run/bouncer/", &at(""))
         .replace("/var/lib/bouncer", &at("state"))
         .replace("/run/spire/sockets/agent.sock", &at("no-agent.sock"))

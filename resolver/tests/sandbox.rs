@@ -199,6 +199,7 @@ fn lay_out(folder: &Path, kms_port: u16) {
     let at = |name: &str| folder.join(name).display().to_string();
     let text = include_str!("../resolver.example.toml")
         .replace("/etc/bouncer/payments-ca.pem", &at("ca.pem"))
+        .replace("/etc/bouncer/vault-ca.pem", &at("ca.pem"))
         .replace("/run/bouncer/", &format!("{}/", at("run")))
         .replace(&at("run/sds.key"), &at("sds.key"))
         .replace("/var/lib/bouncer", &at("state"))

@@ -16,6 +16,7 @@ pub mod fault;
 pub mod kms;
 pub mod kms_proxy;
 pub mod leak;
+pub mod openbao;
 pub mod pki;
 pub mod process;
 pub mod resolver;
@@ -27,6 +28,7 @@ pub mod tls_front;
 pub mod tools;
 pub mod traffic;
 pub mod upstream;
+pub mod vault_proxy;
 pub mod workload_api;
 
 pub use fault::{Fault, Result};

@@ -158,6 +158,12 @@ impl Ca {
         &self.pem
     }
 
+    /// Its own certificate and key, PEM, as Vault's `pki` takes them over.
+    #[must_use]
+    pub fn bundle(&self) -> String {
+        format!("{}{}", self.issuer.key().serialize_pem(), self.pem)
+    }
+
     /// Its own certificate.
     #[must_use]
     pub fn der(&self) -> &CertificateDer<'static> {

@@ -2,7 +2,7 @@
 
 use crate::process::Process;
 use crate::scratch::{Scratch, free_port};
-use crate::{Result, fault::Doing as _, tools};
+use crate::{Result, fault::Doing as _, openbao, tools};
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -135,6 +135,35 @@ impl Setup {
                 }
             }
         }
+    }
+
+    /// Uses a Vault, whose mounts are those that [`crate::openbao`] makes.
+    pub fn set_vault(&mut self, address: &str, ca_file: &Path, by_certificate: bool) {
+        self.set("vault.addresses", vec![address.to_owned()]);
+        self.set("vault.ca_file", ca_file.display().to_string());
+        self.set("vault.login", if by_certificate { "cert" } else { "jwt" });
+        self.set("vault.role", openbao::ROLE);
+        if !by_certificate {
+            self.set("vault.audience", openbao::AUDIENCE);
+        }
+        let mut mounts = vec![];
+        for namespace in ["root", openbao::TEAM] {
+            for (mount, engine) in [("secret", "kv2"), ("old", "kv1"), ("transit", "transit"), ("pki", "pki")] {
+                let mut rail = toml::Table::new();
+                rail.insert("namespace".into(), namespace.into());
+                rail.insert("mount".into(), mount.into());
+                rail.insert("engine".into(), engine.into());
+                // Nothing beside these two binds a bouncer.
+                rail.insert("dedicated".into(), ["kv1", "pki"].contains(&engine).into());
+                if engine == "pki" {
+                    rail.insert("role".into(), "client".into());
+                    rail.insert("names".into(), vec![openbao::CLIENT_NAME.to_owned()].into());
+                    rail.insert("max_life_s".into(), i64::try_from(openbao::CLIENT_LIFE).unwrap_or(i64::MAX).into());
+                }
+                mounts.push(toml::Value::from(rail));
+            }
+        }
+        self.set("rails.vault_mounts", mounts);
     }
 
     /// Runs it as this user, who gets what the resolver needs in the scenario's folder, and no more. For root only.

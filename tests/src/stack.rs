@@ -7,10 +7,12 @@
 mod builder;
 mod identities;
 mod spec;
+mod vault;
 
 pub use builder::Builder;
 pub use identities::Identities;
-pub use spec::{Bundle, Cluster, Credential, Wants};
+pub use spec::{Bundle, Cluster, Credential, InVault, Wants};
+pub use vault::Login;
 
 use crate::api::Api;
 use crate::bridge::Bridge;
@@ -18,11 +20,13 @@ use crate::client::{Client, Protocol};
 use crate::control_plane::ControlPlane;
 use crate::envoy::{Envoy, Rendered};
 use crate::kms::Kms;
+use crate::openbao::OpenBao;
 use crate::pki::{Ca, Identity};
 use crate::resolver::Resolver;
 use crate::scratch::Scratch;
 use crate::tls_front::TlsFront;
 use crate::upstream::Upstream;
+use crate::vault_proxy::VaultProxy;
 use crate::{Fault, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -63,6 +67,10 @@ pub struct Stack {
     pub kms_front: Option<TlsFront>,
     /// The customer's key.
     pub key_arn: String,
+    /// The proxy in front of Vault, if the scenario wanted one.
+    pub vault_proxy: Option<VaultProxy>,
+    /// The customer's Vault, if the scenario wanted one.
+    pub vault: Option<OpenBao>,
     /// Who gives identities.
     pub identities: Identities,
     /// What the customer wrapped, by the resource's name.
@@ -117,6 +125,22 @@ impl Stack {
     /// If it wanted none.
     pub fn bridge(&self) -> Result<&Bridge> {
         self.bridge.as_ref().ok_or_else(|| Fault::new("this stack has a control plane"))
+    }
+
+    /// The customer's Vault.
+    ///
+    /// # Errors
+    /// If the scenario wanted none.
+    pub fn vault(&self) -> Result<&OpenBao> {
+        self.vault.as_ref().ok_or_else(|| Fault::new("this stack has no Vault"))
+    }
+
+    /// The proxy in front of it.
+    ///
+    /// # Errors
+    /// If the scenario wanted none.
+    pub fn vault_proxy(&self) -> Result<&VaultProxy> {
+        self.vault_proxy.as_ref().ok_or_else(|| Fault::new("this stack has no proxy in front of Vault"))
     }
 
     /// The upstream behind a cluster.

@@ -123,7 +123,7 @@ fn bound(stack: &Stack, resource: &str, cluster: &str, generation: Option<u64>) 
 
 /// Wraps a credential; gives it as the control plane would push it.
 async fn envelope(stack: &Stack, credential: &Credential, generation: u64) -> Result<wire::Envelope> {
-    let (_, body) = credential.wrap(&stack.kms, &stack.key_arn, &stack.customer_ca).await?;
+    let (_, body) = credential.wrap(&stack.kms, &stack.key_arn, None, &stack.customer_ca).await?;
     let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
     Ok(wire::Envelope {
         logical_path: text("logical_path"),

@@ -38,7 +38,7 @@ async fn a_credential_is_pushed_once_rotated_and_taken_back() -> Result<()> {
     assert_eq!((stack.kms.proxy().count("Decrypt"), given(&stack).await?), (1, 1));
 
     let renewed = Credential::new("payments-api", "payments");
-    let (_, renewed) = renewed.wrap(&stack.kms, &stack.key_arn, &stack.customer_ca).await?;
+    let (_, renewed) = renewed.wrap(&stack.kms, &stack.key_arn, None, &stack.customer_ca).await?;
     stack.api()?.register_envelope(&renewed).await?;
     let new = |serials: Vec<u64>| serials.into_iter().find(|serial| *serial != first[0]);
     stack.until("the rotated certificate upstream", DEADLINE, || async { new(serials(&stack).await.ok()?) }).await?;

@@ -18,7 +18,7 @@ fn payments() -> Credential {
 
 /// Wraps a credential and pushes it as the next generation; gives the generation and its certificate's serial number.
 async fn next_generation(stack: &Stack, credential: &Credential) -> Result<(u64, u64)> {
-    let (identity, body) = credential.wrap(&stack.kms, &stack.key_arn, &stack.customer_ca).await?;
+    let (identity, body) = credential.wrap(&stack.kms, &stack.key_arn, None, &stack.customer_ca).await?;
     let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
     let mut generation = 0;
     stack.bridge()?.push(|snapshot| {

@@ -5,7 +5,7 @@ use super::inventory::all;
 use super::problem::ApiError;
 use crate::certificate::Validity;
 use crate::model::{EnvelopeRecord, ResourceRecord, Settings, SettingsRecord};
-use bouncer_custody::{BouncerName, CallerPattern, EncryptionContext, KeyId, Reserved, UpstreamPattern};
+use bouncer_custody::{BouncerName, CallerPattern, EncryptionContext, KeyId, Reserved, UpstreamPattern, VaultEngine};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -61,12 +61,17 @@ async fn one_envelope(
     if let Some(settings) = settings {
         key(record, &settings.settings, &mut warnings);
     }
-    match &record.envelope.aad {
-        Some(aad) => {
+    let engine = match record.envelope.key_id {
+        KeyId::Kms(_) => None,
+        KeyId::Vault(_) => record.envelope.ciphertext_ref.vault().ok().map(|reference| reference.engine()),
+    };
+    match (&record.envelope.aad, engine) {
+        (aad, Some(VaultEngine::Kv2)) => pairs_of_vault(aad.is_some(), &mut warnings),
+        (Some(aad), _) => {
             pairs(record, aad, &mut warnings);
             bouncer(api, aad, &mut warnings).await?;
         }
-        None => warnings.push(warning(
+        (None, _) => warnings.push(warning(
             "aad_missing",
             "No AAD binds this credential. A bouncer uses it only if its rails name bouncer, upstream and caller \
              themselves (a dedicated key, logical_paths, callers). Wrap it again with at least bouncer=<name>.",
@@ -95,6 +100,24 @@ fn ciphertext(record: &EnvelopeRecord, warnings: &mut Vec<Warning>) {
             "ciphertext_never_unwraps",
             "ciphertext_ref is not the standard base64 of a KMS ciphertext blob of at most 6,144 bytes, so no bouncer \
              could ever unwrap it. It may be shortened or an example: register the whole output of 'bouncerctl wrap'.",
+        ));
+    }
+    if !is_kms && record.envelope.ciphertext_ref.vault().is_err() {
+        warnings.push(warning(
+            "ciphertext_never_unwraps",
+            "ciphertext_ref names nothing in a Vault, so no bouncer could ever use it. It must be kv2:mount/path (or only \
+             mount/path), kv1:mount/path, pki:mount/role or transit:mount/key#vault:v1:<base64>.",
+        ));
+    }
+}
+
+/// KV v2 keeps the pairs beside the secret, where no control plane can write.
+fn pairs_of_vault(registered: bool, warnings: &mut Vec<Warning>) {
+    if registered {
+        warnings.push(warning(
+            "aad_not_proven",
+            "For KV v2 only the pairs in the secret's custom metadata bind it. What is registered as aad can deny a \
+             stream and never allow one.",
         ));
     }
 }

@@ -106,7 +106,14 @@ async fn fields_of_an_envelope_are_parsed_at_the_edge() {
     vault["key_id"] = json!("team-a");
     vault["ciphertext_ref"] = json!("kv2:secret/payments/upstream-tls");
     let answer = plane.post("/v1/crypto/envelope-secrets", &vault).await.ok();
-    assert_eq!(codes(&answer), ["provider_differs"], "a Vault path is no KMS blob, and need not be");
+    let expected = ["provider_differs", "aad_not_proven"];
+    assert_eq!(codes(&answer), expected, "a Vault path is no KMS blob, and need not be; its binding is in Vault");
+    vault.as_object_mut().unwrap().remove("aad");
+    let answer = plane.post("/v1/crypto/envelope-secrets", &vault).await.ok();
+    assert_eq!(codes(&answer), ["provider_differs"]);
+    vault["ciphertext_ref"] = json!("kv2:secret/../sys");
+    let answer = plane.post("/v1/crypto/envelope-secrets", &vault).await.ok();
+    assert!(codes(&answer).contains(&"ciphertext_never_unwraps"));
 }
 
 #[tokio::test]

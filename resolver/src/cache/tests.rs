@@ -1,5 +1,4 @@
 use super::*;
-use crate::unwrap::Unwrapped;
 use bouncer_custody::{Generation, Issue, IssueOf, KeyId, LogicalPath, Provider};
 use futures::future::BoxFuture;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +15,8 @@ struct Scripted {
 #[derive(Clone)]
 enum Answer {
     Good(String),
+    /// Of a backend that has versions, and says how long this one is fresh.
+    Versioned(String, &'static str, Duration),
     Bad(Reason),
     Panic,
 }
@@ -27,9 +28,12 @@ impl Unwrap for Scripted {
             self.gate.acquire().await.unwrap().forget();
             let answer = self.answer.lock().unwrap().clone();
             match answer {
-                Answer::Good(pem) => {
-                    Ok(Unwrapped { plaintext: Zeroizing::new(pem.into_bytes()), request_id: Some("id".into()) })
-                }
+                Answer::Good(pem) => Ok(Unwrapped::fixed(Zeroizing::new(pem.into_bytes()), Some("id".into()))),
+                Answer::Versioned(pem, version, fresh_for) => Ok(Unwrapped {
+                    version: Some(version.to_owned()),
+                    fresh_for: Some(fresh_for),
+                    ..Unwrapped::fixed(Zeroizing::new(pem.into_bytes()), None)
+                }),
                 Answer::Bad(reason) => Err(reason.into()),
                 Answer::Panic => panic!("planted"),
             }
@@ -37,10 +41,14 @@ impl Unwrap for Scripted {
     }
 }
 
-fn good() -> Answer {
+fn pem() -> String {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["client.test".to_owned()]).unwrap().self_signed(&key).unwrap();
-    Answer::Good(format!("{}{}", key.serialize_pem(), certificate.pem()))
+    format!("{}{}", key.serialize_pem(), certificate.pem())
+}
+
+fn good() -> Answer {
+    Answer::Good(pem())
 }
 
 fn envelope(path: &str) -> Arc<Envelope> {
@@ -56,7 +64,6 @@ fn envelope(path: &str) -> Arc<Envelope> {
         certificate_chain: "",
         activation: 0,
         ended: 0,
-        backend_version: "",
     };
     let content = Issue::digest(&of);
     let tag = Tag::new(path.clone(), Generation::FIRST, content);
@@ -66,6 +73,7 @@ fn envelope(path: &str) -> Arc<Envelope> {
         generation,
         key_id,
         ciphertext_ref,
+        vault: None,
         aad: None,
         certificate_chain: String::new(),
         tag,
@@ -184,4 +192,33 @@ async fn the_number_is_bounded_and_what_is_revoked_in_flight_is_not_served() {
     backend.gate.add_permits(1);
     assert_eq!(waiting.await.unwrap().unwrap_err().reason, Reason::DecisionStale);
     assert!(cache.peek(&late.tag).is_none());
+}
+
+#[tokio::test]
+async fn another_version_is_another_tag_and_the_former_stays_for_decisions_in_use() {
+    let first = Answer::Versioned(pem(), "1", Duration::ZERO);
+    let (cache, backend) = cache(first, Duration::ZERO, HOUR, 10);
+    let envelope = envelope("a");
+    backend.gate.add_permits(10);
+    let one = cache.get(&envelope).await.unwrap().tag;
+    assert_eq!(cache.get(&envelope).await.unwrap().tag, one, "the same version has the same name");
+    *backend.answer.lock().unwrap() = Answer::Versioned(pem(), "2", Duration::ZERO);
+    let two = cache.get(&envelope).await.unwrap().tag;
+    assert!(one != two && one.is_of(&envelope.tag) && two.is_of(&envelope.tag));
+    assert!(cache.peek(&one).is_some() && cache.peek(&two).is_some());
+    assert!(cache.peek(&envelope.tag).is_none(), "a name without version is nobody's");
+    *backend.answer.lock().unwrap() = Answer::Bad(Reason::VaultDenied);
+    assert!(cache.get(&envelope).await.is_err());
+    assert!(cache.peek(&one).is_none() && cache.peek(&two).is_none(), "an authoritative no evicts both");
+}
+
+#[tokio::test]
+async fn what_is_made_to_last_is_not_asked_for_again_while_it_is_fresh() {
+    let (cache, backend) = cache(Answer::Versioned(pem(), "", HOUR), Duration::ZERO, Duration::ZERO, 10);
+    let envelope = envelope("a");
+    backend.gate.add_permits(10);
+    let tag = cache.get(&envelope).await.unwrap().tag;
+    assert_eq!(cache.get(&envelope).await.unwrap().tag, tag);
+    assert!(cache.peek(&tag).is_some());
+    assert_eq!(backend.calls.load(Ordering::SeqCst), 1);
 }

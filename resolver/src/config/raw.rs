@@ -1,13 +1,13 @@
 //! The file as it is written, and how each part of it becomes a typed one. Called by [`super::Config::load`] only.
 
+mod rails;
+mod vault;
+
 use super::{
-    AwsCredentials, BridgeConfig, CallerSource, Cluster, Fault, FaultKind, KmsConfig, Limits, Mode, Rails, Sandbox,
-    SdsKey, ServerName, SocketConfig,
+    AwsCredentials, BridgeConfig, CallerSource, Fault, FaultKind, KmsConfig, Limits, Sandbox, SdsKey, SocketConfig,
 };
-use bouncer_custody::{ClusterName, ClusterRail, KmsKeyArn, Malformed, PathPattern};
+use bouncer_custody::Malformed;
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -62,6 +62,7 @@ pub(super) struct Config {
     sds: Sds,
     bridge: Bridge,
     kms: Option<Kms>,
+    vault: Option<vault::Vault>,
     #[serde(default)]
     http: Http,
     #[serde(default)]
@@ -69,7 +70,7 @@ pub(super) struct Config {
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
-    rails: RawRails,
+    rails: rails::RawRails,
 }
 
 #[derive(Deserialize)]
@@ -156,36 +157,6 @@ struct RawLimits {
     spool_fsync: Option<bool>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct RawRails {
-    #[serde(default)]
-    kms_keys: Vec<String>,
-    #[serde(default)]
-    dedicated_keys: Vec<String>,
-    #[serde(default)]
-    required_pairs: Vec<String>,
-    #[serde(default)]
-    cluster: Vec<RawCluster>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawCluster {
-    name: String,
-    upstream: String,
-    mode: Option<String>,
-    drain_s: Option<u64>,
-    ca_file: PathBuf,
-    server_names: Vec<String>,
-    #[serde(default)]
-    callers: Vec<String>,
-    #[serde(default)]
-    logical_paths: Vec<String>,
-    #[serde(default)]
-    kms_keys: Vec<String>,
-}
-
 impl Config {
     /// `None` only together with a fault.
     pub(super) fn parse(self, dev: bool, faults: &mut Faults) -> Option<super::Config> {
@@ -231,6 +202,8 @@ impl Config {
         let kms = self.kms.map(|kms| kms.parse(dev, faults));
         let sandbox = self.process.parse(dev, faults);
         let limits = self.limits.parse(faults);
+        let decide_ms = u64::try_from(limits.decide_deadline.as_millis()).unwrap_or(u64::MAX);
+        let vault = self.vault.map(|vault| vault.parse(dev, decide_ms, faults));
         let rails = self.rails.parse(faults);
         Some(super::Config {
             bouncer: bouncer?,
@@ -246,6 +219,10 @@ impl Config {
             bridge: bridge?,
             kms: match kms {
                 Some(kms) => Some(kms?),
+                None => None,
+            },
+            vault: match vault {
+                Some(vault) => Some(vault?),
                 None => None,
             },
             http: self.http.listen,
@@ -423,96 +400,6 @@ impl RawLimits {
     }
 }
 
-impl RawRails {
-    fn parse(self, faults: &mut Faults) -> Rails {
-        let kms_keys: Vec<KmsKeyArn> = faults.texts("rails.kms_keys", &self.kms_keys);
-        let dedicated_keys: Vec<KmsKeyArn> = faults.texts("rails.dedicated_keys", &self.dedicated_keys);
-        if dedicated_keys.iter().any(|key| !kms_keys.contains(key)) {
-            faults.rule("rails.dedicated_keys", "must each stand in rails.kms_keys too");
-        }
-        let mut required_pairs = Vec::new();
-        for (i, pair) in self.required_pairs.iter().enumerate() {
-            match pair.split_once('=') {
-                Some((key, value)) if !key.is_empty() && !value.is_empty() => {
-                    required_pairs.push((key.to_owned(), value.to_owned()));
-                }
-                _ => faults.rule(format!("rails.required_pairs[{i}]"), "must be key=value"),
-            }
-        }
-        let mut clusters = BTreeMap::new();
-        for (i, cluster) in self.cluster.into_iter().enumerate() {
-            let key = format!("rails.cluster[{i}]");
-            let Some((name, cluster)) = cluster.parse(&key, &kms_keys, faults) else { continue };
-            if clusters.insert(name, cluster).is_some() {
-                faults.rule(format!("{key}.name"), "stands there twice");
-            }
-        }
-        Rails { kms_keys, dedicated_keys, required_pairs, clusters }
-    }
-}
-
-impl RawCluster {
-    fn parse(self, key: &str, kms_keys: &[KmsKeyArn], faults: &mut Faults) -> Option<(ClusterName, Cluster)> {
-        let name = faults.text(&format!("{key}.name"), &self.name);
-        let upstream = faults.text(&format!("{key}.upstream"), &self.upstream);
-        let callers = faults.texts(&format!("{key}.callers"), &self.callers);
-        let mut logical_paths = Vec::new();
-        for (i, text) in self.logical_paths.iter().enumerate() {
-            match PathPattern::try_from(text.clone()) {
-                Ok(pattern) => logical_paths.push(pattern),
-                Err(error) => faults.add(format!("{key}.logical_paths[{i}]"), error),
-            }
-        }
-        let own_keys: Vec<KmsKeyArn> = faults.texts(&format!("{key}.kms_keys"), &self.kms_keys);
-        if own_keys.iter().any(|own| !kms_keys.contains(own)) {
-            faults.rule(format!("{key}.kms_keys"), "must each stand in rails.kms_keys too");
-        }
-        let mode = match self.mode.as_deref() {
-            None | Some("on_demand") => Mode::OnDemand,
-            Some("named") => Mode::Named,
-            Some(_) => {
-                faults.rule(format!("{key}.mode"), "must be \"on_demand\" or \"named\"");
-                Mode::OnDemand
-            }
-        };
-        // Above the idle timeout of the shipped clusters, which is 60 s.
-        let drain = Duration::from_secs(self.drain_s.unwrap_or(65));
-        if self.drain_s.is_some_and(|seconds| mode != Mode::Named || seconds > 3_600) {
-            faults.rule(format!("{key}.drain_s"), "must be at most 3600, and is for mode \"named\" only");
-        }
-        let server_names = self.parse_server_names(key, faults);
-        let ca = read_ca(&self.ca_file, key, faults);
-        let rail = ClusterRail { upstream: upstream?, callers, logical_paths, kms_keys: own_keys };
-        let ca = ca?;
-        let trust_version = trust_version(&ca, &server_names);
-        Some((name?, Cluster { rail, mode, drain, ca, server_names, trust_version }))
-    }
-
-    fn parse_server_names(&self, key: &str, faults: &mut Faults) -> Vec<ServerName> {
-        if self.server_names.is_empty() {
-            faults.rule(format!("{key}.server_names"), "must name at least one name of the upstream's certificate");
-        }
-        let mut names = Vec::new();
-        for (i, name) in self.server_names.iter().enumerate() {
-            let key = format!("{key}.server_names[{i}]");
-            if name.starts_with("spiffe://") {
-                names.extend(faults.text(&key, name).map(ServerName::Spiffe));
-            } else if rustls_pki_types::DnsName::try_from(name.as_str()).is_ok() {
-                names.push(ServerName::Dns(name.clone()));
-            } else {
-                faults.rule(key, "must be a DNS name without wildcard, or a SPIFFE ID");
-            }
-        }
-        names
-    }
-}
-
-fn trust_version(ca: &[u8], names: &[ServerName]) -> String {
-    let mut hash = Sha256::new_with_prefix(ca);
-    hash.update(format!("{names:?}"));
-    hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn read_ca(path: &std::path::Path, key: &str, faults: &mut Faults) -> Option<Vec<u8>> {
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject as _;
@@ -527,6 +414,6 @@ fn read_ca(path: &std::path::Path, key: &str, faults: &mut Faults) -> Option<Vec
     if certificates.is_ok_and(|certificates| !certificates.is_empty()) {
         return Some(pem);
     }
-    faults.rule(format!("{key}.ca_file"), "must hold the upstream's CA certificates in PEM");
+    faults.rule(format!("{key}.ca_file"), "must hold the server's CA certificates in PEM");
     None
 }

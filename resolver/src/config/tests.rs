@@ -6,6 +6,7 @@ fn write(folder: &Path, change: impl FnOnce(String) -> String) -> PathBuf {
     std::fs::write(folder.join("ca.pem"), ca.pem()).unwrap();
     std::fs::write(folder.join("sds.key"), "ab".repeat(32)).unwrap();
     let text = include_str!("../../resolver.example.toml")
+        .replace("/etc/bouncer/vault-ca.pem", folder.join("ca.pem").to_str().unwrap())
         .replace("/etc/bouncer/payments-ca.pem", folder.join("ca.pem").to_str().unwrap())
         .replace("/run/bouncer/sds.key", folder.join("sds.key").to_str().unwrap());
     let path = folder.join("resolver.toml");
@@ -65,5 +66,40 @@ fn the_sandbox_is_on_and_only_dev_turns_it_off() {
     for line in ["sandbox = \"off\"", "sandbox = \"none\""] {
         let error = sandbox(line, false).unwrap_err().to_string();
         assert!(error.contains("  process.sandbox: must be"), "{error}");
+    }
+}
+
+#[test]
+fn a_mount_has_one_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    let second =
+        "vault_mounts = [\n    { namespace = \"root/\", mount = \"secret\", engine = \"kv1\", dedicated = true },";
+    let path = write(folder.path(), |text| text.replace("vault_mounts = [\n", second));
+    let error = Config::load(&path, false).unwrap_err().to_string();
+    assert!(error.contains("rails.vault_mounts[1]: "), "{error}");
+}
+
+#[test]
+fn vaults_faults_are_named_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), |text| {
+        text.replace("https://vault-0.example.org:8200", "http://vault-0.example.org:8200")
+            .replace("https://vault-1.example.org:8200", "https://user@vault-1.example.org:8200/path")
+            .replace("login = \"jwt\"", "login = \"cert\"")
+            .replace("deadline_ms = 400", "deadline_ms = 900")
+            .replace("mount = \"secret\", engine", "mount = \"a/b\", engine")
+            .replace("names = [\"payments-east.example.org\"]", "names = [\"*.example.org\"]")
+    });
+    let error = Config::load(&path, false).unwrap_err().to_string();
+    for key in [
+        "vault.addresses[0]",
+        "vault.addresses[1]",
+        "vault.audience",
+        "vault.deadline_ms",
+        "rails.vault_mounts[0].mount",
+        "rails.vault_mounts[1].names[0]",
+        "rails.cluster[0].vault_mounts[0]",
+    ] {
+        assert!(error.contains(&format!("  {key}: ")), "{key} is missing in:\n{error}");
     }
 }

@@ -95,12 +95,15 @@ fn folder_of(file: &Path) -> Option<PathBuf> {
     file.parent().filter(|folder| folder.parent().is_some()).map(Path::to_path_buf)
 }
 
-/// The ports of all servers that are configured: the control plane, KMS, STS, and DNS for long answers.
+/// The ports of all servers that are configured: the control plane, Vault, KMS, STS, and DNS for long answers.
 fn ports(config: &Config) -> BTreeSet<u16> {
     const DNS: u16 = 53;
     const HTTPS: u16 = 443;
     let mut ports = BTreeSet::from([DNS]);
     ports.extend(config.bridge.address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()));
+    if let Some(vault) = &config.vault {
+        ports.extend(vault.addresses.iter().filter_map(|address| port_of(address)));
+    }
     let Some(kms) = &config.kms else { return ports };
     for endpoint in [&kms.kms_endpoint, &kms.sts_endpoint] {
         ports.extend(endpoint.as_deref().map_or(Some(HTTPS), port_of));

@@ -1,16 +1,20 @@
 //! What a scenario wants of its stack, and the order in which it comes up.
 
-use super::{BOUNCER, BOUNCER_ID, CONTROL_PLANE_ID, Cluster, Credential, Identities, Stack, UPSTREAM_NAME, Wants};
+use super::{
+    BOUNCER, BOUNCER_ID, CONTROL_PLANE_ID, Cluster, Credential, Identities, Login, Stack, UPSTREAM_NAME, Wants, vault,
+};
 use crate::bridge::{self, Bridge};
 use crate::client::ENVOY_NAME;
 use crate::control_plane::ControlPlane;
 use crate::envoy::{Bootstrap, Envoy, Rendered, Values, Version};
 use crate::kms::{Kms, ROLE_ARN};
+use crate::openbao::OpenBao;
 use crate::pki::{self, Ca, Identity, Leaf};
 use crate::resolver::{self, Resolver};
 use crate::scratch::Scratch;
 use crate::tls_front::TlsFront;
 use crate::upstream::{ClientAuth, Upstream};
+use crate::vault_proxy::VaultProxy;
 use crate::{Fault, Result, control_plane, tools};
 use bouncer_proto::bridge::v1 as wire;
 use serde_json::{Value, json};
@@ -33,6 +37,7 @@ struct Authority {
 pub struct Builder {
     scenario: String,
     spire: bool,
+    vault: Option<Login>,
     unprivileged: bool,
     named: bool,
     version: Version,
@@ -53,6 +58,7 @@ impl Builder {
         Self {
             scenario: scenario.to_owned(),
             spire: false,
+            vault: None,
             unprivileged: false,
             named: false,
             version: Version::Current,
@@ -73,6 +79,13 @@ impl Builder {
     #[must_use]
     pub fn spire(mut self) -> Self {
         self.spire = true;
+        self
+    }
+
+    /// With the customer's Vault.
+    #[must_use]
+    pub fn vault(mut self, login: Login) -> Self {
+        self.vault = Some(login);
         self
     }
 
@@ -180,7 +193,8 @@ impl Builder {
         let key_arn = kms.create_key().await?;
         let upstreams = self.upstreams(&customer_ca, &server_ca).await?;
 
-        let wrapped = self.wrap(&kms, &key_arn, &customer_ca).await?;
+        let (vault, vault_proxy) = vault::start(self.vault, &scratch, &identities, &customer_ca, &server_ca).await?;
+        let wrapped = self.wrap(&kms, &key_arn, vault.as_ref(), &customer_ca).await?;
         let authority = self.authority(&scratch, &identities, &key_arn, &wrapped, &upstreams).await?;
         let credentials = self.credentials.iter().map(|c| c.resource.clone()).zip(wrapped.into_iter().map(|w| w.0));
         let credentials = credentials.collect();
@@ -193,7 +207,9 @@ impl Builder {
             role_arn: ROLE_ARN,
             kms_keys: std::slice::from_ref(&key_arn),
         };
-        let mut resolver_setup = self.resolver_setup(&scratch, &surroundings, &server_ca, &upstreams)?;
+        let address = vault_proxy.as_ref().map(VaultProxy::endpoint);
+        let address = address.or_else(|| vault.as_ref().map(|vault| vault.address().to_owned()));
+        let mut resolver_setup = self.resolver_setup(&scratch, &surroundings, &server_ca, &upstreams, address)?;
         let kms_front = match self.kms_over_tls {
             true => Some(TlsFront::start(&server_ca.issue(&Leaf::server("localhost")?)?, kms.proxy().address()).await?),
             false => None,
@@ -227,6 +243,8 @@ impl Builder {
             kms,
             kms_front,
             key_arn,
+            vault_proxy,
+            vault,
             identities,
             credentials,
             envelopes: authority.envelopes,
@@ -277,10 +295,16 @@ impl Builder {
     }
 
     /// What the customer does before anything is registered.
-    async fn wrap(&self, kms: &Kms, key_arn: &str, customer_ca: &Ca) -> Result<Vec<(Identity, Value)>> {
+    async fn wrap(
+        &self,
+        kms: &Kms,
+        key_arn: &str,
+        vault: Option<&OpenBao>,
+        customer_ca: &Ca,
+    ) -> Result<Vec<(Identity, Value)>> {
         let mut wrapped = vec![];
         for credential in &self.credentials {
-            wrapped.push(credential.wrap(kms, key_arn, customer_ca).await?);
+            wrapped.push(credential.wrap(kms, key_arn, vault, customer_ca).await?);
         }
         Ok(wrapped)
     }
@@ -359,9 +383,13 @@ impl Builder {
         surroundings: &resolver::Surroundings<'_>,
         server_ca: &Ca,
         upstreams: &BTreeMap<String, Upstream>,
+        vault: Option<String>,
     ) -> Result<resolver::Setup> {
         let mut setup = resolver::Setup::new(scratch, surroundings)?;
         let ca_file = scratch.write("upstream-ca.pem", server_ca.pem())?;
+        if let Some(address) = vault {
+            setup.set_vault(&address, &ca_file, self.vault == Some(Login::Cert));
+        }
         for cluster in self.clusters.iter().filter(|cluster| cluster.in_rails) {
             let Some(upstream) = upstreams.get(&cluster.name) else { continue };
             let mut rail = toml::Table::new();

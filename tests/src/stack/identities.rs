@@ -5,7 +5,7 @@ use crate::scratch::Scratch;
 use crate::spire::{Entry, Selector, Spire};
 use crate::stack::{BOUNCER_ID, CONTROL_PLANE_ID};
 use crate::workload_api::{TrustDomain, WorkloadApi};
-use crate::{Result, tools};
+use crate::{Fault, Result, tools};
 use std::sync::Arc;
 
 /// The source of all SVIDs.
@@ -74,6 +74,17 @@ impl Identities {
         match self {
             Self::Spire(spire) => spire.mint(spiffe_id),
             Self::Own { domain, .. } => domain.svid(spiffe_id),
+        }
+    }
+
+    /// The key of the trust domain's JWT-SVIDs, PEM.
+    ///
+    /// # Errors
+    /// If real SPIRE gives the identities, which keeps a set of them.
+    pub fn jwt_key_pem(&self) -> Result<String> {
+        match self {
+            Self::Spire(_) => Err(Fault::new("Vault stacks use the Workload API of our own")),
+            Self::Own { domain, .. } => domain.jwt_key_pem(),
         }
     }
 

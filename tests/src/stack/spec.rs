@@ -2,6 +2,7 @@
 
 use super::{AAD, CART};
 use crate::kms::Kms;
+use crate::openbao::OpenBao;
 use crate::pki::{Ca, Identity, Leaf};
 use crate::{Fault, Result};
 use rcgen::KeyPair;
@@ -98,6 +99,19 @@ pub struct Credential {
     pub with_envelope: bool,
     /// Whether the resource is enabled.
     pub enabled: bool,
+    /// Where it is in Vault, if it is there and not wrapped by KMS.
+    pub vault: Option<InVault>,
+    /// Whether it is put there at all.
+    pub written: bool,
+}
+
+/// A credential in Vault. The credential's `aad` is its custom metadata (KV v2) or associated data (transit).
+#[derive(Clone)]
+pub struct InVault {
+    /// As it is registered; `root` or [`crate::openbao::TEAM`].
+    pub namespace: String,
+    /// As it is registered, without transit's ciphertext.
+    pub reference: String,
 }
 
 impl Credential {
@@ -116,7 +130,16 @@ impl Credential {
             wrong_key: false,
             with_envelope: true,
             enabled: true,
+            vault: None,
+            written: true,
         }
+    }
+
+    /// In Vault, under a reference such as `kv2:secret/payments`.
+    #[must_use]
+    pub fn in_vault(mut self, namespace: &str, reference: &str) -> Self {
+        self.vault = Some(InVault { namespace: namespace.to_owned(), reference: reference.to_owned() });
+        self
     }
 
     /// For these callers.
@@ -140,11 +163,17 @@ impl Credential {
         self
     }
 
-    /// Wraps it under the customer's key; gives the body of its registration.
+    /// Wraps it under the customer's key, or puts it into Vault; gives the body of its registration.
     ///
     /// # Errors
-    /// If KMS says no.
-    pub async fn wrap(&self, kms: &Kms, key_arn: &str, customer_ca: &Ca) -> Result<(Identity, Value)> {
+    /// If KMS or Vault says no.
+    pub async fn wrap(
+        &self,
+        kms: &Kms,
+        key_arn: &str,
+        vault: Option<&OpenBao>,
+        customer_ca: &Ca,
+    ) -> Result<(Identity, Value)> {
         let leaf = Leaf::new(&self.resource);
         let identity = match &self.bundle {
             Bundle::Good | Bundle::Json | Bundle::Raw(_) => customer_ca.issue(&leaf)?,
@@ -162,6 +191,10 @@ impl Credential {
             .to_string(),
             _ => identity.bundle(),
         };
+        if let (Some(place), Some(vault)) = (&self.vault, vault) {
+            let body = self.put(place, vault, &plaintext).await?;
+            return Ok((identity, body));
+        }
         let wrapping_key = if self.wrong_key { kms.create_key().await? } else { key_arn.to_owned() };
         let mut ciphertext = kms.encrypt(&wrapping_key, &self.aad, plaintext.as_bytes()).await?;
         if self.tampered {
@@ -176,6 +209,36 @@ impl Credential {
             body["aad"] = aad.as_str().into();
         }
         Ok((identity, body))
+    }
+}
+
+impl Credential {
+    async fn put(&self, place: &InVault, vault: &OpenBao, plaintext: &str) -> Result<Value> {
+        let namespace = if place.namespace == "root" { "" } else { &place.namespace };
+        let (engine, path) = place.reference.split_once(':').unwrap_or(("kv2", &place.reference));
+        let mut reference = place.reference.clone();
+        let mut aad = None;
+        match engine {
+            _ if !self.written => {}
+            "kv2" => vault.write_kv2(namespace, path, &json!({"pem": plaintext}), &self.aad).await?,
+            "kv1" => {
+                vault.call(reqwest::Method::POST, namespace, path, &json!({"pem": plaintext})).await?;
+            }
+            "transit" => {
+                let ciphertext = vault.encrypt(namespace, path, &self.aad, plaintext.as_bytes()).await?;
+                reference = format!("{reference}#{ciphertext}");
+                aad = Some(self.aad.as_str());
+            }
+            _ => {}
+        }
+        let mut body = json!({
+            "logical_path": self.logical_path, "key_id": place.namespace, "ciphertext_ref": reference,
+            "provider": "vault_delegate",
+        });
+        if let Some(aad) = self.registered_aad.as_deref().or(aad) {
+            body["aad"] = aad.into();
+        }
+        Ok(body)
     }
 }
 

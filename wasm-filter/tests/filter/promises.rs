@@ -52,7 +52,7 @@ fn a_stale_answer_is_asked_for_again_but_not_for_ever() {
     let stale = Step::Answer { call: 0, kind: Kind::Inject { ttl_ms: 9_000 }, other_boot: false, behind: true };
     run(&mut world, &[Step::Arrive(0)]);
     for asked in 2..=5 {
-        run(&mut world, &[stale.clone()]);
+        run(&mut world, std::slice::from_ref(&stale));
         assert_eq!((world.envoy.decides, world.envoy.ended.len()), (asked, 0));
     }
     run(&mut world, &[stale]);

@@ -1,0 +1,95 @@
+//! One envelope's metadata, parsed. Everything in it may come from a hostile control plane.
+
+use super::endings::Endings;
+use bouncer_custody::{
+    CiphertextRef, EncryptionContext, Generation, Issue, IssueOf, KeyId, LogicalPath, Provider, Reason, Tag,
+    VaultEngine, VaultRef,
+};
+use bouncer_proto::bridge::v1 as wire;
+
+/// An envelope's metadata.
+#[derive(Debug)]
+pub struct Envelope {
+    /// The credential's path.
+    pub path: LogicalPath,
+    /// Which registration.
+    pub generation: Generation,
+    /// Who can unwrap it.
+    pub key_id: KeyId,
+    /// What is unwrapped.
+    pub ciphertext_ref: CiphertextRef,
+    /// What that names in a Vault, for `vault_delegate`.
+    pub vault: Option<VaultRef>,
+    /// Under which pairs.
+    pub aad: Option<EncryptionContext>,
+    /// The public chain beside it, PEM, or empty.
+    pub certificate_chain: String,
+    /// Its name towards Envoy; a version of the backend's may follow it.
+    pub tag: Tag,
+    /// As the tag's issue, however often it was enabled again: what a generation's number stands for.
+    pub content: Issue,
+}
+
+/// The pairs that bind an envelope's credential, and when they are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pairs<'a> {
+    /// These, before the backend is asked: it proves them by what it decrypts, or there are none.
+    Known(Option<&'a EncryptionContext>),
+    /// They come with the secret.
+    WithSecret,
+}
+
+impl Envelope {
+    /// The pairs that bind it. What is registered as AAD for a key-value store or a certificate issuer is nobody's
+    /// proof, and binds nothing.
+    #[must_use]
+    pub fn pairs(&self) -> Pairs<'_> {
+        match self.vault.as_ref().map(VaultRef::engine) {
+            None | Some(VaultEngine::Transit) => Pairs::Known(self.aad.as_ref()),
+            Some(VaultEngine::Kv2) => Pairs::WithSecret,
+            Some(VaultEngine::Kv1 | VaultEngine::Pki) => Pairs::Known(None),
+        }
+    }
+
+    /// The reason for a backend that does not answer.
+    #[must_use]
+    pub const fn unavailable(&self) -> Reason {
+        match self.key_id {
+            KeyId::Kms(_) => Reason::KmsUnavailable,
+            KeyId::Vault(_) => Reason::VaultUnavailable,
+        }
+    }
+
+    pub(super) fn parse(raw: &wire::Envelope, endings: &Endings) -> Result<Self, Reason> {
+        let malformed = |_| Reason::EnvelopeMalformed;
+        let path: LogicalPath = raw.logical_path.parse().map_err(malformed)?;
+        let provider: Provider = raw.provider.parse().map_err(malformed)?;
+        let key_id = KeyId::parse(provider, &raw.key_id).map_err(malformed)?;
+        let ciphertext_ref: CiphertextRef = raw.ciphertext_ref.parse().map_err(malformed)?;
+        let aad: Option<EncryptionContext> = raw.aad.as_deref().map(str::parse).transpose().map_err(malformed)?;
+        let generation = Generation::new(raw.generation).ok_or(Reason::EnvelopeMalformed)?;
+        if raw.certificate_chain.len() > 64 * 1024 {
+            return Err(Reason::EnvelopeMalformed);
+        }
+        let vault = match provider {
+            Provider::KmsEnvelope => ciphertext_ref.kms_blob().map(|_| None),
+            Provider::VaultDelegate => ciphertext_ref.vault().map(Some),
+        };
+        let vault = vault.map_err(malformed)?;
+        let content = IssueOf {
+            path: &path,
+            generation,
+            key_id: &key_id,
+            ciphertext_ref: &ciphertext_ref,
+            aad: aad.as_ref(),
+            certificate_chain: &raw.certificate_chain,
+            activation: 0,
+            ended: 0,
+        };
+        let issue = IssueOf { activation: raw.activation, ended: endings.of(&path), ..content };
+        let tag = Tag::new(path.clone(), generation, Issue::digest(&issue));
+        let content = Issue::digest(&content);
+        let certificate_chain = raw.certificate_chain.clone();
+        Ok(Self { path, generation, key_id, ciphertext_ref, vault, aad, certificate_chain, tag, content })
+    }
+}
