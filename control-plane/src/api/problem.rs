@@ -297,6 +297,12 @@ fn conflict_text(conflict: Conflict) -> Text {
             "The bouncer still guards protected resources.",
             "Delete those first: GET /v1/protected-resources shows which name it.",
         ),
+        Conflict::OtherGeneration => (
+            "generation_taken",
+            "The registration would not get the generation that it names: something else was registered under this \
+             logical path, or it never had that many. Nothing was stored.",
+            "Look at the newest generation (GET of the collection), build on that one, and register with its successor.",
+        ),
         Conflict::AlreadyBootstrapped => (
             "already_bootstrapped",
             "The database has its first token already.",

@@ -61,6 +61,27 @@ async fn each_registration_of_a_path_is_a_new_generation_of_one_secret() {
 }
 
 #[tokio::test]
+async fn who_builds_on_a_generation_does_not_overtake_another_registration() {
+    let plane = settled().await;
+    let register = async |generation: u64, enabled: bool| {
+        let mut body = envelope(PATH);
+        body["generation"] = json!(generation);
+        body["enabled"] = json!(enabled);
+        plane.post("/v1/crypto/envelope-secrets", &body).await
+    };
+    let epoch = async || plane.get("/v1/bootstrap/status").await.ok()["epoch"].clone();
+    assert_eq!(register(2, true).await.code(), "generation_taken", "there is no first one yet");
+    assert_eq!(register(1, true).await.ok()["generation"], 1);
+    let before = epoch().await;
+    let refused = register(1, true).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (409, "generation_taken"));
+    assert_eq!(epoch().await, before, "a refusal changes nothing");
+    let next = register(2, false).await.ok();
+    assert_eq!((&next["generation"], &next["enabled"]), (&json!(2), &json!(false)), "a revoked one stays revoked");
+    assert_eq!(register(0, true).await.json["errors"][0]["field"], "generation");
+}
+
+#[tokio::test]
 async fn enabled_again_is_another_activation_and_deleted_goes_on_counting() {
     let plane = settled().await;
     let id = plane.post("/v1/crypto/envelope-secrets", &envelope(PATH)).await.ok()["id"].as_str().unwrap().to_owned();
