@@ -77,7 +77,7 @@ impl Envelope {
             return Err(Reason::EnvelopeMalformed);
         }
         if provider == Provider::KmsEnvelope {
-            ciphertext_ref.kms_blob().map_err(malformed)?;
+            ciphertext_ref.kms().map_err(malformed)?;
         }
         let content = IssueOf {
             path: &path,

@@ -1,0 +1,137 @@
+//! Which calls may go out to one KMS, by region and endpoint: a [`Breaker`] for one that is down, a [`Pace`] for one
+//! that throttles.
+//!
+//! Called by [`super::Kms`] around each attempt. A call that may not go out fails at once with a transient reason, so
+//! that a stream is denied in microseconds or served from what is still held, instead of waiting for a timeout.
+
+use super::breaker::{Admitted, Breaker};
+use super::pace::Pace;
+use bouncer_custody::Reason;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// What came of a call, as far as it matters to those that follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// KMS answered, with a plaintext or with a final no.
+    Answer,
+    /// KMS throttled.
+    Throttled,
+    /// A server error, no answer in time, or no connection.
+    Fault,
+}
+
+impl From<Reason> for Seen {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::KmsThrottled => Self::Throttled,
+            Reason::KmsUnavailable => Self::Fault,
+            _ => Self::Answer,
+        }
+    }
+}
+
+/// The gate to one KMS.
+#[derive(Debug)]
+pub(super) struct Gate {
+    region: Box<str>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    breaker: Breaker,
+    pace: Pace,
+}
+
+/// A call that went out. Dropped without a word, it counts as one that was not answered.
+#[derive(Debug)]
+pub(super) struct Call {
+    gate: Arc<Gate>,
+    admitted: Admitted,
+    seen: Seen,
+}
+
+impl Gate {
+    /// An open gate.
+    pub(super) fn new(region: &str) -> Arc<Self> {
+        let state = State { breaker: Breaker::Closed(0), pace: Pace::new(Instant::now()) };
+        Arc::new(Self { region: region.into(), state: Mutex::new(state) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a call out.
+    ///
+    /// # Errors
+    /// [`Reason::KmsUnavailable`] or [`Reason::KmsThrottled`], as KMS last behaved.
+    pub(super) fn admit(self: &Arc<Self>, now: Instant) -> Result<Call, Reason> {
+        let mut state = self.state();
+        // The breaker has the last word: a trial that it lets out must go out.
+        if !state.breaker.is_open() && !state.pace.admit(now) {
+            return Err(Reason::KmsThrottled);
+        }
+        let admitted = state.breaker.admit(now).ok_or(Reason::KmsUnavailable)?;
+        Ok(Call { gate: Arc::clone(self), admitted, seen: Seen::Fault })
+    }
+
+    fn seen(&self, call: Admitted, seen: Seen, now: Instant) {
+        let jitter = rand::random_range(0.8..1.2);
+        let mut state = self.state();
+        let was_open = state.breaker.is_open();
+        state.breaker.seen(call, seen, now, jitter);
+        state.pace.seen(seen, now, jitter);
+        let is_open = state.breaker.is_open();
+        drop(state);
+        match (was_open, is_open) {
+            (false, true) => {
+                tracing::warn!(region = &*self.region, "KMS is down: no calls but one from time to time, to see");
+            }
+            (true, false) => tracing::info!(region = &*self.region, "KMS answers again"),
+            _ => {}
+        }
+    }
+}
+
+impl Call {
+    /// Says what came of it.
+    pub(super) fn ended(mut self, seen: Seen) {
+        self.seen = seen;
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.gate.seen(self.admitted, self.seen, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_call_that_is_given_up_counts_as_unanswered_and_blocks_no_trial() {
+        let (gate, now) = (Gate::new("ca-central-1"), Instant::now());
+        for _ in 0..5 {
+            drop(gate.admit(now).unwrap());
+        }
+        assert_eq!(gate.admit(now).unwrap_err(), Reason::KmsUnavailable);
+        let later = now + Duration::from_millis(1_300);
+        drop(gate.admit(later).expect("a trial"));
+        assert_eq!(gate.admit(later).unwrap_err(), Reason::KmsUnavailable);
+        gate.admit(now + Duration::from_secs(9)).expect("another").ended(Seen::Answer);
+        assert!(gate.admit(now + Duration::from_secs(9)).is_ok());
+    }
+
+    #[test]
+    fn throttling_and_outage_have_their_own_reasons() {
+        let (gate, now) = (Gate::new("ca-central-1"), Instant::now());
+        gate.admit(now).unwrap().ended(Seen::Throttled);
+        assert_eq!(gate.admit(Instant::now()).unwrap_err(), Reason::KmsThrottled);
+        assert_eq!(Seen::from(Reason::KmsAccessDenied), Seen::Answer);
+    }
+}
