@@ -2,8 +2,11 @@
 
 mod audit;
 mod inventory;
+mod keys;
 mod probe;
 mod register;
+mod registered;
+mod rewrap;
 mod status;
 mod view;
 
@@ -21,6 +24,8 @@ pub(crate) async fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
     let connect = || ControlPlane::new(&args.global, output);
     match &args.command {
         Command::Wrap(wrap) => register::wrap(wrap, connect, output).await,
+        Command::Rewrap(rewrap) => rewrap::rewrap(rewrap, connect, output).await,
+        Command::Inventory(options) => keys::inventory(options, &connect()?, output).await,
         Command::Register(options) => register::register(options, connect, output).await,
         Command::Status => status::status(&connect()?, output).await,
         Command::Probe => probe::probe(&connect()?, output).await,

@@ -5,7 +5,8 @@
 
 use crate::control_plane::ControlPlaneError;
 use crate::files::FileError;
-use crate::wrap::{CredentialError, KmsError};
+use crate::kms::KmsError;
+use crate::wrap::CredentialError;
 use std::process::ExitCode;
 
 /// What the process ends with. Documented in `bouncerctl --help`; scripts rely on it.

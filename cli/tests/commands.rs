@@ -288,7 +288,7 @@ fn long_lists_are_fetched_whole() {
     let (code, out, _) = ended(&server.run(&["bouncers", "list"]));
     assert!(code == 0 && out.contains("east") && out.contains("west"), "{out}");
     let asked = server.asked.lock().unwrap();
-    assert_eq!(asked[1].line, "GET /v1/bouncers?limit=500&cursor=abc");
+    assert_eq!(asked[1].line, "GET /v1/bouncers?limit=50&cursor=abc");
 }
 
 #[test]
@@ -363,9 +363,20 @@ fn completion_scripts_know_the_commands() {
 fn help_names_examples_and_exit_codes() {
     let (code, out, _) = ended(&run("", &["--help"], ""));
     assert!(code == 0 && out.contains("Exit codes:") && out.contains("bouncerctl status && bouncerctl probe"), "{out}");
-    for command in
-        ["wrap", "register", "status", "probe", "settings", "flags", "bouncers", "resources", "audit", "completion"]
-    {
+    for command in [
+        "wrap",
+        "rewrap",
+        "inventory",
+        "register",
+        "status",
+        "probe",
+        "settings",
+        "flags",
+        "bouncers",
+        "resources",
+        "audit",
+        "completion",
+    ] {
         let (_, out, _) = ended(&run("", &[command, "--help"], ""));
         assert!(out.contains("Examples:"), "{command}");
     }

@@ -1,6 +1,6 @@
 //! The envelope as JSON: what `wrap` prints, `register` reads and the control plane stores. No field for a secret.
 
-use bouncer_custody::{CiphertextRef, EncryptionContext, LogicalPath, Provider};
+use bouncer_custody::{CiphertextRef, EncryptionContext, LogicalPath, Provider, Reserved};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -39,6 +39,10 @@ impl Envelope {
         });
         if let Some(aad) = &self.aad {
             body["aad"] = aad.as_str().into();
+            // Under another number no bouncer could use it.
+            if let Some(generation) = aad.get(Reserved::Generation).and_then(|text| text.parse::<u64>().ok()) {
+                body["generation"] = generation.into();
+            }
         }
         if let Some(chain) = &self.certificate_chain {
             body["certificate_chain"] = chain.as_str().into();

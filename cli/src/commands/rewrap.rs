@@ -1,0 +1,308 @@
+//! `rewrap`: moves registered credentials to another KMS key, one after the other.
+//!
+//! KMS re-encrypts, this only carries ciphertext from the control plane to KMS and back. What is registered is all the
+//! state there is: whatever is not on the new key yet is moved by the next run.
+
+use super::registered::{self, PATH, Registered, Unreadable};
+use super::view::View;
+use crate::args::Rewrap;
+use crate::control_plane::{ControlPlane, ControlPlaneError};
+use crate::failure::{Exit, Failure};
+use crate::kms::{self, Kms, KmsError, Under};
+use crate::output::{Output, Table};
+use crate::progress::Progress;
+use bouncer_custody::{EncryptionContext, Generation, KeyId, KmsKeyArn, LogicalPath, Reserved, Wrapped};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// So many in a row that can't be reached, and the rest is not tried.
+const UNREACHABLE: usize = 3;
+
+/// One credential, and what became of it.
+struct Item {
+    path: String,
+    end: End,
+}
+
+enum End {
+    /// Registered as this generation.
+    Moved(Generation),
+    /// KMS would move it.
+    WouldMove(Generation),
+    /// It is on the new key.
+    Already(Generation),
+    /// It is where it was.
+    Failed(Failure),
+    /// Nobody was asked.
+    NotTried,
+}
+
+/// The two ends of a move.
+struct Move<'a> {
+    kms: &'a Kms,
+    api: &'a ControlPlane,
+    to: &'a KmsKeyArn,
+    dry_run: bool,
+}
+
+/// Moves what the options name, and tells what became of each. Ends with [`Exit::Refused`] if any is not on the new key.
+///
+/// # Errors
+/// [`Failure`] if it can't begin: contradicting options, or a control plane that does not list what is registered.
+pub(super) async fn rewrap(
+    args: &Rewrap,
+    connect: impl FnOnce() -> Result<ControlPlane, ControlPlaneError>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let endpoint = args.kms_endpoint.as_deref().map(|url| kms::endpoint(url, args.dev)).transpose()?;
+    if let Some(from) = &args.from_key {
+        check_keys(from, &args.to_key)?;
+    }
+    let api = connect()?;
+    let (mut items, work) = plan(args, registered::list(&api).await?);
+    let kms = Kms::connect(args.to_key.region(), endpoint.as_deref(), args.dev).await;
+    let mover = Move { kms: &kms, api: &api, to: &args.to_key, dry_run: args.dry_run };
+    let (mut progress, mut unreachable) = (Progress::new(work.len(), output), 0);
+    for secret in work {
+        let path = secret.path.to_string();
+        let end = if unreachable < UNREACHABLE { mover.one(&secret).await } else { End::NotTried };
+        unreachable = match &end {
+            End::Failed(failure) if failure.exit() == Exit::Unreachable => unreachable + 1,
+            End::NotTried => unreachable,
+            _ => 0,
+        };
+        progress.step(&format!("{path}: {}", end.word()));
+        items.push(Item { path, end });
+    }
+    drop(progress);
+    tell(&items, args, output)?;
+    Ok(Output::exit(items.iter().all(|item| item.end.is_good())))
+}
+
+/// Refuses a move that KMS does not do.
+fn check_keys(from: &KmsKeyArn, to: &KmsKeyArn) -> Result<(), Failure> {
+    if from == to {
+        return Err(Failure::Usage {
+            what: "the key to move from is the key to move to",
+            advice: "Give two keys. KMS renews the material of one key by itself, without any change here.",
+        });
+    }
+    if from.region() != to.region() {
+        return Err(Failure::Usage {
+            what: "the two keys are in different regions, and KMS does not re-encrypt across regions",
+            advice: "Give a key of the same region, or wrap the credential anew with bouncerctl wrap.",
+        });
+    }
+    Ok(())
+}
+
+/// What is settled without asking anyone, and what is to be moved.
+fn plan(args: &Rewrap, listed: Vec<Result<Registered, Unreadable>>) -> (Vec<Item>, Vec<Registered>) {
+    let (mut items, mut work) = (Vec::new(), Vec::new());
+    let mut missing: BTreeSet<&LogicalPath> = args.paths.iter().collect();
+    let from = |secret: &Registered| args.from_key.as_ref().is_none_or(|from| secret.key.as_str() == from.as_str());
+    for secret in listed {
+        let secret = match secret {
+            Ok(secret) => secret,
+            Err(Unreadable(path)) => {
+                if args.all || args.paths.iter().any(|wanted| wanted.as_str() == path) {
+                    missing.retain(|wanted| wanted.as_str() != path);
+                    items.push(Item { path, end: End::Failed(UNREADABLE) });
+                }
+                continue;
+            }
+        };
+        let named = missing.remove(&secret.path);
+        let on_new_key = secret.key.as_str() == args.to_key.as_str();
+        if on_new_key && (named || args.all) {
+            items.push(Item { path: secret.path.to_string(), end: End::Already(secret.generation) });
+        } else if named && !from(&secret) {
+            items.push(Item { path: secret.path.to_string(), end: End::Failed(OTHER_KEY) });
+        } else if named || (args.all && from(&secret)) {
+            work.push(secret);
+        }
+    }
+    items.extend(missing.into_iter().map(|path| Item { path: path.to_string(), end: End::Failed(NOT_REGISTERED) }));
+    (items, work)
+}
+
+const UNREADABLE: Failure = Failure::Usage {
+    what: "it is registered in a way that this version of bouncerctl can't read",
+    advice: "Use a newer bouncerctl.",
+};
+const OTHER_KEY: Failure = Failure::Usage {
+    what: "it is wrapped under another key than --from-key",
+    advice: "Look at bouncerctl inventory; leave --from-key out to move it whatever its key is.",
+};
+const NOT_REGISTERED: Failure =
+    Failure::Usage { what: "nothing is registered under this path", advice: "Look at bouncerctl secrets list." };
+const NOT_KMS: Failure = Failure::Usage {
+    what: "it is kept in Vault, and not wrapped under a KMS key",
+    advice: "Vault rotates its own keys.",
+};
+const NO_BLOB: Failure = Failure::Usage {
+    what: "what is registered is nothing that KMS could have wrapped",
+    advice: "No bouncer can use it either: wrap the credential anew.",
+};
+const OTHER_GENERATION: Failure = Failure::Usage {
+    what: "its AAD names another generation than it is registered as",
+    advice: "No bouncer uses it like that: wrap the credential anew, with the generation that comes next.",
+};
+const LONG_AAD: Failure = Failure::Usage {
+    what: "its AAD would become too long by the next generation's number",
+    advice: "Wrap the credential anew with a shorter AAD.",
+};
+
+impl Move<'_> {
+    async fn one(&self, secret: &Registered) -> End {
+        match self.attempt(secret).await {
+            Ok(end) => end,
+            Err(failure) => End::Failed(failure),
+        }
+    }
+
+    async fn attempt(&self, secret: &Registered) -> Result<End, Failure> {
+        let KeyId::Kms(key) = &secret.key else { return Err(NOT_KMS) };
+        check_keys(key, self.to)?;
+        let wrapped = secret.reference.kms().map_err(|_| NO_BLOB)?;
+        let next = secret.generation.next();
+        let aad = secret.aad.as_ref().map(|aad| moved_aad(aad, secret.generation, next)).transpose()?;
+        let (from, to) = (Under { key, aad: secret.aad.as_ref() }, Under { key: self.to, aad: aad.as_ref() });
+        if self.dry_run {
+            self.kms.would_re_encrypt(wrapped.blob(), from, to).await?;
+            return Ok(End::WouldMove(next));
+        }
+        let blob = self.kms.re_encrypt(wrapped.blob(), from, to).await?;
+        let moved = wrapped.with_blob(&blob).map_err(|_| KmsError::UnusableAnswer)?;
+        let answer = self.api.post(PATH, &body(secret, self.to, &moved, aad.as_ref(), next)?).await?;
+        match View(&answer).number("generation").and_then(Generation::new) {
+            Some(generation) if generation == next => Ok(End::Moved(next)),
+            _ => Err(IGNORED),
+        }
+    }
+}
+
+const IGNORED: Failure = Failure::Usage {
+    what: "the control plane registered it under another number than it was asked to",
+    advice: "Update the control plane, look at bouncerctl secrets history, and register the generation of before anew if bouncers deny.",
+};
+
+/// The AAD that goes with the next generation.
+fn moved_aad(aad: &EncryptionContext, now: Generation, next: Generation) -> Result<EncryptionContext, Failure> {
+    match aad.get(Reserved::Generation) {
+        Some(text) if text != now.to_string() => Err(OTHER_GENERATION),
+        _ => aad.with_generation(next).map_err(|_| LONG_AAD),
+    }
+}
+
+fn body(
+    secret: &Registered,
+    key: &KmsKeyArn,
+    moved: &Wrapped,
+    aad: Option<&EncryptionContext>,
+    generation: Generation,
+) -> Result<Value, Failure> {
+    let reference = moved.to_reference();
+    if reference.kms().as_ref() != Ok(moved) {
+        return Err(KmsError::UnusableAnswer.into());
+    }
+    let mut body = json!({
+        "logical_path": secret.path, "provider": "kms_envelope", "key_id": key, "ciphertext_ref": reference,
+        "generation": generation, "enabled": secret.enabled,
+    });
+    if let Some(aad) = aad {
+        body["aad"] = aad.as_str().into();
+    }
+    if let Some(chain) = &secret.chain {
+        body["certificate_chain"] = chain.as_str().into();
+    }
+    Ok(body)
+}
+
+impl End {
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Moved(_) => "moved",
+            Self::WouldMove(_) => "would be moved",
+            Self::Already(_) => "is there already",
+            Self::Failed(_) => "FAILED",
+            Self::NotTried => "not tried",
+        }
+    }
+
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Moved(_) => "moved",
+            Self::WouldMove(_) => "would_move",
+            Self::Already(_) => "already",
+            Self::Failed(_) => "failed",
+            Self::NotTried => "not_tried",
+        }
+    }
+
+    const fn is_good(&self) -> bool {
+        matches!(self, Self::Moved(_) | Self::WouldMove(_) | Self::Already(_))
+    }
+
+    const fn generation(&self) -> Option<Generation> {
+        match self {
+            Self::Moved(generation) | Self::WouldMove(generation) | Self::Already(generation) => Some(*generation),
+            Self::Failed(_) | Self::NotTried => None,
+        }
+    }
+}
+
+fn tell(items: &[Item], args: &Rewrap, output: &Output) -> Result<(), Failure> {
+    let count = |code: &str| items.iter().filter(|item| item.end.code() == code).count();
+    let codes = ["moved", "would_move", "already", "failed", "not_tried"];
+    if output.is_json() {
+        let mut answer = json!({"to_key": args.to_key, "dry_run": args.dry_run});
+        for code in codes {
+            answer[code] = count(code).into();
+        }
+        answer["items"] = items.iter().map(as_json).collect();
+        return output.json(&answer);
+    }
+    let mut table = Table::new(&["LOGICAL PATH", "GENERATION", "RESULT"]);
+    for item in items.iter().filter(|item| !matches!(item.end, End::Already(_))) {
+        let said = match &item.end {
+            End::Failed(failure) => {
+                let why = failure.why().map(|why| format!(": {why}")).unwrap_or_default();
+                format!("FAILED: {failure}{why}. {}", failure.advice())
+            }
+            end => end.word().to_owned(),
+        };
+        let generation = item.end.generation().map_or_else(|| "-".to_owned(), |generation| generation.to_string());
+        table.row([item.path.clone(), generation, said]);
+    }
+    let mut text = table.render("Nothing is left to move.");
+    text.push_str("\n\n");
+    let counts = ["moved", "would be moved", "there already", "failed", "not tried"].into_iter().zip(codes);
+    let counts: Vec<String> = counts
+        .map(|(words, code)| (words, count(code)))
+        .filter(|(words, count)| *count > 0 || *words == "failed")
+        .map(|(words, count)| format!("{count} {words}"))
+        .collect();
+    text.push_str(&counts.join(", "));
+    output.text(&text)?;
+    if count("moved") > 0 {
+        output.note(
+            "Leave the old key enabled until bouncerctl probe shows every bouncer in sync, and nothing hangs on it in \
+             bouncerctl inventory.",
+        );
+    }
+    Ok(())
+}
+
+fn as_json(item: &Item) -> Value {
+    let mut json = json!({"logical_path": item.path, "result": item.end.code()});
+    if let Some(generation) = item.end.generation() {
+        json["generation"] = generation.get().into();
+    }
+    if let End::Failed(failure) = &item.end {
+        json["error"] = failure.to_string().into();
+        json["why"] = failure.why().into();
+        json["advice"] = failure.advice().into();
+    }
+    json
+}
