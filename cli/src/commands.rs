@@ -10,6 +10,8 @@ mod rewrap;
 mod status;
 mod view;
 
+pub(crate) use rewrap::Unmovable;
+
 use crate::args::{Args, Command};
 use crate::control_plane::ControlPlane;
 use crate::failure::{Exit, Failure};

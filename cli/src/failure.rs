@@ -3,6 +3,7 @@
 //! Every boundary has its own error type; this one gathers them. No message repeats a secret, a token, a ciphertext, or
 //! the content of a file.
 
+use crate::commands::Unmovable;
 use crate::control_plane::ControlPlaneError;
 use crate::files::FileError;
 use crate::kms::KmsError;
@@ -65,6 +66,9 @@ pub(crate) enum Failure {
     /// The credential, chain or AAD can't be wrapped.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// A registered credential can't be moved.
+    #[error(transparent)]
+    Unmovable(#[from] Unmovable),
     /// A file can't be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -90,6 +94,7 @@ impl Failure {
             Self::ControlPlane(error) => Some(error),
             Self::Kms(error) => Some(error),
             Self::Credential(error) => Some(error),
+            Self::Unmovable(error) => Some(error),
             Self::File(error) => Some(error),
             Self::Usage { .. } | Self::Output(_) | Self::Runtime(_) => None,
         }

@@ -3,6 +3,10 @@
 //! KMS re-encrypts, this only carries ciphertext from the control plane to KMS and back. What is registered is all the
 //! state there is: whatever is not on the new key yet is moved by the next run.
 
+mod unmovable;
+
+pub(crate) use unmovable::Unmovable;
+
 use super::registered::{self, PATH, Registered, Unreadable};
 use super::view::View;
 use crate::args::Rewrap;
@@ -80,20 +84,14 @@ pub(super) async fn rewrap(
 }
 
 /// Refuses a move that KMS does not do.
-fn check_keys(from: &KmsKeyArn, to: &KmsKeyArn) -> Result<(), Failure> {
+fn check_keys(from: &KmsKeyArn, to: &KmsKeyArn) -> Result<(), Unmovable> {
     if from == to {
-        return Err(Failure::Usage {
-            what: "the key to move from is the key to move to",
-            advice: "Give two keys. KMS renews the material of one key by itself, without any change here.",
-        });
+        Err(Unmovable::SameKey)
+    } else if from.region() != to.region() {
+        Err(Unmovable::OtherRegion)
+    } else {
+        Ok(())
     }
-    if from.region() != to.region() {
-        return Err(Failure::Usage {
-            what: "the two keys are in different regions, and KMS does not re-encrypt across regions",
-            advice: "Give a key of the same region, or wrap the credential anew with bouncerctl wrap.",
-        });
-    }
-    Ok(())
 }
 
 /// What is settled without asking anyone, and what is to be moved.
@@ -107,7 +105,7 @@ fn plan(args: &Rewrap, listed: Vec<Result<Registered, Unreadable>>) -> (Vec<Item
             Err(Unreadable(path)) => {
                 if args.all || args.paths.iter().any(|wanted| wanted.as_str() == path) {
                     missing.retain(|wanted| wanted.as_str() != path);
-                    items.push(Item { path, end: End::Failed(UNREADABLE) });
+                    items.push(Item { path, end: End::Failed(Unmovable::Unreadable.into()) });
                 }
                 continue;
             }
@@ -117,41 +115,18 @@ fn plan(args: &Rewrap, listed: Vec<Result<Registered, Unreadable>>) -> (Vec<Item
         if on_new_key && (named || args.all) {
             items.push(Item { path: secret.path.to_string(), end: End::Already(secret.generation) });
         } else if named && !from(&secret) {
-            items.push(Item { path: secret.path.to_string(), end: End::Failed(OTHER_KEY) });
+            items.push(Item { path: secret.path.to_string(), end: End::Failed(Unmovable::OtherKey.into()) });
         } else if named || (args.all && from(&secret)) {
             work.push(secret);
         }
     }
-    items.extend(missing.into_iter().map(|path| Item { path: path.to_string(), end: End::Failed(NOT_REGISTERED) }));
+    items.extend(
+        missing
+            .into_iter()
+            .map(|path| Item { path: path.to_string(), end: End::Failed(Unmovable::NotRegistered.into()) }),
+    );
     (items, work)
 }
-
-const UNREADABLE: Failure = Failure::Usage {
-    what: "it is registered in a way that this version of bouncerctl can't read",
-    advice: "Use a newer bouncerctl.",
-};
-const OTHER_KEY: Failure = Failure::Usage {
-    what: "it is wrapped under another key than --from-key",
-    advice: "Look at bouncerctl inventory; leave --from-key out to move it whatever its key is.",
-};
-const NOT_REGISTERED: Failure =
-    Failure::Usage { what: "nothing is registered under this path", advice: "Look at bouncerctl secrets list." };
-const NOT_KMS: Failure = Failure::Usage {
-    what: "it is kept in Vault, and not wrapped under a KMS key",
-    advice: "Vault rotates its own keys.",
-};
-const NO_BLOB: Failure = Failure::Usage {
-    what: "what is registered is nothing that KMS could have wrapped",
-    advice: "No bouncer can use it either: wrap the credential anew.",
-};
-const OTHER_GENERATION: Failure = Failure::Usage {
-    what: "its AAD names another generation than it is registered as",
-    advice: "No bouncer uses it like that: wrap the credential anew, with the generation that comes next.",
-};
-const LONG_AAD: Failure = Failure::Usage {
-    what: "its AAD would become too long by the next generation's number",
-    advice: "Wrap the credential anew with a shorter AAD.",
-};
 
 impl Move<'_> {
     async fn one(&self, secret: &Registered) -> End {
@@ -162,9 +137,9 @@ impl Move<'_> {
     }
 
     async fn attempt(&self, secret: &Registered) -> Result<End, Failure> {
-        let KeyId::Kms(key) = &secret.key else { return Err(NOT_KMS) };
+        let KeyId::Kms(key) = &secret.key else { return Err(Unmovable::InVault.into()) };
         check_keys(key, self.to)?;
-        let wrapped = secret.reference.kms().map_err(|_| NO_BLOB)?;
+        let wrapped = secret.reference.kms().map_err(|_| Unmovable::NoBlob)?;
         let next = secret.generation.next();
         let aad = secret.aad.as_ref().map(|aad| moved_aad(aad, secret.generation, next)).transpose()?;
         let (from, to) = (Under { key, aad: secret.aad.as_ref() }, Under { key: self.to, aad: aad.as_ref() });
@@ -177,21 +152,16 @@ impl Move<'_> {
         let answer = self.api.post(PATH, &body(secret, self.to, &moved, aad.as_ref(), next)?).await?;
         match View(&answer).number("generation").and_then(Generation::new) {
             Some(generation) if generation == next => Ok(End::Moved(next)),
-            _ => Err(IGNORED),
+            _ => Err(Unmovable::Misnumbered.into()),
         }
     }
 }
 
-const IGNORED: Failure = Failure::Usage {
-    what: "the control plane registered it under another number than it was asked to",
-    advice: "Update the control plane, look at bouncerctl secrets history, and register the generation of before anew if bouncers deny.",
-};
-
 /// The AAD that goes with the next generation.
-fn moved_aad(aad: &EncryptionContext, now: Generation, next: Generation) -> Result<EncryptionContext, Failure> {
+fn moved_aad(aad: &EncryptionContext, now: Generation, next: Generation) -> Result<EncryptionContext, Unmovable> {
     match aad.get(Reserved::Generation) {
-        Some(text) if text != now.to_string() => Err(OTHER_GENERATION),
-        _ => aad.with_generation(next).map_err(|_| LONG_AAD),
+        Some(text) if text != now.to_string() => Err(Unmovable::OtherGeneration),
+        _ => aad.with_generation(next).map_err(|_| Unmovable::LongAad),
     }
 }
 
@@ -305,4 +275,88 @@ fn as_json(item: &Item) -> Value {
         json["advice"] = failure.advice().into();
     }
     json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Args, Command};
+    use clap::Parser as _;
+
+    const OLD: &str = "arn:aws:kms:ca-central-1:123456789012:key/old";
+    const NEW: &str = "arn:aws:kms:ca-central-1:123456789012:key/new";
+    const FAR: &str = "arn:aws:kms:eu-west-1:123456789012:key/far";
+
+    fn listed() -> Vec<Result<Registered, Unreadable>> {
+        let secret = |path: &str, key: &str| Registered {
+            id: path.to_owned(),
+            path: path.parse().unwrap(),
+            generation: Generation::FIRST,
+            key: KeyId::Kms(key.parse().unwrap()),
+            reference: "AQICAHg=".parse().unwrap(),
+            aad: None,
+            chain: None,
+            enabled: true,
+        };
+        let vault = Registered { key: KeyId::Vault("team-a".parse().unwrap()), ..secret("in/vault", OLD) };
+        vec![
+            Ok(secret("a/old", OLD)),
+            Ok(secret("b/new", NEW)),
+            Ok(secret("c/far", FAR)),
+            Ok(vault),
+            Err(Unreadable("odd".to_owned())),
+        ]
+    }
+
+    fn planned(options: &[&str]) -> (Vec<String>, Vec<String>) {
+        let args = Args::try_parse_from(["bouncerctl", "rewrap", "--to-key", NEW].iter().chain(options)).unwrap();
+        let Command::Rewrap(args) = args.command else { panic!("no rewrap") };
+        let (items, work) = plan(&args, listed());
+        let items = items.iter().map(|item| format!("{} {}", item.path, item.end.code())).collect();
+        (items, work.iter().map(|secret| secret.path.to_string()).collect())
+    }
+
+    #[test]
+    fn all_are_those_on_the_old_key_and_nothing_is_passed_over_in_silence() {
+        let (items, work) = planned(&["--all", "--from-key", OLD]);
+        assert_eq!((items, work), (vec!["b/new already".into(), "odd failed".into()], vec!["a/old".into()]));
+    }
+
+    #[test]
+    fn what_is_named_is_moved_or_told() {
+        let (items, work) = planned(&["a/old", "b/new", "in/vault", "no/where"]);
+        assert_eq!(items, ["b/new already", "no/where failed"]);
+        assert_eq!(work, ["a/old", "in/vault"]);
+        let (items, work) = planned(&["--from-key", OLD, "c/far"]);
+        assert_eq!((items, work), (vec!["c/far failed".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn one_of_paths_and_all_is_wanted_and_all_wants_its_key() {
+        let parse =
+            |options: &[&str]| Args::try_parse_from(["bouncerctl", "rewrap", "--to-key", NEW].iter().chain(options));
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--all"]).is_err());
+        assert!(parse(&["--all", "--from-key", OLD, "a/b"]).is_err());
+        assert!(parse(&["a/b"]).is_ok());
+    }
+
+    #[test]
+    fn the_generation_goes_up_with_the_registration_and_must_have_been_right() {
+        let (now, next) = (Generation::new(9).unwrap(), Generation::new(10).unwrap());
+        let moved = |text: &str| moved_aad(&text.parse().unwrap(), now, next).map(|aad| aad.to_string());
+        assert_eq!(moved("bouncer=a,generation=9"), Ok("bouncer=a,generation=10".to_owned()));
+        assert_eq!(moved("bouncer=a"), Ok("bouncer=a".to_owned()));
+        assert_eq!(moved("generation=8"), Err(Unmovable::OtherGeneration));
+        assert_eq!(moved("generation=09"), Err(Unmovable::OtherGeneration));
+        assert_eq!(moved(&format!("generation=9,a={}", "x".repeat(8_192 - 15))), Err(Unmovable::LongAad));
+    }
+
+    #[test]
+    fn keys_that_kms_does_not_move_between_are_refused_at_once() {
+        let check = |from: &str, to: &str| check_keys(&from.parse().unwrap(), &to.parse().unwrap());
+        assert_eq!(check(OLD, NEW), Ok(()));
+        assert_eq!(check(OLD, OLD), Err(Unmovable::SameKey));
+        assert_eq!(check(FAR, NEW), Err(Unmovable::OtherRegion));
+    }
 }
