@@ -16,6 +16,7 @@ pub mod fault;
 pub mod kms;
 pub mod kms_proxy;
 pub mod leak;
+pub mod operator;
 pub mod pki;
 pub mod process;
 pub mod resolver;
