@@ -29,7 +29,7 @@ use gate::{Gate, Seen};
 use session::Session;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// One attempt at AWS, connection included.
@@ -111,7 +111,7 @@ impl Kms {
             .as_ref()
             .map(|aad| aad.pairs().map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<HashMap<_, _>>());
         let Regional { client, gate } = self.regional(key);
-        let call = gate.admit(Instant::now())?;
+        let call = gate.pass().await?;
         let answer = client
             .decrypt()
             .key_id(key.as_str())

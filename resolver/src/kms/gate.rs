@@ -2,10 +2,11 @@
 //! that throttles.
 //!
 //! Called by [`super::Kms`] around each attempt. A call that may not go out fails at once with a transient reason, so
-//! that a stream is denied in microseconds or served from what is still held, instead of waiting for a timeout.
+//! that a stream is denied in microseconds or served from what is still held, instead of waiting for a timeout; it waits
+//! only where its turn comes within a moment.
 
 use super::breaker::{Admitted, Breaker};
-use super::pace::Pace;
+use super::pace::{Pace, Turn};
 use bouncer_custody::Reason;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -63,14 +64,31 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a call out.
+    /// Lets a call out, at once or in its turn.
     ///
     /// # Errors
     /// [`Reason::KmsUnavailable`] or [`Reason::KmsThrottled`], as KMS last behaved.
-    pub(super) fn admit(self: &Arc<Self>, now: Instant) -> Result<Call, Reason> {
+    pub(super) async fn pass(self: &Arc<Self>) -> Result<Call, Reason> {
+        let turn = self.turn(Instant::now())?;
+        if let Some(turn) = turn {
+            tokio::time::sleep_until(turn.at.into()).await;
+        }
+        self.admit(turn, Instant::now())
+    }
+
+    /// When the call may go out. Of a KMS that is down the breaker decides, and at once.
+    fn turn(&self, now: Instant) -> Result<Option<Turn>, Reason> {
         let mut state = self.state();
-        // The breaker has the last word: a trial that it lets out must go out.
-        if !state.breaker.is_open() && !state.pace.admit(now) {
+        if state.breaker.is_open() {
+            return Ok(None);
+        }
+        state.pace.admit(now).map(Some).ok_or(Reason::KmsThrottled)
+    }
+
+    /// Lets it out, its turn having come.
+    fn admit(self: &Arc<Self>, turn: Option<Turn>, now: Instant) -> Result<Call, Reason> {
+        let mut state = self.state();
+        if turn.is_some_and(|turn| !state.pace.is_still_on(turn)) {
             return Err(Reason::KmsThrottled);
         }
         let admitted = state.breaker.admit(now).ok_or(Reason::KmsUnavailable)?;
@@ -117,21 +135,25 @@ mod tests {
     fn a_call_that_is_given_up_counts_as_unanswered_and_blocks_no_trial() {
         let (gate, now) = (Gate::new("ca-central-1"), Instant::now());
         for _ in 0..5 {
-            drop(gate.admit(now).unwrap());
+            drop(gate.admit(None, now).unwrap());
         }
-        assert_eq!(gate.admit(now).unwrap_err(), Reason::KmsUnavailable);
+        assert_eq!(gate.admit(None, now).unwrap_err(), Reason::KmsUnavailable);
         let later = now + Duration::from_millis(1_300);
-        drop(gate.admit(later).expect("a trial"));
-        assert_eq!(gate.admit(later).unwrap_err(), Reason::KmsUnavailable);
-        gate.admit(now + Duration::from_secs(9)).expect("another").ended(Seen::Answer);
-        assert!(gate.admit(now + Duration::from_secs(9)).is_ok());
+        drop(gate.admit(None, later).expect("a trial"));
+        assert_eq!(gate.admit(None, later).unwrap_err(), Reason::KmsUnavailable);
+        gate.admit(None, now + Duration::from_secs(9)).expect("another").ended(Seen::Answer);
+        assert!(gate.admit(None, now + Duration::from_secs(9)).is_ok());
     }
 
     #[test]
     fn throttling_and_outage_have_their_own_reasons() {
         let (gate, now) = (Gate::new("ca-central-1"), Instant::now());
-        gate.admit(now).unwrap().ended(Seen::Throttled);
-        assert_eq!(gate.admit(Instant::now()).unwrap_err(), Reason::KmsThrottled);
+        gate.admit(None, now).unwrap().ended(Seen::Throttled);
+        let turn = gate.turn(Instant::now()).expect("the first to come may wait").expect("a turn");
+        assert!(turn.at > now + Duration::from_millis(50));
+        assert_eq!(gate.turn(Instant::now()).unwrap_err(), Reason::KmsThrottled, "and the next may not");
+        gate.admit(Some(turn), turn.at).unwrap().ended(Seen::Throttled);
+        assert_eq!(gate.admit(Some(turn), turn.at).unwrap_err(), Reason::KmsThrottled, "a turn of before is void");
         assert_eq!(Seen::from(Reason::KmsAccessDenied), Seen::Answer);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Called by the [`super::gate`], which holds one for each region and endpoint. As long as KMS throttles nothing, there
 //! is no limit. Then the rate is a little below what KMS last gave, and rises with each answer; so nearly every call that
-//! goes out is one that KMS takes, and the rest of its quota stays for others. While nothing comes through at all, calls
-//! go out ever more rarely. Knows no clock: every call brings its time.
+//! goes out is one that KMS takes, and the rest of its quota stays for others. A call that would have to wait only a
+//! little gets its turn, the others are refused. While nothing comes through at all, calls go out ever more rarely. Knows
+//! no clock: every call brings its time.
 
 use super::gate::Seen;
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ const LEAST: f64 = 0.2;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long at most.
 const LONGEST: Duration = Duration::from_secs(4);
+/// How long a call may wait for its turn: a stream is answered within 0.9 s, and an attempt takes its time too.
+const PATIENCE: Duration = Duration::from_millis(300);
 /// Without a throttled call for so long, there is no limit any more.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -28,20 +31,30 @@ const QUIET: Duration = Duration::from_secs(60);
 pub(super) struct Pace {
     limit: Option<Limit>,
     given: Given,
+    /// How often KMS has throttled: turns that were given out before are void after it.
+    throttled: u64,
 }
 
 #[derive(Debug)]
 struct Limit {
     /// Calls per second.
     rate: f64,
-    /// At most one is saved up.
-    tokens: f64,
-    refilled: Instant,
+    /// The next call's turn. In the past, it is one token; none is saved up beside it.
+    turn: Instant,
     /// No call before.
     pause_until: Instant,
     throttled_at: Instant,
     /// Throttled ones since the last answer.
     run: u32,
+}
+
+/// When a call may go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// Not before.
+    pub at: Instant,
+    /// How often KMS had throttled by then.
+    throttled: u64,
 }
 
 /// How many answers KMS gave within about the last second.
@@ -71,24 +84,28 @@ impl Given {
 impl Pace {
     /// Without a limit.
     pub(super) const fn new(now: Instant) -> Self {
-        Self { limit: None, given: Given { since: now, now: 0.0, before: 0.0 } }
+        Self { limit: None, given: Given { since: now, now: 0.0, before: 0.0 }, throttled: 0 }
     }
 
-    /// Whether a call may go out; if so, it is counted.
-    pub(super) fn admit(&mut self, now: Instant) -> bool {
-        let Some(limit) = &mut self.limit else { return true };
+    /// When a call may go out: at once, or in its turn within a moment. `None` if it may not.
+    pub(super) fn admit(&mut self, now: Instant) -> Option<Turn> {
+        let throttled = self.throttled;
+        let Some(limit) = &mut self.limit else { return Some(Turn { at: now, throttled }) };
         if now.duration_since(limit.throttled_at) > QUIET {
             self.limit = None;
-            return true;
+            return Some(Turn { at: now, throttled });
         }
-        let waited = now.duration_since(limit.refilled).as_secs_f64();
-        limit.tokens = (limit.tokens + waited * limit.rate).min(1.0);
-        limit.refilled = now;
-        if now < limit.pause_until || limit.tokens < 1.0 {
-            return false;
+        let at = limit.turn.max(now);
+        if at > now + PATIENCE {
+            return None;
         }
-        limit.tokens -= 1.0;
-        true
+        limit.turn = at + Duration::from_secs_f64(1.0 / limit.rate);
+        Some(Turn { at, throttled })
+    }
+
+    /// Whether a call whose turn has come may still go out: KMS may have throttled while it waited.
+    pub(super) const fn is_still_on(&self, turn: Turn) -> bool {
+        turn.throttled == self.throttled
     }
 
     /// Takes in what came of a call. `jitter` stretches a pause.
@@ -109,15 +126,10 @@ impl Pace {
 
     fn throttled(&mut self, now: Instant, jitter: f64) {
         let given = self.given.per_second(now).max(GUESS);
-        let limit = self.limit.get_or_insert(Limit {
-            rate: f64::MAX,
-            tokens: 0.0,
-            refilled: now,
-            pause_until: now,
-            throttled_at: now,
-            run: 0,
-        });
+        let limit =
+            self.limit.get_or_insert(Limit { rate: f64::MAX, turn: now, pause_until: now, throttled_at: now, run: 0 });
         limit.throttled_at = now;
+        self.throttled += 1;
         // Those that went out together are refused together, which is one piece of news.
         if now < limit.pause_until {
             return;
@@ -127,8 +139,8 @@ impl Pace {
         }
         let pause = (PAUSE * (1 << limit.run.min(10))).min(LONGEST);
         limit.run += 1;
-        (limit.tokens, limit.refilled) = (0.0, now);
         limit.pause_until = now + pause.mul_f64(jitter);
+        limit.turn = limit.pause_until;
     }
 }
 
@@ -148,22 +160,25 @@ mod tests {
     fn minute(quota: impl Fn(u64) -> f64, wanted: u64) -> Counts {
         let start = Instant::now();
         let (mut pace, mut counts, mut tokens) = (Pace::new(start), Counts::default(), quota(0));
+        let mut waiting = std::collections::VecDeque::new();
         for tick in 0..60 * wanted {
-            let now = start
-                + Duration::from_secs(tick / wanted)
-                + Duration::from_secs(1) * (tick % wanted) as u32 / wanted as u32;
+            let into = Duration::from_nanos(1_000_000_000 * (tick % wanted) / wanted);
+            let now = start + Duration::from_secs(tick / wanted) + into;
             let quota = quota(tick / wanted);
             tokens = (tokens + quota / wanted as f64).min(quota);
-            if !pace.admit(now) {
-                continue;
+            waiting.extend(pace.admit(now));
+            while let Some(turn) = waiting.pop_front_if(|turn: &mut Turn| turn.at <= now) {
+                if !pace.is_still_on(turn) {
+                    continue;
+                }
+                counts.attempts += 1.0;
+                let taken = tokens >= 1.0;
+                if taken {
+                    tokens -= 1.0;
+                    counts.taken += 1.0;
+                }
+                pace.seen(if taken { Seen::Answer } else { Seen::Throttled }, now, 1.0);
             }
-            counts.attempts += 1.0;
-            let taken = tokens >= 1.0;
-            if taken {
-                tokens -= 1.0;
-                counts.taken += 1.0;
-            }
-            pace.seen(if taken { Seen::Answer } else { Seen::Throttled }, now, 1.0);
         }
         counts
     }
@@ -209,7 +224,16 @@ mod tests {
             pace.seen(Seen::Throttled, start, 1.0);
         }
         assert!(pace.limit.as_ref().is_some_and(|limit| (limit.rate - 35.0).abs() < 0.1), "{pace:?}");
-        assert!(!pace.admit(start + Duration::from_millis(99)));
-        assert!(pace.admit(start + Duration::from_millis(101)));
+        // Its turn is after the pause, and the next one's a thirty-fifth of a second later.
+        let after = |turn: Turn| turn.at.duration_since(start).as_millis();
+        let (one, two) = (pace.admit(start).unwrap(), pace.admit(start).unwrap());
+        assert_eq!((after(one), after(two)), (100, 128));
+        assert!(pace.is_still_on(two));
+        // Throttled again before that: who waits goes away, and the pause is longer.
+        pace.seen(Seen::Throttled, start + Duration::from_millis(110), 1.0);
+        assert!(!pace.is_still_on(two));
+        assert_eq!(pace.admit(start + Duration::from_millis(111)).map(after), Some(310));
+        let patience: Vec<_> = (0..20).map(|_| pace.admit(start + Duration::from_millis(111))).collect();
+        assert!(patience.iter().any(Option::is_none), "not everyone waits");
     }
 }
