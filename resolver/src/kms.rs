@@ -95,7 +95,7 @@ impl Kms {
         }
         config.set_endpoint_url(self.endpoint.clone());
         let client = aws_sdk_kms::Client::from_conf(config.build());
-        let regional = Regional { client, gate: Gate::new(key.region()) };
+        let regional = Regional { client, gate: Gate::new(&format!("KMS in {}", key.region())) };
         regions.insert(key.region().into(), regional.clone());
         regional
     }

@@ -135,3 +135,27 @@ async fn a_kms_that_is_down_is_left_alone_and_found_again() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_sts_that_is_late_is_told_from_one_that_says_no() -> Result<()> {
+    let mut stack = with_callers("sts", ["cart"].into_iter()).await?;
+    let client = stack.client(&caller("cart"), Protocol::Http1)?;
+    let cases = [
+        (Behaviour::Fail(400, "Throttling"), Reason::StsUnavailable),
+        (Behaviour::Fail(400, "IDPCommunicationError"), Reason::StsUnavailable),
+        (Behaviour::Fail(500, "InternalFailure"), Reason::StsUnavailable),
+        (Behaviour::Fail(403, "AccessDenied"), Reason::StsDenied),
+    ];
+    for (behaviour, reason) in cases {
+        stack.kms.proxy().behave("AssumeRoleWithWebIdentity", behaviour);
+        // Without its session of before.
+        stack.reconfigure_resolver(|_| {}).await?;
+        let denied = || async { (client.get("/").await.ok()?.reason()? == reason.code()).then_some(()) };
+        stack.until(format!("{reason} for {behaviour:?}"), Duration::from_secs(10), denied).await?;
+        assert_eq!(stack.kms.proxy().count("Decrypt"), 0, "without a session KMS is not asked");
+    }
+    stack.kms.proxy().behave("AssumeRoleWithWebIdentity", Behaviour::Forward);
+    stack.reconfigure_resolver(|_| {}).await?;
+    let serves = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+    stack.until("service", Duration::from_secs(15), serves).await
+}

@@ -1,7 +1,7 @@
-//! Which calls may go out to one KMS, by region and endpoint: a [`Breaker`] for one that is down, a [`Pace`] for one
-//! that throttles.
+//! Which calls may go out to one KMS, by region and endpoint, or to STS: a [`Breaker`] for one that is down, a [`Pace`]
+//! for one that throttles.
 //!
-//! Called by [`super::Kms`] around each attempt. A call that may not go out fails at once with a transient reason, so
+//! Called by [`super::Kms`] and its session around each attempt. A call that may not go out fails at once with a transient reason, so
 //! that a stream is denied in microseconds or served from what is still held, instead of waiting for a timeout; it waits
 //! only where its turn comes within a moment.
 
@@ -32,10 +32,10 @@ impl From<Reason> for Seen {
     }
 }
 
-/// The gate to one KMS.
+/// The gate to one KMS, or to STS.
 #[derive(Debug)]
 pub(super) struct Gate {
-    region: Box<str>,
+    to: Box<str>,
     state: Mutex<State>,
 }
 
@@ -54,10 +54,10 @@ pub(super) struct Call {
 }
 
 impl Gate {
-    /// An open gate.
-    pub(super) fn new(region: &str) -> Arc<Self> {
+    /// An open gate; `to` names what is behind it, for the log.
+    pub(super) fn new(to: &str) -> Arc<Self> {
         let state = State { breaker: Breaker::Closed(0), pace: Pace::new(Instant::now()) };
-        Arc::new(Self { region: region.into(), state: Mutex::new(state) })
+        Arc::new(Self { to: to.into(), state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -105,9 +105,9 @@ impl Gate {
         drop(state);
         match (was_open, is_open) {
             (false, true) => {
-                tracing::warn!(region = &*self.region, "KMS is down: no calls but one from time to time, to see");
+                tracing::warn!(to = &*self.to, "it is down: no calls but one from time to time, to see");
             }
-            (true, false) => tracing::info!(region = &*self.region, "KMS answers again"),
+            (true, false) => tracing::info!(to = &*self.to, "it answers again"),
             _ => {}
         }
     }
