@@ -56,6 +56,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_generation_in_the_aad_is_the_one_that_is_asked_for() {
+        let text =
+            r#"{"key_id":"k","ciphertext_ref":"AQICAHg=","provider":"kms_envelope","aad":"bouncer=a,generation=3"}"#;
+        let envelope: Envelope = serde_json::from_str(text).unwrap();
+        assert_eq!(envelope.body(&"a/b".parse().unwrap())["generation"], 3);
+    }
+
+    #[test]
     fn what_wrap_prints_register_reads() {
         let envelope = Envelope {
             key_id: "arn:aws:kms:ca-central-1:123456789012:key/abc-123".to_owned(),
