@@ -335,7 +335,7 @@ impl BodyFault {
                 "body_too_large",
                 "The body is too large",
                 format!("Bodies are at most {limit} bytes."),
-                "A KMS ciphertext blob is at most 6,144 bytes; leave out what does not belong in the call.",
+                "The longest envelope is 95,628 bytes in base64; leave out what does not belong in the call.",
             ),
             Self::Incomplete => malformed("The body ended before it was complete.".into()),
             Self::Syntax(line, column) => malformed(format!("The body is not JSON at line {line}, column {column}.")),

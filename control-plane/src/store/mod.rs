@@ -7,7 +7,8 @@
 pub mod sqlite;
 
 use crate::model::{
-    Actor, AdminRecord, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag, FlagState, Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms, TokenRecord,
+    Actor, AdminRecord, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag, FlagState,
+    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms, TokenRecord,
 };
 use crate::token::TokenHash;
 use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName, SpiffeId};

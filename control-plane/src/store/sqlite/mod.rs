@@ -9,7 +9,8 @@ mod tokens;
 use super::{AuditFilter, AuditKey, AuditSummary, Page, Part, Result, Store};
 use crate::clock::Clock;
 use crate::model::{
-    Actor, AdminRecord, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag, FlagState, Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms, TokenRecord,
+    Actor, AdminRecord, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag, FlagState,
+    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms, TokenRecord,
 };
 use crate::token::TokenHash;
 use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName, SpiffeId};
