@@ -5,7 +5,9 @@
 use crate::output::{Output, printable};
 use std::io::{IsTerminal as _, Write as _};
 
-const WIDTH: usize = 30;
+const WIDTH: usize = 20;
+/// A line that wraps can't be drawn over.
+const LABEL: usize = 44;
 
 /// Steps of a known number.
 #[derive(Debug)]
@@ -39,7 +41,10 @@ impl Progress {
         self.done += 1;
         let what = printable(what).replace('\n', " ");
         match self.shown {
-            Shown::Bar => write(&format!("\r\u{1b}[K{} {what}", bar(self.done, self.total))),
+            Shown::Bar => {
+                let what: String = what.chars().take(LABEL).collect();
+                write(&format!("\r\u{1b}[K{} {what}", bar(self.done, self.total)));
+            }
             Shown::Lines => write(&format!("{}/{} {what}\n", self.done, self.total)),
             Shown::Nothing => {}
         }
@@ -72,9 +77,9 @@ mod tests {
 
     #[test]
     fn a_bar_is_full_at_the_end_and_never_longer() {
-        assert_eq!(bar(0, 4), format!("[{}] 0/4", "-".repeat(30)));
-        assert_eq!(bar(4, 4), format!("[{}] 4/4", "#".repeat(30)));
-        assert!(bar(9, 4).starts_with(&format!("[{}]", "#".repeat(30))));
+        assert_eq!(bar(0, 4), format!("[{}] 0/4", "-".repeat(WIDTH)));
+        assert_eq!(bar(4, 4), format!("[{}] 4/4", "#".repeat(WIDTH)));
+        assert!(bar(9, 4).starts_with(&format!("[{}]", "#".repeat(WIDTH))));
         assert!(bar(0, 0).contains("0/0"));
     }
 }

@@ -406,7 +406,7 @@ fn rewrap_carries_ciphertext_only_and_one_failure_stops_no_other() {
     assert_eq!(code, 1, "{err}");
     assert!(out.contains("1 moved, 1 there already, 1 failed"), "{out}");
     assert!(out.contains("Somebody else did."), "why it failed is said: {out}");
-    assert!(err.contains("1/2 a/one: FAILED") && err.contains("2/2 a/two: moved"), "one line for each: {err}");
+    assert!(err.contains("1/2 FAILED: a/one") && err.contains("2/2 moved: a/two"), "one line for each: {err}");
     let asked = server.asked.lock().unwrap();
     let to_kms: Vec<_> = asked.iter().filter(|asked| asked.line == "POST /").collect();
     assert_eq!(to_kms.len(), 2);

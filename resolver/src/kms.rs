@@ -37,7 +37,7 @@ const ATTEMPT: Duration = Duration::from_millis(750);
 
 /// KMS, in as many regions as there are keys.
 pub struct Kms {
-    endpoint: Option<String>,
+    config: KmsConfig,
     http: SharedHttpClient,
     session: Option<Arc<Session>>,
     credentials: SharedCredentialsProvider,
@@ -74,7 +74,7 @@ impl Kms {
             }
         };
         let home = home.map(|key| key.region().into());
-        Self { endpoint: config.kms_endpoint.clone(), http, session, credentials, regions: Mutex::default(), home }
+        Self { config: config.clone(), http, session, credentials, regions: Mutex::default(), home }
     }
 
     fn regional(&self, key: &KmsKeyArn) -> Regional {
@@ -93,7 +93,7 @@ impl Kms {
             // The session refreshes its own, and tells why it could not; a second cache would only hide that.
             config = config.identity_cache(IdentityCache::no_cache());
         }
-        config.set_endpoint_url(self.endpoint.clone());
+        config.set_endpoint_url(self.config.endpoint(key.region()).map(str::to_owned));
         let client = aws_sdk_kms::Client::from_conf(config.build());
         let regional = Regional { client, gate: Gate::new(&format!("KMS in {}", key.region())) };
         regions.insert(key.region().into(), regional.clone());

@@ -5,6 +5,7 @@ use bouncer_tests::client::Protocol;
 use bouncer_tests::kms_proxy::Behaviour;
 use bouncer_tests::stack::{Credential, Stack};
 use bouncer_tests::{Fault, Result};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 fn caller(name: &str) -> String {
@@ -158,4 +159,40 @@ async fn an_sts_that_is_late_is_told_from_one_that_says_no() -> Result<()> {
     stack.reconfigure_resolver(|_| {}).await?;
     let serves = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
     stack.until("service", Duration::from_secs(15), serves).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_that_is_down_stops_no_other() -> Result<()> {
+    const FAR: &str = "eu-west-1";
+    let near = Credential::new("near", "payments").callers(&[&caller("near")]);
+    let far = Credential::new("far", "payments").callers(&[&caller("far")]);
+    let unregistered = Credential { with_envelope: false, ..far.clone() };
+    let mut stack = Stack::builder("regions").credential(near).credential(unregistered).start().await?;
+    let (key, proxy) = (stack.kms.create_key_in(FAR).await?, stack.kms.another_proxy().await?);
+    let bundle = stack.credential("far")?.bundle();
+    let body = json!({
+        "logical_path": far.logical_path, "key_id": key, "aad": far.aad, "provider": "kms_envelope",
+        "ciphertext_ref": stack.kms.encrypt(&key, &far.aad, bundle.as_bytes()).await?,
+    });
+    stack.api()?.register_envelope(&body).await?;
+    let (keys, endpoint) = (vec![stack.key_arn.clone(), key], proxy.endpoint());
+    let configure = |setup: &mut bouncer_tests::resolver::Setup| {
+        setup.set("rails.kms_keys", keys);
+        setup.set(&format!("kms.kms_endpoints.{FAR}"), endpoint);
+    };
+    stack.reconfigure_resolver(configure).await?;
+
+    proxy.behave("Decrypt", Behaviour::Fail(503, "ServiceUnavailableException"));
+    let (near, far) = (stack.client(&caller("near"), Protocol::Http1)?, stack.client(&caller("far"), Protocol::Http1)?);
+    let fails = || async {
+        let reply = far.get("/").await.ok()?;
+        (reply.reason() == Some(Reason::KmsUnavailable.code()) && proxy.count("Decrypt") >= 5).then_some(())
+    };
+    stack.until("a breaker that is open", Duration::from_secs(15), fails).await?;
+    assert_eq!(near.get("/").await?.status, 200);
+    assert_eq!(stack.kms.proxy().count("Decrypt"), 1, "the far key's calls go to its own endpoint");
+
+    proxy.behave("Decrypt", Behaviour::Forward);
+    let serves = || async { (far.get("/").await.ok()?.status == 200).then_some(()) };
+    stack.until("service by the far key", Duration::from_secs(10), serves).await
 }

@@ -75,7 +75,7 @@ pub(super) async fn rewrap(
             End::NotTried => unreachable,
             _ => 0,
         };
-        progress.step(&format!("{path}: {}", end.word()));
+        progress.step(&format!("{}: {path}", end.word()));
         items.push(Item { path, end });
     }
     drop(progress);
@@ -237,7 +237,7 @@ fn tell(items: &[Item], args: &Rewrap, output: &Output) -> Result<(), Failure> {
     for item in items.iter().filter(|item| !matches!(item.end, End::Already(_))) {
         let said = match &item.end {
             End::Failed(failure) => {
-                let why = failure.why().map(|why| format!(": {why}")).unwrap_or_default();
+                let why = failure.why().map(|why| format!(": {}", why.trim_end_matches('.'))).unwrap_or_default();
                 format!("FAILED: {failure}{why}. {}", failure.advice())
             }
             end => end.word().to_owned(),

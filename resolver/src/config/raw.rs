@@ -1,8 +1,8 @@
 //! The file as it is written, and how each part of it becomes a typed one. Called by [`super::Config::load`] only.
 
+use super::kms::RawKms;
 use super::{
-    AwsCredentials, BridgeConfig, CallerSource, Cluster, Fault, FaultKind, KmsConfig, Limits, Mode, Rails, SdsKey,
-    ServerName, SocketConfig,
+    BridgeConfig, CallerSource, Cluster, Fault, FaultKind, Limits, Mode, Rails, SdsKey, ServerName, SocketConfig,
 };
 use bouncer_custody::{ClusterName, ClusterRail, KmsKeyArn, Malformed, PathPattern};
 use serde::Deserialize;
@@ -25,11 +25,11 @@ impl Faults {
         self.0
     }
 
-    fn add(&mut self, key: impl Into<Box<str>>, problem: impl Into<FaultKind>) {
+    pub(super) fn add(&mut self, key: impl Into<Box<str>>, problem: impl Into<FaultKind>) {
         self.0.push(Fault { key: key.into(), problem: problem.into() });
     }
 
-    fn rule(&mut self, key: impl Into<Box<str>>, rule: &'static str) {
+    pub(super) fn rule(&mut self, key: impl Into<Box<str>>, rule: &'static str) {
         self.add(key, FaultKind::Rule(rule));
     }
 
@@ -60,7 +60,7 @@ pub(super) struct Config {
     intercept: Intercept,
     sds: Sds,
     bridge: Bridge,
-    kms: Option<Kms>,
+    kms: Option<RawKms>,
     #[serde(default)]
     http: Http,
     #[serde(default)]
@@ -101,16 +101,6 @@ struct Bridge {
     address: String,
     server_id: String,
     snapshot_max_age_s: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kms {
-    credentials: String,
-    role_arn: Option<String>,
-    audience: Option<String>,
-    kms_endpoint: Option<String>,
-    sts_endpoint: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -198,9 +188,9 @@ impl Config {
         }
         let sds_key = parse_sds_key(key_file, faults);
         let bridge = self.bridge.parse(faults);
-        let kms = self.kms.map(|kms| kms.parse(dev, faults));
         let limits = self.limits.parse(faults);
         let rails = self.rails.parse(faults);
+        let kms = self.kms.map(|kms| kms.parse(dev, &rails.kms_keys, faults));
         Some(super::Config {
             bouncer: bouncer?,
             environment: environment.flatten(),
@@ -311,39 +301,6 @@ impl Bridge {
         let age = self.snapshot_max_age_s.unwrap_or(3_600);
         let age = faults.bounded("bridge.snapshot_max_age_s", age, 10..=604_800, "must be 10 to 604800 (a week)");
         Some(BridgeConfig { address: self.address, server_id: server_id?, snapshot_max_age: Duration::from_secs(age) })
-    }
-}
-
-impl Kms {
-    fn parse(self, dev: bool, faults: &mut Faults) -> Option<KmsConfig> {
-        for (key, endpoint) in [("kms.kms_endpoint", &self.kms_endpoint), ("kms.sts_endpoint", &self.sts_endpoint)] {
-            match endpoint.as_deref() {
-                Some(url) if url.starts_with("https://") => {}
-                Some(url) if url.starts_with("http://") && dev => {}
-                Some(_) => faults.rule(key, "must begin with https:// (plain http works only under --dev)"),
-                None => {}
-            }
-        }
-        let credentials = match (self.credentials.as_str(), self.role_arn) {
-            ("spiffe", Some(role_arn)) if role_arn.starts_with("arn:") && role_arn.contains(":role/") => {
-                let audience = self.audience.unwrap_or_else(|| "sts.amazonaws.com".to_owned());
-                Some(AwsCredentials::Spiffe { role_arn, audience })
-            }
-            ("spiffe", _) => {
-                faults.rule("kms.role_arn", "must be the ARN of the role to assume, for credentials = \"spiffe\"");
-                None
-            }
-            ("default-chain", None) => Some(AwsCredentials::DefaultChain),
-            ("default-chain", Some(_)) => {
-                faults.rule("kms.role_arn", "has no meaning with credentials = \"default-chain\"; leave it out");
-                None
-            }
-            _ => {
-                faults.rule("kms.credentials", "must be \"spiffe\" or \"default-chain\"");
-                None
-            }
-        };
-        Some(KmsConfig { credentials: credentials?, kms_endpoint: self.kms_endpoint, sts_endpoint: self.sts_endpoint })
     }
 }
 
