@@ -92,6 +92,9 @@ pub(crate) enum Command {
     /// Registered credentials: metadata only, which is all there is.
     #[command(subcommand)]
     Secrets(Secrets),
+    /// Revoke a credential: bouncers stop using it within a second, and live streams that do are cut off.
+    #[command(after_long_help = help::REVOKE)]
+    Revoke(Revoke),
     /// Feature flags.
     #[command(subcommand, after_long_help = help::FLAGS)]
     Flags(Flags),
@@ -183,6 +186,24 @@ pub(crate) enum Secrets {
         /// Its id, from `secrets list`.
         id: String,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Revoke {
+    /// The credential.
+    #[arg(value_name = "LOGICAL_PATH")]
+    pub logical_path: LogicalPath,
+    /// Revoke at one resolver, on its operator's socket ([admin] socket in resolver.toml): needs no control plane, and
+    /// holds against it.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// At the resolver: also every generation that will ever be registered. Without it, one that is wrapped anew may be
+    /// used.
+    #[arg(long, requires = "socket")]
+    pub all_generations: bool,
+    /// At the resolver: take the revocation back.
+    #[arg(long, requires = "socket", conflicts_with = "all_generations")]
+    pub lift: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -280,8 +301,8 @@ pub(crate) struct AuditFilter {
     /// How many to show (for `tail`: how many of before).
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=500))]
     pub limit: u16,
-    /// Only this outcome: inject, deny, pass_through or uses.
-    #[arg(long, value_parser = ["inject", "deny", "pass_through", "uses"])]
+    /// Only this outcome: inject, deny, pass_through, uses, rotate or revoke.
+    #[arg(long, value_parser = ["inject", "deny", "pass_through", "uses", "rotate", "revoke"])]
     pub outcome: Option<String>,
     /// Only this bouncer's.
     #[arg(long)]

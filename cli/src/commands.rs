@@ -6,6 +6,7 @@ mod keys;
 mod probe;
 mod register;
 mod registered;
+mod revoke;
 mod rewrap;
 mod status;
 mod view;
@@ -33,6 +34,7 @@ pub(crate) async fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
         Command::Probe => probe::probe(&connect()?, output).await,
         Command::Settings(command) => inventory::settings(command, &connect()?, output).await,
         Command::Secrets(command) => inventory::secrets(command, &connect()?, output).await,
+        Command::Revoke(options) => revoke::revoke(options, connect, output).await,
         Command::Flags(command) => inventory::flags(command, &connect()?, output).await,
         Command::Bouncers(command) => inventory::bouncers(command, &connect()?, output).await,
         Command::Resources(command) => inventory::resources(command, &connect()?, output).await,

@@ -12,7 +12,7 @@ pub(crate) use error::ControlPlaneError;
 use crate::args::Global;
 use crate::output::Output;
 use endpoint::Endpoint;
-use problem::Problem;
+pub(crate) use problem::Problem;
 use reqwest::header::{ACCEPT, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;

@@ -7,6 +7,7 @@ use crate::commands::Unmovable;
 use crate::control_plane::ControlPlaneError;
 use crate::files::FileError;
 use crate::kms::KmsError;
+use crate::resolver::ResolverError;
 use crate::wrap::CredentialError;
 use std::process::ExitCode;
 
@@ -60,6 +61,9 @@ pub(crate) enum Failure {
     /// At the control plane, or on the way there.
     #[error(transparent)]
     ControlPlane(#[from] ControlPlaneError),
+    /// At a resolver on this node, or on the way there.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
     /// At KMS, or on the way there.
     #[error(transparent)]
     Kms(#[from] KmsError),
@@ -92,6 +96,7 @@ impl Failure {
     fn explain(&self) -> Option<&dyn Explain> {
         match self {
             Self::ControlPlane(error) => Some(error),
+            Self::Resolver(error) => Some(error),
             Self::Kms(error) => Some(error),
             Self::Credential(error) => Some(error),
             Self::Unmovable(error) => Some(error),

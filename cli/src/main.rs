@@ -12,6 +12,7 @@ mod files;
 mod kms;
 mod output;
 mod progress;
+mod resolver;
 mod wrap;
 
 use std::process::ExitCode;

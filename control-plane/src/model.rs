@@ -296,6 +296,10 @@ pub struct Policy {
     pub envelopes: Vec<EnvelopeRecord>,
 }
 
+/// What an audit event can be about: a credential given to a stream, a stream denied, one that needed none, uses of an
+/// earlier decision, a newer generation that was put in use or was no good, and a credential that was ended.
+pub const OUTCOMES: [&str; 6] = ["inject", "deny", "pass_through", "uses", "rotate", "revoke"];
+
 /// One decision, as a bouncer reported it. Texts are bounded and hold nothing that looks like a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEvent {
@@ -321,7 +325,7 @@ pub struct AuditEvent {
     pub cluster: String,
     /// The cluster's host:port by the resolver's rails.
     pub destination: String,
-    /// "inject", "deny", "pass_through", "uses".
+    /// One of [`OUTCOMES`].
     pub outcome: String,
     /// A reason code, or empty.
     pub reason: String,

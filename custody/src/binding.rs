@@ -49,14 +49,39 @@ impl Binding<'_> {
     /// # Errors
     /// The first [`Reason`] that speaks against it. Where AAD and rail both name something, both must agree.
     pub fn check(&self, stream: &StreamFacts<'_>, rail: &ClusterRail) -> Result<(), Reason> {
+        let (bouncer_bound, upstream_bound) = self.check_place(stream.bouncer, stream.env, rail)?;
         let pair = |key| self.aad.and_then(|aad| aad.get(key));
+        let caller_in_aad = match pair(Reserved::Caller).map(str::parse::<CallerPattern>) {
+            Some(Ok(pattern)) if pattern.matches(stream.caller) => true,
+            Some(_) => return Err(Reason::BindingCaller),
+            None => false,
+        };
+        if !rail.callers.is_empty() && !rail.callers.iter().any(|pattern| pattern.matches(stream.caller)) {
+            return Err(Reason::CallerNotAllowed);
+        }
 
+        let caller_bound = caller_in_aad || !rail.callers.is_empty();
+        if bouncer_bound && upstream_bound && caller_bound { Ok(()) } else { Err(Reason::BindingIncomplete) }
+    }
+
+    /// The part of [`Binding::check`] that no caller changes: whether the credential may be used by this bouncer on this
+    /// cluster at all. Says whether bouncer and upstream are bound.
+    ///
+    /// # Errors
+    /// As [`Binding::check`].
+    pub fn check_place(
+        &self,
+        bouncer: &BouncerName,
+        env: Option<&Environment>,
+        rail: &ClusterRail,
+    ) -> Result<(bool, bool), Reason> {
+        let pair = |key| self.aad.and_then(|aad| aad.get(key));
         let bouncer_bound = match pair(Reserved::Bouncer) {
-            Some(name) if name == stream.bouncer.as_str() => true,
+            Some(name) if name == bouncer.as_str() => true,
             Some(_) => return Err(Reason::BindingBouncer),
             None => self.key_is_dedicated,
         };
-        if pair(Reserved::Env).is_some_and(|env| stream.env.is_none_or(|own| own.as_str() != env)) {
+        if pair(Reserved::Env).is_some_and(|named| env.is_none_or(|own| own.as_str() != named)) {
             return Err(Reason::BindingEnv);
         }
         if pair(Reserved::Generation).is_some_and(|text| text != self.generation.to_string()) {
@@ -70,18 +95,7 @@ impl Binding<'_> {
         if !rail.logical_paths.is_empty() && !rail.logical_paths.iter().any(|pattern| pattern.matches(self.path)) {
             return Err(Reason::PathNotAllowed);
         }
-        let caller_in_aad = match pair(Reserved::Caller).map(str::parse::<CallerPattern>) {
-            Some(Ok(pattern)) if pattern.matches(stream.caller) => true,
-            Some(_) => return Err(Reason::BindingCaller),
-            None => false,
-        };
-        if !rail.callers.is_empty() && !rail.callers.iter().any(|pattern| pattern.matches(stream.caller)) {
-            return Err(Reason::CallerNotAllowed);
-        }
-
-        let upstream_bound = upstream_in_aad || !rail.logical_paths.is_empty();
-        let caller_bound = caller_in_aad || !rail.callers.is_empty();
-        if bouncer_bound && upstream_bound && caller_bound { Ok(()) } else { Err(Reason::BindingIncomplete) }
+        Ok((bouncer_bound, upstream_in_aad || !rail.logical_paths.is_empty()))
     }
 }
 

@@ -79,6 +79,8 @@ reasons! {
     BindingGeneration = "binding_mismatch_generation", 403;
     /// The generation is older than one that this resolver has used, or reuses its number for other content.
     RollbackRefused = "rollback_refused", 403;
+    /// An operator has revoked it at the resolver itself.
+    RevokedByOperator = "revoked_by_operator", 403;
     /// What is registered can't be parsed: no envelope at that path, a malformed reference, key or AAD.
     EnvelopeMalformed = "envelope_malformed", 503;
     /// No envelope is registered under the resource's logical path.

@@ -43,7 +43,8 @@ impl fmt::Display for Generation {
     }
 }
 
-/// What an [`Issue`] digests: all metadata of an envelope, how often it was enabled again, and the backend's version.
+/// What an [`Issue`] digests: all metadata of an envelope, how often it was ended and enabled again, and the backend's
+/// version.
 #[derive(Debug, Clone, Copy)]
 pub struct IssueOf<'a> {
     /// Where the credential is.
@@ -60,6 +61,8 @@ pub struct IssueOf<'a> {
     pub certificate_chain: &'a str,
     /// How often the generation was enabled again.
     pub activation: u64,
+    /// How often the resolver ended the credential itself.
+    pub ended: u64,
     /// The backend's own version of the content, where it has one (KV v2).
     pub backend_version: &'a str,
 }
@@ -88,6 +91,7 @@ impl Issue {
         field(of.aad.map_or("", EncryptionContext::as_str).as_bytes());
         field(of.certificate_chain.as_bytes());
         field(&of.activation.to_be_bytes());
+        field(&of.ended.to_be_bytes());
         field(of.backend_version.as_bytes());
         let digest = hash.finalize();
         let mut short = [0; 8];
@@ -173,6 +177,7 @@ mod tests {
             aad: None,
             certificate_chain: "",
             activation: 0,
+            ended: 0,
             backend_version: "",
         };
         let others = [
@@ -182,6 +187,7 @@ mod tests {
             IssueOf { aad: Some(&aad), ..of },
             IssueOf { certificate_chain: "x", ..of },
             IssueOf { activation: 1, ..of },
+            IssueOf { ended: 1, ..of },
             IssueOf { backend_version: "x", ..of },
         ];
         let issue = Issue::digest(&of);

@@ -57,7 +57,7 @@ pub struct Event {
     pub cluster: String,
     /// Where the rails say it leads.
     pub destination: String,
-    /// "inject", "deny", "pass_through", "uses".
+    /// "inject", "deny", "pass_through", "uses", "rotate", "revoke".
     pub outcome: String,
     /// A reason code, or empty.
     pub reason: String,

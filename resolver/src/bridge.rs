@@ -148,7 +148,7 @@ async fn take(
                         reason: reason.code().to_owned(),
                     };
                     ack.problems = policy.problems.iter().map(problem).collect();
-                    engine.apply(&changes);
+                    engine.apply(&policy, &changes);
                     if policy.enabled {
                         let cache = Arc::clone(&engine.cache);
                         tokio::spawn(async move { cache.prepare().await });
@@ -211,7 +211,7 @@ async fn status(engine: Arc<Engine>, up: mpsc::Sender<wire::ResolverMessage>) ->
         tick.tick().await;
         since += Duration::from_secs(1);
         let not_ready: Vec<String> = engine.not_ready().iter().map(ToString::to_string).collect();
-        let secrets = engine.cache.status();
+        let secrets = engine.secrets();
         let now = (not_ready, secrets);
         if since < STATUS && last.as_ref() == Some(&now) {
             continue;

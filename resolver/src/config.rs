@@ -29,6 +29,8 @@ pub struct Config {
     pub dev: bool,
     /// Where the SPIFFE Workload API is.
     pub workload_api: String,
+    /// The operator's socket, if there is to be one.
+    pub admin: Option<SocketConfig>,
     /// The socket of the filter's questions.
     pub intercept: SocketConfig,
     /// Whose identity a stream's caller is.

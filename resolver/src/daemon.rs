@@ -1,5 +1,6 @@
 //! The daemon's life: configuration → state → sockets → tasks → signal → drain. It only wires.
 
+use crate::admin::AdminSocket;
 use crate::arena::Arena;
 use crate::audit::Spool;
 use crate::cache::Cache;
@@ -12,9 +13,9 @@ use crate::kms::Kms;
 use crate::metrics::Metrics;
 use crate::policy::{Envelope, PolicyStore};
 use crate::sds::SdsService;
-use crate::socket::{self, Unlink};
+use crate::socket::{self, Incoming, Unlink};
 use crate::unwrap::{Unwrap, UnwrapError, Unwrapped};
-use crate::{bridge, http};
+use crate::{admin, bridge, http};
 use bouncer_custody::Reason;
 use bouncer_proto::intercept::v1::intercept_server::InterceptServer;
 use futures::future::BoxFuture;
@@ -35,6 +36,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 const GRANT_IDLE: Duration = Duration::from_secs(600);
 /// How often counted denials are recorded and idle grants ended.
 const CHORES: Duration = Duration::from_secs(5);
+
+/// How often it is looked for newer generations that are to be tried again.
+const RETRIES: Duration = Duration::from_secs(1);
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +102,14 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     serve(&engine, &config.intercept, intercept, &stop, &mut tasks)?;
     let sds = server().add_service(SdsService::new(Arc::clone(&engine)));
     serve(&engine, &config.sds, sds, &stop, &mut tasks)?;
+    let _admin = config.admin.as_ref().map(|admin| Unlink(admin.path.clone()));
+    if let Some(admin) = &config.admin {
+        let socket = AdminSocket(listen(&engine, admin)?);
+        let (router, stopped) = (admin::router(Arc::clone(&engine)), stop.clone());
+        tasks.spawn(async move {
+            let _ = axum::serve(socket, router).with_graceful_shutdown(stopped.cancelled_owned()).await;
+        });
+    }
     let address = config.http;
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Http { address, source })?;
     let (router, stopped) = (http::router(Arc::clone(&engine)), stop.clone());
@@ -113,6 +125,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         }
     });
     tasks.spawn(chores(Arc::clone(&engine), stop.clone()));
+    tasks.spawn(rotations(Arc::clone(&engine), stop.clone()));
     tracing::info!(bouncer = %config.bouncer, http = %config.http, "the resolver runs");
 
     tokio::select! {
@@ -165,12 +178,7 @@ fn serve(
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), StartError> {
-    let listener = socket::bind(config).map_err(|source| StartError::Socket { path: config.path.clone(), source })?;
-    let metrics = Arc::clone(&engine.metrics);
-    let refused = Arc::new(move || {
-        metrics.socket_refused.inc();
-    });
-    let incoming = socket::incoming(listener, config.allowed_uids.clone(), refused);
+    let incoming = listen(engine, config)?;
     let stopped = stop.clone();
     tasks.spawn(async move {
         if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()).await {
@@ -178,6 +186,16 @@ fn serve(
         }
     });
     Ok(())
+}
+
+/// Binds a socket, and lets in only whom it is for.
+fn listen(engine: &Engine, config: &SocketConfig) -> Result<Incoming, StartError> {
+    let listener = socket::bind(config).map_err(|source| StartError::Socket { path: config.path.clone(), source })?;
+    let metrics = Arc::clone(&engine.metrics);
+    let refused = Arc::new(move || {
+        metrics.socket_refused.inc();
+    });
+    Ok(socket::incoming(listener, config.allowed_uids.clone(), refused))
 }
 
 async fn chores(engine: Arc<Engine>, stop: CancellationToken) {
@@ -191,6 +209,20 @@ async fn chores(engine: Arc<Engine>, stop: CancellationToken) {
         engine.expire();
         if engine.not_ready().is_empty() {
             engine.cache.prepare().await;
+            engine.recheck().await;
         }
+    }
+}
+
+/// Tries newer generations as soon as they are registered, and again those that were no good.
+async fn rotations(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(RETRIES);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = engine.rotation.changed() => {}
+            () = stop.cancelled() => return,
+        }
+        engine.rotate().await;
     }
 }

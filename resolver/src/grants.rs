@@ -6,7 +6,7 @@
 use crate::state_file;
 use bouncer_custody::{ClusterName, Tag};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -89,6 +89,12 @@ impl Grants {
     #[must_use]
     pub fn any(&self, tag: &Tag) -> bool {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).keys().any(|key| key.tag == *tag)
+    }
+
+    /// All tags that somebody is granted.
+    #[must_use]
+    pub fn tags(&self) -> HashSet<Tag> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).keys().map(|key| key.tag.clone()).collect()
     }
 
     /// Ends every grant of the tag.

@@ -5,7 +5,7 @@ use crate::grants::Peer;
 use bouncer_proto::intercept::v1::decide_reply::Outcome;
 use bouncer_proto::intercept::v1::intercept_server::Intercept;
 use bouncer_proto::intercept::v1::{
-    DecideReply, DecideRequest, Deny, Inject, PassThrough, ReportUsesReply, ReportUsesRequest, WatchEvent,
+    DecideReply, DecideRequest, Deny, Inject, Invalidate, PassThrough, ReportUsesReply, ReportUsesRequest, WatchEvent,
     WatchRequest, watch_event::Event,
 };
 use prometheus_client::metrics::gauge::Gauge;
@@ -18,6 +18,12 @@ const USES: usize = 4_096;
 
 /// A watch without an event is answered after this time, so that both sides know that the other lives.
 const POLL: Duration = Duration::from_secs(10);
+
+/// Tags that one watch may ask about.
+const CARRIED: usize = 2_048;
+
+/// The longest tag, in bytes.
+const TAG: usize = 512;
 
 /// Uses of one decision in one report: more than Envoy can serve in a decision's life.
 const MOST: u64 = 1 << 32;
@@ -88,7 +94,16 @@ impl Intercept for InterceptService {
     type WatchStream = futures::stream::Iter<std::vec::IntoIter<Result<WatchEvent, Status>>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let (mut events, mut live) = self.engine.watch.subscribe(&request.into_inner());
+        let request = request.into_inner();
+        if request.carried.len() > CARRIED || request.carried.iter().any(|tag| tag.len() > TAG) {
+            return Err(Status::invalid_argument("too many tags in one watch, or one that is too long"));
+        }
+        let (mut events, mut live) = self.engine.watch.subscribe(&request);
+        let tags: Vec<String> = request.carried.into_iter().filter(|tag| !self.engine.may_carry(tag)).collect();
+        if let (false, Some(last)) = (tags.is_empty(), events.last()) {
+            let void = Invalidate { tags, clusters: Vec::new(), reset_streams: true };
+            events.push(WatchEvent { event: Some(Event::Invalidate(void)), ..last.clone() });
+        }
         // More than the one event that says where the caller stands: something was missed, or everything.
         if matches!(&events[..], [WatchEvent { event: Some(Event::Resumed(_)), .. }]) {
             let _counted = Waiting::new(&self.engine.metrics.watches);

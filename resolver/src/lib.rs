@@ -4,6 +4,7 @@
 //! the [`sds`] service hands credentials to Envoy, the [`bridge`] brings policy down and audit up. Secret bytes live in
 //! the [`arena`] only, and leave it through [`arena::Secret::expose`].
 
+pub mod admin;
 pub mod arena;
 pub mod audit;
 pub mod bridge;
@@ -19,6 +20,8 @@ pub mod intercept;
 pub mod kms;
 pub mod metrics;
 pub mod policy;
+pub mod revocations;
+pub mod rotation;
 pub mod sds;
 pub mod socket;
 pub mod state_file;

@@ -1,6 +1,8 @@
-//! Prometheus metrics. Labels are closed sets of this crate's own words, never a text from outside.
+//! Prometheus metrics. Labels are closed sets of this crate's own words, never a text from outside; but for the paths of
+//! the credentials that are held, which are parsed, and bounded in number.
 
 use bouncer_custody::Reason;
+use bouncer_proto::bridge::v1::SecretStatus;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -37,6 +39,15 @@ pub struct Kind {
     pub kind: &'static str,
 }
 
+/// The labels of a credential: as the operator registered it, and no more of them than are cached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CredentialOf {
+    /// Its path.
+    pub logical_path: String,
+    /// Its generation.
+    pub generation: u64,
+}
+
 /// All metrics of the resolver.
 #[derive(Debug)]
 pub struct Metrics {
@@ -49,6 +60,8 @@ pub struct Metrics {
     pub uses: Counter,
     /// Answers of backends, by reason; those that shared a call are counted once.
     pub unwraps: Family<Outcome, Counter>,
+    /// Newer generations that were tried: put in use, or not and why.
+    pub rotations: Family<Outcome, Counter>,
     /// SDS answers, by kind.
     pub sds: Family<Kind, Counter>,
     /// Open SDS streams.
@@ -88,6 +101,8 @@ pub struct Live {
     pub ready: Gauge,
     /// 1 under --dev.
     pub dev: Gauge,
+    /// When each credential ends, in Unix seconds.
+    pub not_after: Family<CredentialOf, Gauge>,
 }
 
 impl Default for Metrics {
@@ -101,6 +116,7 @@ impl Default for Metrics {
             )),
             uses: Counter::default(),
             unwraps: Family::default(),
+            rotations: Family::default(),
             sds: Family::default(),
             sds_streams: Gauge::default(),
             watches: Gauge::default(),
@@ -123,6 +139,7 @@ impl Metrics {
         r.register_with_unit("decision", "From question to answer", Unit::Seconds, self.decision_seconds.clone());
         r.register("decision_uses", "Streams that reused a decision", self.uses.clone());
         r.register("unwraps", "Calls to a backend, by outcome and reason", self.unwraps.clone());
+        r.register("rotations", "Newer generations that were tried, by outcome and reason", self.rotations.clone());
         r.register("sds_answers", "SDS answers, by kind", self.sds.clone());
         r.register("sds_streams", "Open SDS streams", self.sds_streams.clone());
         r.register("watches", "Watches that wait for an event", self.watches.clone());
@@ -145,16 +162,28 @@ impl Metrics {
         r.register_with_unit("audit_spool", "In the audit spool", Unit::Bytes, live.spool_bytes.clone());
         r.register("ready", "1 when ready", live.ready.clone());
         r.register("dev", "1 under --dev, which weakens security", live.dev.clone());
+        r.register_with_unit(
+            "credential_not_after_timestamp",
+            "When the credential's certificate ends, in Unix time",
+            Unit::Seconds,
+            live.not_after.clone(),
+        );
         if let Ok(mut own) = self.registry.lock() {
             *own = registry;
         }
     }
 
-    /// The text that Prometheus scrapes.
+    /// The text that Prometheus scrapes, with when the credentials that are held end.
     #[must_use]
-    pub fn encode(&self) -> String {
+    pub fn encode(&self, secrets: &[SecretStatus]) -> String {
         let mut out = String::new();
         if let Ok(registry) = self.registry.lock() {
+            // Under the lock, so that no other scrape sees half of it.
+            self.live.not_after.clear();
+            for secret in secrets.iter().filter(|secret| secret.not_after_ms != 0) {
+                let of = CredentialOf { logical_path: secret.logical_path.clone(), generation: secret.generation };
+                self.live.not_after.get_or_create(&of).set(secret.not_after_ms / 1_000);
+            }
             let _ = text::encode(&mut out, &registry);
         }
         out

@@ -3,12 +3,15 @@
 //! The [`crate::bridge`] installs snapshots; the [`crate::engine`] reads them. A hostile control plane can send
 //! anything here: what can't be parsed is kept as a reason to deny, never as something to use.
 
+mod endings;
+
 use crate::state_file::{self, StateError};
 use bouncer_custody::{
     BouncerName, CallerPattern, CiphertextRef, ClusterName, EncryptionContext, Generation, Issue, IssueOf, KeyId,
     LogicalPath, Provider, Reason, ResourceName, SpiffeId, Tag,
 };
 use bouncer_proto::bridge::v1 as wire;
+use endings::Endings;
 use prost::Message as _;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -65,7 +68,7 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    fn parse(raw: &wire::Envelope) -> Result<Self, Reason> {
+    fn parse(raw: &wire::Envelope, endings: &Endings) -> Result<Self, Reason> {
         let malformed = |_| Reason::EnvelopeMalformed;
         let path: LogicalPath = raw.logical_path.parse().map_err(malformed)?;
         let provider: Provider = raw.provider.parse().map_err(malformed)?;
@@ -87,9 +90,11 @@ impl Envelope {
             aad: aad.as_ref(),
             certificate_chain: &raw.certificate_chain,
             activation: 0,
+            ended: 0,
             backend_version: "",
         };
-        let tag = Tag::new(path.clone(), generation, Issue::digest(&IssueOf { activation: raw.activation, ..content }));
+        let issue = IssueOf { activation: raw.activation, ended: endings.of(&path), ..content };
+        let tag = Tag::new(path.clone(), generation, Issue::digest(&issue));
         let content = Issue::digest(&content);
         let certificate_chain = raw.certificate_chain.clone();
         Ok(Self { path, generation, key_id, ciphertext_ref, aad, certificate_chain, tag, content })
@@ -97,7 +102,7 @@ impl Envelope {
 }
 
 impl Policy {
-    fn parse(raw: &wire::Snapshot) -> Self {
+    fn parse(raw: &wire::Snapshot, endings: &Endings) -> Self {
         let mut policy = Self {
             epoch: raw.epoch,
             enabled: raw.intercept_enabled,
@@ -112,7 +117,7 @@ impl Policy {
             }
         }
         for raw in &raw.envelopes {
-            let parsed = Envelope::parse(raw);
+            let parsed = Envelope::parse(raw, endings);
             if let Err(reason) = &parsed {
                 policy.problems.push((shown(&raw.logical_path), *reason));
             }
@@ -149,6 +154,12 @@ impl Policy {
         let mut resources = self.resources.get(cluster).into_iter().flatten();
         let first = resources.next();
         resources.all(|other| first.is_some_and(|first| first.logical_path == other.logical_path))
+    }
+
+    /// The clusters whose resources want this credential.
+    pub fn clusters_of<'a>(&'a self, path: &'a LogicalPath) -> impl Iterator<Item = &'a ClusterName> {
+        let wants = move |resources: &Vec<Resource>| resources.iter().any(|resource| resource.logical_path == *path);
+        self.resources.iter().filter(move |(_, resources)| wants(resources)).map(|(cluster, _)| cluster)
     }
 
     /// The envelope of a path.
@@ -250,6 +261,7 @@ pub struct PolicyStore {
 struct State {
     policy: Option<Arc<Policy>>,
     raw: Vec<u8>,
+    endings: Endings,
     /// When the control plane was last heard, on the monotonic clock.
     contact: Option<Instant>,
     saved: Option<Instant>,
@@ -265,18 +277,24 @@ impl PolicyStore {
     pub fn open(bouncer: BouncerName, state_dir: &Path, max_age: Duration) -> (Self, Option<LoadError>) {
         let file = state_dir.join("snapshot");
         let store = Self { bouncer, file, max_age, state: RwLock::default() };
-        let problem = match store.load() {
-            Ok(Some(state)) => {
-                *store.state.write().unwrap_or_else(PoisonError::into_inner) = state;
-                None
-            }
-            Ok(None) => None,
-            Err(error) => Some(error),
-        };
+        let (state, problem) = store.load(Endings::open(state_dir));
+        *store.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         (store, problem)
     }
 
-    fn load(&self) -> Result<Option<State>, LoadError> {
+    fn load(&self, endings: Endings) -> (State, Option<LoadError>) {
+        match self.read() {
+            Ok(Some((snapshot, contact))) => {
+                let policy = Some(Arc::new(Policy::parse(&snapshot, &endings)));
+                let raw = snapshot.encode_to_vec();
+                (State { policy, raw, endings, contact: Some(contact), saved: None }, None)
+            }
+            Ok(None) => (State { endings, ..State::default() }, None),
+            Err(error) => (State { endings, ..State::default() }, Some(error)),
+        }
+    }
+
+    fn read(&self) -> Result<Option<(wire::Snapshot, Instant)>, LoadError> {
         let Some(content) = state_file::read(&self.file)? else { return Ok(None) };
         let (contact, raw) = content.split_first_chunk::<8>().ok_or(LoadError::NoSnapshot)?;
         let snapshot = wire::Snapshot::decode(raw).map_err(|_| LoadError::NoSnapshot)?;
@@ -287,8 +305,7 @@ impl PolicyStore {
         let contact = UNIX_EPOCH + Duration::from_millis(u64::from_be_bytes(*contact));
         let age = SystemTime::now().duration_since(contact).ok().filter(|age| *age <= self.max_age);
         let contact = age.and_then(|age| Instant::now().checked_sub(age)).ok_or(LoadError::TooOld)?;
-        let policy = Some(Arc::new(Policy::parse(&snapshot)));
-        Ok(Some(State { policy, raw: raw.to_vec(), contact: Some(contact), saved: None }))
+        Ok(Some((snapshot, contact)))
     }
 
     /// The policy, if there is one and the control plane was heard within the age cap.
@@ -302,6 +319,12 @@ impl PolicyStore {
             Some(contact) if contact.elapsed() <= self.max_age => Ok(Arc::clone(policy)),
             _ => Err(Reason::PolicyStale),
         }
+    }
+
+    /// The newest policy that is known, whatever its age. To take away by, never to give.
+    #[must_use]
+    pub fn latest(&self) -> Option<Arc<Policy>> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).policy.clone()
     }
 
     /// The epoch in use, whatever its age; 0 for none.
@@ -334,16 +357,32 @@ impl PolicyStore {
                 return Err(Refused::Replayed);
             }
         }
-        let policy = Arc::new(Policy::parse(snapshot));
+        let mut policy = Policy::parse(snapshot, &state.endings);
         let changes = match &state.policy {
             Some(old) => Changes::between(old, &policy),
             None => Changes { clusters: policy.resources.keys().cloned().collect(), revoked: vec![] },
         };
+        if !changes.revoked.is_empty() {
+            state.endings.count(changes.revoked.iter().map(Tag::path));
+            policy = Policy::parse(snapshot, &state.endings);
+        }
+        let policy = Arc::new(policy);
         state.policy = Some(Arc::clone(&policy));
         state.raw = raw;
         state.contact = Some(Instant::now());
         self.save(&mut state);
         Ok((policy, changes))
+    }
+
+    /// The credential was ended here: should it come back, it comes under another tag.
+    pub fn end(&self, path: &LogicalPath) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.endings.count([path]);
+        if let Ok(snapshot) = wire::Snapshot::decode(&*state.raw)
+            && state.policy.is_some()
+        {
+            state.policy = Some(Arc::new(Policy::parse(&snapshot, &state.endings)));
+        }
     }
 
     /// The control plane was heard; the snapshot's age restarts.
@@ -391,4 +430,4 @@ pub enum LoadError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -109,7 +109,7 @@ mod tests {
         let hub = WatchHub::default();
         hub.publish(invalidate("a"));
         hub.publish(invalidate("b"));
-        let ask = |boot: &str, epoch| hub.subscribe(&WatchRequest { boot: boot.into(), epoch }).0;
+        let ask = |boot: &str, epoch| hub.subscribe(&WatchRequest { boot: boot.into(), epoch, carried: vec![] }).0;
         assert_eq!(tags(&ask(hub.boot(), 1)), ["b"]);
         assert!(matches!(ask(hub.boot(), 2)[..], [WatchEvent { event: Some(Event::Resumed(_)), epoch: 2, .. }]));
         for (boot, epoch) in [("", 0), ("another", 2), (hub.boot(), 3)] {

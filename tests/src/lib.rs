@@ -25,6 +25,7 @@ pub mod spire;
 pub mod stack;
 pub mod stop;
 pub mod tools;
+pub mod traffic;
 pub mod upstream;
 pub mod workload_api;
 

@@ -73,6 +73,7 @@ pub struct Handshake {
 #[derive(Default)]
 struct Record {
     connections: AtomicU64,
+    broken: AtomicU64,
     requests: Mutex<Vec<Seen>>,
     handshakes: Mutex<Vec<Handshake>>,
 }
@@ -148,6 +149,12 @@ impl Upstream {
         self.record.connections.load(Ordering::SeqCst)
     }
 
+    /// How many requests broke off before their end.
+    #[must_use]
+    pub fn broken(&self) -> u64 {
+        self.record.broken.load(Ordering::SeqCst)
+    }
+
     /// How many requests arrived over a connection without a client certificate. Never more than 0.
     #[must_use]
     pub fn uncredentialed(&self) -> usize {
@@ -167,7 +174,7 @@ async fn serve(acceptor: TlsAcceptor, socket: tokio::net::TcpStream, record: Arc
     let (peer, error) = match &accepted {
         Ok(stream) => {
             let certs = stream.get_ref().1.peer_certificates();
-            (certs.and_then(<[_]>::first).and_then(|cert| parse_peer(cert)), None)
+            (certs.and_then(<[_]>::first).and_then(|cert| Peer::of(cert)), None)
         }
         Err(error) => (None, Some(error.to_string())),
     };
@@ -182,18 +189,23 @@ async fn serve(acceptor: TlsAcceptor, socket: tokio::net::TcpStream, record: Arc
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
-fn parse_peer(der: &[u8]) -> Option<Peer> {
-    let (_, cert) = X509Certificate::from_der(der).ok()?;
-    let common_name = cert.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
-    let issuer = cert.issuer().iter_common_name().next()?.as_str().ok()?.to_owned();
-    let uris = match cert.subject_alternative_name() {
-        Ok(Some(names)) => names.value.general_names.iter(),
-        _ => [].iter(),
-    };
-    let uris = uris.filter_map(|name| if let GeneralName::URI(uri) = name { Some((*uri).to_owned()) } else { None });
-    // Wider serials lose their upper bytes: the harness issues none.
-    let serial = cert.raw_serial().iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
-    Some(Peer { common_name, issuer, uris: uris.collect(), serial })
+impl Peer {
+    /// What a certificate says of its holder. `None` if it is not one of the harness's.
+    #[must_use]
+    pub fn of(der: &[u8]) -> Option<Self> {
+        let (_, cert) = X509Certificate::from_der(der).ok()?;
+        let common_name = cert.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
+        let issuer = cert.issuer().iter_common_name().next()?.as_str().ok()?.to_owned();
+        let uris = match cert.subject_alternative_name() {
+            Ok(Some(names)) => names.value.general_names.iter(),
+            _ => [].iter(),
+        };
+        let uris =
+            uris.filter_map(|name| if let GeneralName::URI(uri) = name { Some((*uri).to_owned()) } else { None });
+        // Wider serials lose their upper bytes: the harness issues none.
+        let serial = cert.raw_serial().iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
+        Some(Self { common_name, issuer, uris: uris.collect(), serial })
+    }
 }
 
 /// Answers with what was seen. `/status/503` and the like answer with that status, `/redirect?TO` with a redirect.
@@ -204,7 +216,10 @@ async fn answer(
     record: &Record,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let (parts, body) = request.into_parts();
-    body.collect().await.map_err(std::io::Error::other)?;
+    body.collect().await.map_err(|error| {
+        record.broken.fetch_add(1, Ordering::SeqCst);
+        std::io::Error::other(error)
+    })?;
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in &parts.headers {
         let text = headers.entry(name.to_string()).or_default();

@@ -4,7 +4,7 @@
 use bouncer_custody::Reason;
 use bouncer_proto::bridge::v1 as wire;
 use bouncer_tests::client::{Client, Protocol};
-use bouncer_tests::stack::{CART, Cluster, STRANGER, Stack};
+use bouncer_tests::stack::{AAD, CART, Cluster, Credential, STRANGER, Stack};
 use bouncer_tests::{Fault, Result};
 use std::time::Duration;
 
@@ -109,4 +109,175 @@ async fn what_is_revoked_is_denied_within_a_second() -> Result<()> {
     ends(&stack, &client, "/", Some(Reason::EnvelopeMissing)).await?;
     let took = start.elapsed();
     if took > Duration::from_secs(1) { Err(Fault::new(format!("it took {took:?}"))) } else { Ok(()) }
+}
+
+/// Everything in the AAD, for one resource and its cluster.
+fn bound(stack: &Stack, resource: &str, cluster: &str, generation: Option<u64>) -> Result<Credential> {
+    let upstream = stack.upstream(cluster)?.address();
+    let mut aad = format!("env=production,bouncer=payments-east,upstream={upstream},caller={CART}");
+    if let Some(generation) = generation {
+        aad.push_str(&format!(",generation={generation}"));
+    }
+    Ok(Credential::new(resource, cluster).aad(&aad))
+}
+
+/// Wraps a credential; gives it as the control plane would push it.
+async fn envelope(stack: &Stack, credential: &Credential, generation: u64) -> Result<wire::Envelope> {
+    let (_, body) = credential.wrap(&stack.kms, &stack.key_arn, &stack.customer_ca).await?;
+    let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+    Ok(wire::Envelope {
+        logical_path: text("logical_path"),
+        generation,
+        provider: text("provider"),
+        key_id: text("key_id"),
+        ciphertext_ref: text("ciphertext_ref"),
+        aad: body["aad"].as_str().map(str::to_owned),
+        ..wire::Envelope::default()
+    })
+}
+
+/// Waits for a denial or a refused rotation of this reason in the audit.
+async fn audited(stack: &Stack, reason: Reason) -> Result<()> {
+    let of = |event: &serde_json::Value| {
+        event["reason"] == reason.code() && (event["outcome"] == "deny" || event["outcome"] == "rotate")
+    };
+    stack.audited(reason.code(), of).await.map(drop)
+}
+
+/// A stack of two clusters, each with a credential that its AAD binds whole; no rails for callers or paths.
+async fn two_bound(scenario: &str) -> Result<Stack> {
+    let loose = |name: &str| Cluster { callers: vec![], logical_paths: vec![], ..Cluster::new(name) };
+    let stack = Stack::builder(scenario)
+        .own_bridge()
+        .workers(1)
+        .cluster(loose("payments"))
+        .cluster(loose("ledger"))
+        .credential(Credential::new("payments-api", "payments"))
+        .credential(Credential::new("ledger-api", "ledger"))
+        .start()
+        .await?;
+    let payments = envelope(&stack, &bound(&stack, "payments-api", "payments", None)?, 2).await?;
+    let ledger = envelope(&stack, &bound(&stack, "ledger-api", "ledger", None)?, 2).await?;
+    push(&stack, |snapshot| snapshot.envelopes = vec![payments, ledger]).await?;
+    let client = stack.client(CART, Protocol::Http1)?;
+    ends(&stack, &client, "/", None).await?;
+    ends(&stack, &client, "/ledger/", None).await?;
+    Ok(stack)
+}
+
+/// Each upstream was only ever shown its own credential.
+fn nothing_went_astray(stack: &Stack) -> Result<()> {
+    for (cluster, own) in [("payments", "payments-api"), ("ledger", "ledger-api")] {
+        for seen in stack.upstream(cluster)?.requests() {
+            let shown = seen.peer.map(|peer| peer.common_name);
+            assert_eq!(shown.as_deref(), Some(own), "{cluster}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_cannot_put_one_credential_in_the_place_of_another() -> Result<()> {
+    let stack = two_bound("swap").await?;
+    let client = stack.client(CART, Protocol::Http1)?;
+    // The ciphertexts alone: KMS does not open one under the other's context.
+    push(&stack, |snapshot| {
+        let [first, second] = &mut snapshot.envelopes[..] else { return };
+        std::mem::swap(&mut first.ciphertext_ref, &mut second.ciphertext_ref);
+        (first.generation, second.generation) = (3, 3);
+    })
+    .await?;
+    audited(&stack, Reason::KmsInvalidCiphertext).await?;
+    ends(&stack, &client, "/", None).await?;
+    // With their contexts: those name another upstream.
+    push(&stack, |snapshot| {
+        let [first, second] = &mut snapshot.envelopes[..] else { return };
+        std::mem::swap(&mut first.aad, &mut second.aad);
+        (first.generation, second.generation) = (4, 4);
+    })
+    .await?;
+    audited(&stack, Reason::BindingUpstream).await?;
+    ends(&stack, &client, "/", None).await?;
+    ends(&stack, &client, "/ledger/", None).await?;
+    nothing_went_astray(&stack)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_cannot_use_a_generations_number_for_other_content() -> Result<()> {
+    let stack = two_bound("reuse").await?;
+    let client = stack.client(CART, Protocol::Http1)?;
+    let other = envelope(&stack, &bound(&stack, "payments-api", "payments", None)?, 2).await?;
+    push(&stack, |snapshot| snapshot.envelopes[0] = other).await?;
+    ends(&stack, &client, "/", Some(Reason::RollbackRefused)).await?;
+    audited(&stack, Reason::RollbackRefused).await?;
+    nothing_went_astray(&stack)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_cannot_replay_an_old_generation_to_a_fresh_resolver_where_the_aad_names_it() -> Result<()> {
+    let mut stack = two_bound("replay-fresh").await?;
+    let client = stack.client(CART, Protocol::Http1)?;
+    let old = envelope(&stack, &bound(&stack, "payments-api", "payments", Some(3))?, 3).await?;
+    let new = envelope(&stack, &bound(&stack, "payments-api", "payments", Some(4))?, 4).await?;
+    for envelope in [old.clone(), new] {
+        push(&stack, |snapshot| snapshot.envelopes[0] = envelope).await?;
+        ends(&stack, &client, "/", None).await?;
+    }
+    stack.kill_resolver();
+    std::fs::remove_dir_all(stack.scratch.file("resolver"))?;
+    stack.bridge()?.push(|snapshot| snapshot.envelopes[0] = wire::Envelope { generation: 5, ..old.clone() });
+    stack.restart_resolver()?;
+    stack.resolver()?.ready().await?;
+    ends(&stack, &client, "/", Some(Reason::BindingGeneration)).await?;
+    audited(&stack, Reason::BindingGeneration).await?;
+    // The control, and the limit: under its own number a fresh resolver cannot know that there was a newer one.
+    push(&stack, |snapshot| snapshot.envelopes[0] = old).await?;
+    ends(&stack, &client, "/", None).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_cannot_register_a_host_of_its_own() -> Result<()> {
+    let stack = Stack::builder("attacker")
+        .own_bridge()
+        .workers(1)
+        .cluster(Cluster::new("payments"))
+        .cluster(Cluster { in_rails: false, ..Cluster::new("attacker") })
+        .credential(Credential::new("payments-api", "payments"))
+        .start()
+        .await?;
+    let client = stack.client(CART, Protocol::Http1)?;
+    let host = stack.upstream("attacker")?.address().to_string();
+    push(&stack, |snapshot| {
+        let like = snapshot.resources.first().cloned().unwrap_or_default();
+        let own =
+            wire::ProtectedResource { name: "attacker".into(), cluster: "attacker".into(), upstream: host, ..like };
+        snapshot.resources.push(own);
+    })
+    .await?;
+    ends(&stack, &client, "/attacker/", Some(Reason::DestinationNotAllowed)).await?;
+    audited(&stack, Reason::DestinationNotAllowed).await?;
+    // Nor does it lead a known cluster there: the destination is the rails', whatever the registration says.
+    let host = stack.upstream("attacker")?.address().to_string();
+    push(&stack, |snapshot| snapshot.resources.iter_mut().for_each(|one| one.upstream.clone_from(&host))).await?;
+    ends(&stack, &client, "/", None).await?;
+    assert_eq!(stack.upstream("attacker")?.connections(), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_cannot_hand_a_credential_to_another_bouncer() -> Result<()> {
+    let stack = Stack::builder("other-bouncer").own_bridge().workers(1).start().await?;
+    let client = stack.client(CART, Protocol::Http1)?;
+    // Made for another bouncer, and handed to this one: as it is, and relabelled.
+    let theirs = Credential::new("payments-api", "payments").aad("env=production,bouncer=payments-west");
+    let envelope = envelope(&stack, &theirs, 2).await?;
+    let labelled = wire::Envelope { generation: 3, aad: Some(AAD.to_owned()), ..envelope.clone() };
+    push(&stack, |snapshot| snapshot.envelopes = vec![envelope]).await?;
+    ends(&stack, &client, "/", Some(Reason::BindingBouncer)).await?;
+    audited(&stack, Reason::BindingBouncer).await?;
+    push(&stack, |snapshot| snapshot.envelopes = vec![labelled]).await?;
+    ends(&stack, &client, "/", Some(Reason::KmsInvalidCiphertext)).await?;
+    audited(&stack, Reason::KmsInvalidCiphertext).await?;
+    assert!(stack.upstream("payments")?.requests().is_empty());
+    Ok(())
 }

@@ -1,50 +1,11 @@
 //! The resolver is killed and started again under traffic; Envoy is never touched.
 
 use bouncer_custody::Reason;
-use bouncer_tests::client::{Client, Protocol};
+use bouncer_tests::Result;
+use bouncer_tests::client::Protocol;
 use bouncer_tests::stack::{CART, Credential, Stack};
-use bouncer_tests::{Fault, Result};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use bouncer_tests::traffic::Traffic;
 use std::time::Duration;
-
-/// Statuses and reasons, counted.
-type Tally = BTreeMap<(u16, Option<String>), usize>;
-
-/// Requests, one after the other, until it is stopped.
-struct Traffic {
-    tally: Arc<Mutex<Tally>>,
-    stop: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Traffic {
-    fn start(client: Client) -> Self {
-        let (tally, stop) = (Arc::new(Mutex::new(Tally::new())), Arc::new(AtomicBool::new(false)));
-        let (count, ended) = (Arc::clone(&tally), Arc::clone(&stop));
-        let task = tokio::spawn(async move {
-            while !ended.load(Ordering::Relaxed) {
-                let key = match client.get("/").await {
-                    Ok(reply) => (reply.status.as_u16(), reply.reason().map(str::to_owned)),
-                    Err(fault) => (0, Some(fault.what().to_owned())),
-                };
-                *count.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
-            }
-        });
-        Self { tally, stop, task }
-    }
-
-    fn count(&self) -> usize {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
-    }
-
-    async fn end(self) -> Result<Tally> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await?;
-        Ok(std::mem::take(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner)))
-    }
-}
 
 fn counts(traffic: &[Traffic]) -> Vec<usize> {
     traffic.iter().map(Traffic::count).collect()
@@ -95,11 +56,7 @@ async fn under_traffic_warm_routes_go_on_cold_ones_fail_closed_and_all_recovers(
         stack.until("warm traffic with the resolver back", Duration::from_secs(10), warmed).await?;
     }
     for part in traffic {
-        let tally = part.end().await?;
-        let only_good = tally.len() == 1 && tally.contains_key(&(200, None));
-        if !only_good {
-            return Err(Fault::new(format!("warm traffic saw {tally:?}")).with_evidence(stack.scratch.log_tails()));
-        }
+        part.end().await?.only_good(&stack)?;
     }
     assert_eq!(stack.upstream("payments")?.uncredentialed(), 0);
     Ok(())

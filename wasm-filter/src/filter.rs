@@ -43,6 +43,9 @@ const REPORT_TIMEOUT_MS: u32 = 2_000;
 /// How long a watch may go without an answer, in milliseconds: twice the time after which the resolver answers anyhow.
 const WATCH_TIMEOUT_MS: u32 = 20_000;
 
+/// So many tags are asked about in one watch.
+const CARRIED: usize = 2_048;
+
 /// The gRPC status of an answer.
 const OK: u32 = 0;
 
@@ -59,6 +62,10 @@ pub struct Filter {
     streams: Streams,
     /// Those that are to be cut off, and some that have ended since.
     condemned: Vec<StreamId>,
+    /// Tags that streams carried when something may have been missed, still to be asked about.
+    unchecked: Vec<Box<str>>,
+    /// How many of them the watch that is out asks about.
+    asked: usize,
     pending: Pending,
     watch: Watch,
     uses: Uses,
@@ -77,6 +84,8 @@ impl Filter {
             cache: Cache::new(config.cache_entries, random),
             streams: Streams::default(),
             condemned: Vec::new(),
+            unchecked: Vec::new(),
+            asked: 0,
             pending: Pending::new(mix(random)),
             plugins: Plugins::new(plugin, config),
             watch: Watch::default(),
@@ -139,7 +148,12 @@ impl Filter {
     }
 
     fn on_watch_answer(&mut self, host: &mut impl Host, body: &[u8], status: u32) {
+        let mut asked = std::mem::take(&mut self.asked);
         for message in wire::frames(body) {
+            if status == OK {
+                // Answered for; what is void among them follows, and a flush has all of them asked about again.
+                self.unchecked.drain(..std::mem::take(&mut asked));
+            }
             // One that cannot be read may have been an invalidation.
             let change = self.watch.receive(message.unwrap_or_default());
             self.apply(host, change);
@@ -300,12 +314,16 @@ impl Filter {
         let boot = self.watch.request().boot;
         let random = self.next_random();
         self.cache.flush(boot.bytes().fold(random, |seed, byte| mix(seed ^ u64::from(byte))));
+        // What was missed may have been the end of a credential that streams carry.
+        self.unchecked = self.streams.tags();
     }
 
     fn open_watch(&mut self, host: &mut impl Host) {
-        let request = self.watch.request().encode_to_vec();
-        match host.call(Method::Watch, &self.cluster, &request, WATCH_TIMEOUT_MS) {
+        let mut request = self.watch.request();
+        request.carried = self.unchecked.iter().take(CARRIED).map(|tag| String::from(&**tag)).collect();
+        match host.call(Method::Watch, &self.cluster, &request.encode_to_vec(), WATCH_TIMEOUT_MS) {
             Ok(token) => {
+                self.asked = request.carried.len();
                 let ends_ms = self.clock.now_ms() + u64::from(WATCH_TIMEOUT_MS + TICK_MS) + GRACE_MS;
                 self.watch.opened(token, ends_ms);
             }

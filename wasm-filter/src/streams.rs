@@ -9,6 +9,7 @@ use crate::host::StreamId;
 use crate::stream::Stream;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use std::rc::Rc;
 
 /// More streams at once than this are refused.
 pub const MAX_STREAMS: usize = 1 << 20;
@@ -43,6 +44,24 @@ impl Streams {
         self.0.iter().filter(|(_, stream)| carries(stream)).map(|(id, _)| *id).collect()
     }
 
+    /// Every tag that a stream carries, once.
+    #[must_use]
+    pub fn tags(&self) -> Vec<Box<str>> {
+        let mut tags: Vec<&str> = Vec::new();
+        let mut seen: Option<&Rc<Decision>> = None;
+        for stream in self.0.values() {
+            // Many streams share one decision, and neighbours often do.
+            if let Stream::Carrying(decision) = stream
+                && !seen.replace(decision).is_some_and(|before| Rc::ptr_eq(before, decision))
+            {
+                tags.extend(decision.tag());
+            }
+        }
+        tags.sort_unstable();
+        tags.dedup();
+        tags.into_iter().map(Into::into).collect()
+    }
+
     /// How many are followed.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -61,7 +80,6 @@ mod tests {
     use super::*;
     use crate::decision::Outcome;
     use std::cell::Cell;
-    use std::rc::Rc;
 
     fn carrying(tag: &str) -> Stream {
         let outcome = Outcome::Inject(tag.into());
@@ -92,5 +110,6 @@ mod tests {
         let mut found = streams.carrying(|decision| decision.tag() == Some("a"));
         found.sort_unstable();
         assert_eq!(found, (0..10).map(|n| n * 10 + 3).collect::<Vec<_>>());
+        assert_eq!(streams.tags().iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["a", "b"]);
     }
 }

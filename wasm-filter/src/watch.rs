@@ -85,7 +85,7 @@ impl Watch {
     #[must_use]
     pub fn request(&self) -> WatchRequest {
         match &self.position {
-            Some(position) => WatchRequest { boot: position.boot.clone(), epoch: position.epoch },
+            Some(position) => WatchRequest { boot: position.boot.clone(), epoch: position.epoch, carried: Vec::new() },
             None => WatchRequest::default(),
         }
     }
@@ -243,7 +243,7 @@ mod tests {
         watch.opened(2, u64::MAX);
         assert!(!watch.is_due(0) && watch.is(2) && !watch.is(4));
         assert_eq!(watch.receive(&resumed("a", 5)), Change::Flush, "what was kept before may be void");
-        assert_eq!(watch.request(), WatchRequest { boot: "a".into(), epoch: 5 });
+        assert_eq!(watch.request(), WatchRequest { boot: "a".into(), epoch: 5, carried: vec![] });
     }
 
     #[test]

@@ -140,6 +140,21 @@ Examples:
       --kms-key-arn arn:aws:kms:ca-central-1:123456789012:key/abc-123
   bouncerctl settings show";
 
+pub(super) const REVOKE: &str = "\
+Without --socket the control plane is told, and tells every bouncer: the newest generation is
+disabled, as by `secrets disable`. Registering the path again makes a generation that may be used.
+
+With --socket one resolver is told, on its node. That works with the control plane gone, and holds
+whatever it says, also after a restart, until it is lifted there.
+
+Either way cached decisions and the secrets in Envoy end, live HTTP streams that carry the credential
+are cut off, and what is enabled again later uses no connection of before.
+
+Examples:
+  bouncerctl revoke protected-resources/payments-api/upstream-tls
+  bouncerctl revoke protected-resources/payments-api/upstream-tls --socket /run/bouncer/admin.sock
+  bouncerctl revoke protected-resources/payments-api/upstream-tls --socket /run/bouncer/admin.sock --lift";
+
 pub(super) const FLAGS: &str = "\
 Everything under /v1/crypto answers 403, and every bouncer denies protected streams, until
 flags.crypto.dual_custody_intercept is on. It is off by default.

@@ -4,6 +4,7 @@ use super::view::View;
 use crate::control_plane::ControlPlane;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
+use jiff::Timestamp;
 
 /// Asks, prints, and ends with [`Exit::Refused`] while something is left to do.
 ///
@@ -43,6 +44,7 @@ fn render(answer: View<'_>) -> String {
         lines
             .extend(envelope.warnings().iter().map(|text| format!("warning: {path}, generation {generation}: {text}")));
     }
+    lines.extend(ending(answer, Timestamp::now()));
     let loud = answer.text("dev_warning");
     if !loud.is_empty() {
         lines.push(loud.to_owned());
@@ -59,6 +61,36 @@ fn part(name: &str, part: View<'_>, lines: &mut Vec<String>) {
     let next = part.text("next");
     if !is_ok(part) && !next.is_empty() {
         lines.push(format!("            do: {next}"));
+    }
+}
+
+/// The credentials in use that end within 30 days, the most urgent first.
+fn ending(answer: View<'_>, now: Timestamp) -> Vec<String> {
+    let mut found: Vec<(i64, String)> = Vec::new();
+    for bouncer in answer.get("bouncers").list("items") {
+        for secret in bouncer.get("bridge").list("secrets") {
+            let Ok(end) = secret.text("not_after").parse::<Timestamp>() else { continue };
+            let left = end.as_second() - now.as_second();
+            let Some((level, when)) = level(left) else { continue };
+            let (path, generation, name) =
+                (secret.cell("logical_path"), secret.cell("generation"), bouncer.cell("name"));
+            found.push((left, format!("{level}: {path}, generation {generation}, at {name}: its certificate {when} ({end})\n  do: wrap a renewed one and register it under the same path; it is taken up without a failed request")));
+        }
+    }
+    found.sort();
+    found.dedup();
+    found.into_iter().map(|(_, text)| text).collect()
+}
+
+/// How loud to be about a certificate that has so many seconds left, and what to say; nothing above 30 days.
+fn level(left: i64) -> Option<(&'static str, String)> {
+    const DAY: i64 = 86_400;
+    match left {
+        ..=0 => Some(("URGENT", "has ended".to_owned())),
+        _ if left <= DAY => Some(("URGENT", format!("ends in {} h", left / 3_600))),
+        _ if left <= 7 * DAY => Some(("WARNING", format!("ends in {} days", left / DAY))),
+        _ if left <= 30 * DAY => Some(("warning", format!("ends in {} days", left / DAY))),
+        _ => None,
     }
 }
 
@@ -95,5 +127,27 @@ mod tests {
         assert!(!is_ok(View(&json!({"steps": []}))));
         assert!(!is_ok(View(&json!([]))));
         assert!(is_ok(View(&json!({"ok": true}))));
+    }
+
+    #[test]
+    fn certificates_near_their_end_are_told_the_most_urgent_first() {
+        let now: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        let secret = |path: &str, end: &str| json!({"logical_path": path, "generation": 2, "not_after": end});
+        let answer = json!({"bouncers": {"items": [{"name": "east", "bridge": {"secrets": [
+            secret("far", "2030-02-01T00:00:00Z"), secret("month", "2030-01-20T00:00:00Z"),
+            secret("week", "2030-01-06T12:00:00Z"), secret("day", "2030-01-01T20:00:00Z"),
+            secret("gone", "2029-12-31T00:00:00Z"), {"logical_path": "endless", "generation": 1},
+        ]}}]}});
+        let told = ending(View(&answer), now);
+        let firsts: Vec<_> = told.iter().map(|text| text.lines().next().unwrap_or_default()).collect();
+        assert_eq!(
+            firsts,
+            [
+                "URGENT: gone, generation 2, at east: its certificate has ended (2029-12-31T00:00:00Z)",
+                "URGENT: day, generation 2, at east: its certificate ends in 20 h (2030-01-01T20:00:00Z)",
+                "WARNING: week, generation 2, at east: its certificate ends in 5 days (2030-01-06T12:00:00Z)",
+                "warning: month, generation 2, at east: its certificate ends in 19 days (2030-01-20T00:00:00Z)",
+            ]
+        );
     }
 }

@@ -4,7 +4,7 @@ use super::Api;
 use super::extract::{PageParams, Params};
 use super::page::{self, List};
 use super::problem::{ApiError, Problems};
-use crate::model::{AdminRecord, AuditRecord};
+use crate::model::{AdminRecord, AuditRecord, OUTCOMES};
 use crate::store::{AuditFilter, AuditKey};
 use axum::Json;
 use axum::extract::State;
@@ -23,7 +23,7 @@ pub struct AuditParams {
     limit: Option<u16>,
     /// `next_cursor` of the part before.
     cursor: Option<String>,
-    /// "inject", "deny", "pass_through" or "uses".
+    /// "inject", "deny", "pass_through", "uses", "rotate" or "revoke".
     #[param(example = "deny")]
     outcome: Option<String>,
     /// A bouncer's name.
@@ -50,7 +50,7 @@ pub struct AuditAnswer {
     /// When it arrived here.
     #[schema(value_type = String, format = DateTime)]
     received_at: Timestamp,
-    /// "inject", "deny", "pass_through" or "uses".
+    /// "inject", "deny", "pass_through", "uses", "rotate" or "revoke".
     outcome: String,
     /// Why it was denied.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -171,8 +171,10 @@ pub(super) async fn events(
     Params(params): Params<AuditParams>,
 ) -> Result<Json<List<AuditAnswer>>, ApiError> {
     let page = page::parse::<AuditKey>(params.limit, params.cursor.as_deref())?;
-    if params.outcome.as_deref().is_some_and(|o| !matches!(o, "inject" | "deny" | "pass_through" | "uses")) {
-        return Err(ApiError::Query("The parameter 'outcome' must be inject, deny, pass_through or uses."));
+    if params.outcome.as_deref().is_some_and(|outcome| !OUTCOMES.contains(&outcome)) {
+        return Err(ApiError::Query(
+            "The parameter 'outcome' must be inject, deny, pass_through, uses, rotate or revoke.",
+        ));
     }
     let filter = AuditFilter {
         outcome: params.outcome,

@@ -1,7 +1,7 @@
 //! Audit events as they come off the wire, made fit to be stored: ids parsed, texts bounded, nothing kept that looks
 //! like a credential.
 
-use crate::model::AuditEvent;
+use crate::model::{AuditEvent, OUTCOMES};
 use crate::plaintext;
 use bouncer_proto::bridge::v1 as wire;
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ pub(super) enum EventFault {
     Id,
     #[error("an audit event's time is out of range")]
     Time,
-    #[error("an audit event's outcome is not one of inject, deny, pass_through, uses")]
+    #[error("an audit event's outcome is none that is known")]
     Outcome,
     #[error("a count in an audit event is out of range")]
     Number,
@@ -42,7 +42,7 @@ pub(super) fn bounded(mut text: String, limit: usize) -> String {
 pub(super) fn event(event: wire::AuditEvent, dev: bool) -> Result<AuditEvent, EventFault> {
     let text = |text| bounded(text, TEXT_LIMIT);
     let number = |number: u64| i64::try_from(number).map(|_| number).map_err(|_| EventFault::Number);
-    if !matches!(event.outcome.as_str(), "inject" | "deny" | "pass_through" | "uses") {
+    if !OUTCOMES.contains(&event.outcome.as_str()) {
         return Err(EventFault::Outcome);
     }
     Ok(AuditEvent {

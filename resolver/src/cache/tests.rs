@@ -55,6 +55,7 @@ fn envelope(path: &str) -> Arc<Envelope> {
         aad: None,
         certificate_chain: "",
         activation: 0,
+        ended: 0,
         backend_version: "",
     };
     let content = Issue::digest(&of);

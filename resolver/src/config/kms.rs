@@ -59,7 +59,8 @@ impl RawKms {
         let single = single.into_iter().filter_map(|(key, url)| Some((key.to_owned(), url.as_deref()?)));
         let regional = self.kms_endpoints.iter().map(|(region, url)| (format!("kms.kms_endpoints.{region}"), &**url));
         for (key, url) in single.chain(regional) {
-            if !url.starts_with("https://") && !(dev && url.starts_with("http://")) {
+            let is_fit = url.starts_with("https://") || (dev && url.starts_with("http://"));
+            if !is_fit {
                 faults.rule(key, "must begin with https:// (plain http works only under --dev)");
             }
         }

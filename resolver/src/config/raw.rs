@@ -57,6 +57,7 @@ pub(super) struct Config {
     environment: Option<String>,
     state_dir: PathBuf,
     identity: Identity,
+    admin: Option<Admin>,
     intercept: Intercept,
     sds: Sds,
     bridge: Bridge,
@@ -83,6 +84,15 @@ struct Intercept {
     group: Option<toml::Value>,
     allowed_uids: Option<Vec<u32>>,
     caller: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Admin {
+    socket: PathBuf,
+    mode: Option<String>,
+    group: Option<toml::Value>,
+    allowed_uids: Option<Vec<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -186,6 +196,17 @@ impl Config {
         {
             faults.rule("sds.socket", "must not be the intercept socket: SDS has a socket of its own");
         }
+        let admin = self.admin.and_then(|Admin { socket, mode, group, allowed_uids }| {
+            // By default for the owner alone, and for root, who is the operator on a node.
+            let own = rustix::process::geteuid().as_raw();
+            let (mode, uids) = (mode.or_else(|| Some("0600".to_owned())), allowed_uids.or_else(|| Some(vec![own, 0])));
+            parse_socket("admin", socket, mode, group, uids, faults)
+        });
+        if let (Some(admin), Some(intercept), Some(sds)) = (&admin, &intercept, &sds)
+            && (admin.path == intercept.path || admin.path == sds.path)
+        {
+            faults.rule("admin.socket", "must be a socket of its own: who may ask for decisions may not revoke");
+        }
         let sds_key = parse_sds_key(key_file, faults);
         let bridge = self.bridge.parse(faults);
         let limits = self.limits.parse(faults);
@@ -197,6 +218,7 @@ impl Config {
             state_dir: self.state_dir,
             dev,
             workload_api: self.identity.workload_api,
+            admin,
             intercept: intercept?,
             caller,
             sds: sds?,

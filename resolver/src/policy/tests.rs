@@ -1,5 +1,9 @@
 use super::*;
 
+fn parse(raw: &wire::Snapshot) -> Policy {
+    Policy::parse(raw, &Endings::default())
+}
+
 pub(crate) fn snapshot(epoch: u64) -> wire::Snapshot {
     let envelope = |path: &str| wire::Envelope {
         logical_path: path.into(),
@@ -32,6 +36,17 @@ pub(crate) fn snapshot(epoch: u64) -> wire::Snapshot {
     }
 }
 
+/// One envelope, as the control plane would push it.
+pub(crate) fn envelope(path: &str, generation: u64, activation: u64) -> wire::Envelope {
+    let like = snapshot(1).envelopes.remove(0);
+    wire::Envelope { logical_path: path.into(), generation, activation, ..like }
+}
+
+/// A policy with this envelope alone.
+pub(crate) fn policy_of(envelope: wire::Envelope) -> Policy {
+    parse(&wire::Snapshot { envelopes: vec![envelope], ..snapshot(1) })
+}
+
 fn store(folder: &Path) -> PolicyStore {
     PolicyStore::open("payments-east".parse().unwrap(), folder, Duration::from_secs(60)).0
 }
@@ -42,7 +57,7 @@ fn tags(policy: &Policy, path: &str) -> Tag {
 
 #[test]
 fn callers_of_one_cluster_get_their_own_resource() {
-    let policy = Policy::parse(&snapshot(1));
+    let policy = parse(&snapshot(1));
     let cluster = "payments".parse().unwrap();
     let resource = |caller: &str| policy.resource(&cluster, &caller.parse().unwrap());
     assert_eq!(resource("spiffe://example.org/alice").unwrap().name.as_str(), "alice");
@@ -55,10 +70,10 @@ fn callers_of_one_cluster_get_their_own_resource() {
 #[test]
 fn a_cluster_with_two_credentials_is_told_from_one_with_two_callers() {
     let cluster = "payments".parse().unwrap();
-    assert!(!Policy::parse(&snapshot(1)).has_one_path(&cluster));
+    assert!(!parse(&snapshot(1)).has_one_path(&cluster));
     let mut raw = snapshot(1);
     raw.resources[1].logical_path = "creds/alice".into();
-    assert!(Policy::parse(&raw).has_one_path(&cluster));
+    assert!(parse(&raw).has_one_path(&cluster));
 }
 
 #[test]
@@ -67,7 +82,7 @@ fn what_can_not_be_used_is_a_reason_and_not_a_guess() {
     raw.envelopes[0].ciphertext_ref = "AQICAHh...opaque-envelope-blob...".into();
     raw.envelopes.push(raw.envelopes[1].clone());
     raw.resources[1].callers = vec!["spiffe://example.org/alice".into()];
-    let policy = Policy::parse(&raw);
+    let policy = parse(&raw);
     assert_eq!(policy.envelope(&"creds/alice".parse().unwrap()).unwrap_err(), Reason::EnvelopeMalformed);
     assert_eq!(policy.envelope(&"creds/bob".parse().unwrap()).unwrap_err(), Reason::EnvelopeMalformed);
     assert_eq!(policy.envelope(&"creds/eve".parse().unwrap()).unwrap_err(), Reason::EnvelopeMissing);
@@ -110,11 +125,11 @@ fn the_last_good_snapshot_survives_a_restart_and_a_bad_file_does_not() {
 
 #[test]
 fn changes_name_what_must_end_and_what_must_be_asked_anew() {
-    let old = Policy::parse(&snapshot(1));
+    let old = parse(&snapshot(1));
     let after = |change: fn(&mut wire::Snapshot)| {
         let mut raw = snapshot(2);
         change(&mut raw);
-        Changes::between(&old, &Policy::parse(&raw))
+        Changes::between(&old, &parse(&raw))
     };
     let payments = vec!["payments".parse().unwrap()];
     assert_eq!(after(|_| {}), Changes::default());

@@ -5,6 +5,7 @@ use crate::kms::Kms;
 use crate::pki::{Ca, Identity, Leaf};
 use crate::{Fault, Result};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// A cluster of Envoy, its upstream, and its rail.
 #[derive(Clone)]
@@ -57,6 +58,8 @@ pub enum Bundle {
     Good,
     /// An expired certificate.
     Expired,
+    /// One that ends in some hours.
+    EndsSoon,
     /// One that is valid from tomorrow on.
     NotYetValid,
     /// A certificate with another one's key.
@@ -141,6 +144,7 @@ impl Credential {
         let identity = match &self.bundle {
             Bundle::Good | Bundle::Raw(_) => customer_ca.issue(&leaf)?,
             Bundle::Expired => customer_ca.issue(&leaf.expired())?,
+            Bundle::EndsSoon => customer_ca.issue(&leaf.valid_for(Duration::from_hours(20)))?,
             Bundle::NotYetValid => customer_ca.issue(&leaf.not_yet_valid())?,
             Bundle::KeyMismatch => customer_ca.issue(&leaf)?.with_key_of(&customer_ca.issue(&leaf)?),
         };

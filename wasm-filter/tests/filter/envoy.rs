@@ -1,7 +1,7 @@
 //! Envoy as the tests play it: it does what it is asked for streams that live, refuses on demand, and notes what an Envoy
 //! could not forgive.
 
-use bouncer_proto::intercept::v1::{DecideRequest, ReportUsesRequest};
+use bouncer_proto::intercept::v1::{DecideRequest, ReportUsesRequest, WatchRequest};
 use bouncer_wasm_filter::denial::Denial;
 use bouncer_wasm_filter::host::{Host, Method, Refused, StreamId, Token};
 use prost::Message as _;
@@ -24,10 +24,14 @@ pub(crate) struct Envoy {
     pub(crate) tags: HashMap<StreamId, String>,
     pub(crate) went_on: HashSet<StreamId>,
     pub(crate) ended: HashSet<StreamId>,
+    /// Streams that it would not reset, and cannot be made to.
+    pub(crate) stubborn: HashSet<StreamId>,
     pub(crate) resumed_now: Vec<StreamId>,
     pub(crate) calls: Vec<Open>,
     pub(crate) watch: Option<Token>,
     pub(crate) watch_ends_ms: u64,
+    /// What the watch asks about.
+    pub(crate) carried: Vec<String>,
     pub(crate) refuse_in: u32,
     pub(crate) decides: usize,
     pub(crate) reported: u64,
@@ -75,7 +79,9 @@ impl Host for Envoy {
     }
 
     fn reset(&mut self, stream: StreamId) -> Result<(), Refused> {
-        self.obey(Some(stream))?;
+        self.obey(Some(stream)).inspect_err(|_| {
+            self.stubborn.insert(stream);
+        })?;
         self.ended.insert(stream);
         Ok(())
     }
@@ -89,6 +95,7 @@ impl Host for Envoy {
         self.next_token += 2;
         if method == Method::Watch {
             self.watch = Some(self.next_token & !1);
+            self.carried = WatchRequest::decode(message).expect("a watch").carried;
             self.watch_ends_ms = self.wall_ms + u64::from(timeout_ms);
             return Ok(self.next_token & !1);
         }

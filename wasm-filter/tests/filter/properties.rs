@@ -42,6 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => prop_oneof![Just(200_u64), Just(200), Just(1_500), Just(60_000)].prop_map(Step::Wait),
         3 => said().prop_map(Step::Watch),
         1 => Just(Step::Break),
+        1 => (0..12_usize).prop_map(Step::Revoke),
         1 => (1..4_u32).prop_map(Step::Refuse),
     ]
 }
@@ -78,6 +79,7 @@ fn control_each_planted_fault_is_found() {
         Plant::MixedAnswers,
         Plant::NoTicks,
         Plant::NoEnds,
+        Plant::Careless,
     ] {
         assert!(matches!(run(plant, 2_000), Err(TestError::Fail(..))), "{plant:?} went unnoticed");
     }

@@ -13,7 +13,7 @@ use bouncer_wasm_filter::facts::Facts;
 use bouncer_wasm_filter::filter::{Action, Filter, NO_TAG};
 use bouncer_wasm_filter::host::{Host as _, StreamId, Token, wire};
 use prost::Message as _;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub(crate) const PLUGIN: u32 = 1_000_000_000;
 pub(crate) const OPEN: &str = "open";
@@ -39,6 +39,8 @@ pub(crate) enum Step {
     Watch(Said),
     /// The watch breaks.
     Break,
+    /// The tag of the facts with this number is revoked, and nobody hears of it.
+    Revoke(usize),
     /// The host refuses one of its next calls.
     Refuse(u32),
 }
@@ -84,6 +86,8 @@ pub(crate) enum Plant {
     NoTicks,
     /// Envoy does not say that a stream has ended.
     NoEnds,
+    /// The resolver does not look at what streams carry.
+    Careless,
 }
 
 /// The facts headers that streams come with. Two that differ anywhere are two.
@@ -132,6 +136,8 @@ pub(crate) struct World {
     epoch: u64,
     /// The run and the newest epoch that the filter has heard of on the watch.
     heard: Option<(u32, u64)>,
+    /// Tags that were revoked without a word, and those of them that a flush gave away.
+    unheard: HashSet<String>,
     step: usize,
     next_stream: StreamId,
 }
@@ -153,6 +159,7 @@ impl World {
             boot: 1,
             epoch: 5,
             heard: None,
+            unheard: HashSet::new(),
             step: 0,
             next_stream: 1,
         }
@@ -189,10 +196,31 @@ impl World {
                     self.filter.on_answer(&mut self.envoy, token, &[], 14);
                 }
             }
+            Step::Revoke(facts) => {
+                let all: Vec<_> = headers().into_iter().flatten().collect();
+                if let Ok(facts) = Facts::parse(&all[facts % all.len()]) {
+                    self.unheard.insert(tag_for(&facts.to_request()));
+                }
+            }
             Step::Refuse(calls) => self.envoy.refuse_in = *calls,
         }
+        self.answer_for_carried();
         self.cut_off();
         self.check()
+    }
+
+    /// The resolver's answer to a watch that asks about what streams carry: at once, where some of it is void.
+    fn answer_for_carried(&mut self) {
+        let tags: Vec<String> = self.envoy.carried.drain(..).filter(|tag| self.unheard.contains(tag)).collect();
+        let Some(token) = self.envoy.watch.filter(|_| !tags.is_empty() && self.plant != Plant::Careless) else {
+            return;
+        };
+        let (Some((_, epoch)), boot) = (self.heard, self.boot.to_string()) else { return };
+        let said = |event| wire::frame(&WatchEvent { boot: boot.clone(), epoch, event: Some(event) }.encode_to_vec());
+        let void = Invalidate { tags, clusters: vec![], reset_streams: true };
+        let body = [said(watch_event::Event::Resumed(Resumed {})), said(watch_event::Event::Invalidate(void))].concat();
+        self.envoy.watch = None;
+        self.filter.on_answer(&mut self.envoy, token, &body, 0);
     }
 
     /// What `abi` does after a callback, and Envoy with what was answered in it.
@@ -219,6 +247,18 @@ impl World {
         self.envoy.refuse_in = 0;
         for _ in 0..30 {
             self.take(&Step::Wait(200))?;
+        }
+        // The watch is back by now: a flush, and whoever carries what was revoked is found out.
+        self.take(&Step::Watch(Said::Flush))?;
+        self.take(&Step::Wait(200))?;
+        let carries = |stream: &&StreamId| self.envoy.tags.get(*stream).is_some_and(|tag| self.unheard.contains(tag));
+        let lives = |stream: &&StreamId| {
+            self.envoy.live.contains(*stream)
+                && !self.envoy.ended.contains(*stream)
+                && !self.envoy.stubborn.contains(*stream)
+        };
+        if let Some(stream) = self.envoy.went_on.iter().filter(lives).find(carries) {
+            return Err(format!("stream {stream} lives on with a tag that was revoked unheard"));
         }
         let settled = |stream: &&StreamId| !self.envoy.went_on.contains(*stream) && !self.envoy.ended.contains(*stream);
         match self.envoy.live.iter().find(settled) {
