@@ -81,6 +81,8 @@ reasons! {
     RollbackRefused = "rollback_refused", 403;
     /// An operator has revoked it at the resolver itself.
     RevokedByOperator = "revoked_by_operator", 403;
+    /// The cluster's credential was just taken back, and Envoy may still hold connections with it (`named` mode).
+    RevokedRecently = "revoked_recently", 503;
     /// What is registered can't be parsed: no envelope at that path, a malformed reference, key or AAD.
     EnvelopeMalformed = "envelope_malformed", 503;
     /// No envelope is registered under the resource's logical path.
@@ -163,6 +165,7 @@ impl Reason {
                 | Self::IdentityUnavailable
                 | Self::AuditUnavailable
                 | Self::SdsNotAcknowledged
+                | Self::RevokedRecently
                 | Self::Overloaded
                 | Self::ResolverUnavailable
                 | Self::ResolverTimeout

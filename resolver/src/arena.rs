@@ -1,7 +1,7 @@
 //! Secret memory: the one place where a credential's private bytes rest.
 //!
 //! Chunks are mapped on their own pages between guard pages, locked where the limit allows, left out of core dumps and
-//! of forked children. A [`Secret`] is wiped when its last owner drops it. The cache and the SDS encoder hold
+//! of forked children. A [`Secret`] is wiped when its last owner drops it. The cache and the answers of SDS hold
 //! secrets; nothing else may, and nothing may copy one except through [`Secret::expose`].
 
 #![expect(
@@ -9,6 +9,7 @@
     reason = "mapping, protecting and locking pages has no safe interface; each use says why it is sound"
 )]
 
+use bytes::Bytes;
 use rustix::mm::{Advice, MapFlags, MlockFlags, MprotectFlags, ProtFlags};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,8 +19,8 @@ use zeroize::Zeroize as _;
 const GRANULE: usize = 256;
 /// The usable size of one chunk. A secret never spans chunks.
 const CHUNK: usize = 256 * 1024;
-/// The largest secret, in bytes: more than any PEM bundle that a provider hands out.
-pub const MAX_SECRET: usize = 64 * 1024;
+/// The largest secret, in bytes: more than any PEM bundle that a provider hands out, in its answer to Envoy.
+pub const MAX_SECRET: usize = CHUNK;
 
 /// Why a secret could not be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -77,10 +78,18 @@ impl Arena {
     /// # Errors
     /// [`ArenaError`] if it is too large or no memory can be had.
     pub fn store(self: &Arc<Self>, bytes: &[u8]) -> Result<Secret, ArenaError> {
-        if bytes.len() > MAX_SECRET {
+        self.fill(bytes.len(), |place| place.copy_from_slice(bytes))
+    }
+
+    /// Lets `write` make a secret of `len` bytes in place, which are zero at first.
+    ///
+    /// # Errors
+    /// As [`Arena::store`].
+    pub fn fill(self: &Arc<Self>, len: usize, write: impl FnOnce(&mut [u8])) -> Result<Secret, ArenaError> {
+        if len > MAX_SECRET {
             return Err(ArenaError::TooLarge);
         }
-        let granules = bytes.len().div_ceil(GRANULE).max(1);
+        let granules = len.div_ceil(GRANULE).max(1);
         let mut chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = chunks.iter_mut().enumerate().find_map(|(i, chunk)| Some((i, chunk.take(granules)?)));
         let (chunk, first) = match taken {
@@ -92,14 +101,14 @@ impl Arena {
                 (chunks.len() - 1, first)
             }
         };
-        // SAFETY: `take` marked these granules as ours; they lie inside the chunk's usable part, and nothing else
-        // holds a reference into them until the `Secret` made here gives one out.
-        let start = unsafe {
-            let start = chunks[chunk].base.add(first * GRANULE);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), start.as_ptr(), bytes.len());
-            start
-        };
-        Ok(Secret { arena: Arc::clone(self), chunk, first, granules, start, len: bytes.len() })
+        // SAFETY: `take` marked these granules as ours, and they lie inside the chunk's usable part.
+        let start = unsafe { chunks[chunk].base.add(first * GRANULE) };
+        drop(chunks);
+        let secret = Secret { arena: Arc::clone(self), chunk, first, granules, start, len };
+        // SAFETY: the bytes are initialised, as fresh pages or by the wiping of whoever had them before; nothing else
+        // holds a reference into them until the `Secret` gives one out.
+        write(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) });
+        Ok(secret)
     }
 
     /// How the arena stands.
@@ -176,6 +185,12 @@ impl Secret {
         to(unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) })
     }
 
+    /// The way to Envoy: the bytes where they are, lent to the connection that writes them, and wiped when it lets go.
+    #[must_use]
+    pub fn lend(self) -> Bytes {
+        Bytes::from_owner(Lent(self))
+    }
+
     /// The length in bytes, which is no secret.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -186,6 +201,15 @@ impl Secret {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+}
+
+struct Lent(Secret);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: as in `Secret::expose`; the value outlives the borrow, and is not changed while it lives.
+        unsafe { std::slice::from_raw_parts(self.0.start.as_ptr(), self.0.len) }
     }
 }
 
@@ -222,6 +246,21 @@ mod tests {
         let left = unsafe { std::slice::from_raw_parts(place.as_ptr(), GRANULE) };
         assert!(left.iter().all(|byte| *byte == 0));
         assert_eq!(arena.store(b"x").unwrap().start, place);
+    }
+
+    #[test]
+    fn what_is_lent_stays_in_place_and_is_wiped_when_the_last_part_is_let_go() {
+        let arena = Arena::new();
+        let secret = arena.fill(6, |place| place.copy_from_slice(b"canary")).unwrap();
+        let place = secret.start.as_ptr().cast_const();
+        let mut lent = secret.lend();
+        assert_eq!(lent.as_ptr(), place);
+        let part = lent.split_off(3);
+        drop(lent);
+        assert_eq!((part.as_ref(), arena.stats().used), (b"ary".as_slice(), GRANULE));
+        drop(part);
+        assert_eq!(arena.stats().used, 0);
+        assert_eq!(arena.fill(6, |_| ()).unwrap().expose(<[u8]>::to_vec), [0; 6]);
     }
 
     #[test]

@@ -194,6 +194,11 @@ impl Cache {
         all
     }
 
+    /// Secret memory, for the answers of SDS.
+    pub(crate) const fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
     /// How secret memory stands.
     #[must_use]
     pub fn arena_stats(&self) -> crate::arena::ArenaStats {

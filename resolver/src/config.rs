@@ -45,6 +45,8 @@ pub struct Config {
     pub kms: Option<KmsConfig>,
     /// Health and metrics.
     pub http: SocketAddr,
+    /// How the process is confined.
+    pub sandbox: Sandbox,
     /// Limits.
     pub limits: Limits,
     /// The rails.
@@ -82,6 +84,17 @@ pub struct BridgeConfig {
     pub server_id: SpiffeId,
     /// How long a snapshot stays good after the last word from the control plane.
     pub snapshot_max_age: Duration,
+}
+
+/// How the process is confined; see [`crate::harden`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sandbox {
+    /// Wholly, or it does not start.
+    Enforce,
+    /// As far as the kernel can.
+    BestEffort,
+    /// Not at all; only under `--dev`.
+    Off,
 }
 
 /// Bounds in time and number.
@@ -125,6 +138,8 @@ pub struct Cluster {
     pub rail: ClusterRail,
     /// How the credential gets into Envoy.
     pub mode: Mode,
+    /// In mode `named`: for so long after a revocation Envoy may keep connections with the credential.
+    pub drain: Duration,
     /// The upstream's CA certificates, PEM, for the validation context.
     pub ca: Vec<u8>,
     /// The DNS names (or SPIFFE IDs) that the upstream's certificate must carry one of.

@@ -7,10 +7,11 @@ use crate::cache::Cache;
 use crate::config::{Config, SocketConfig};
 use crate::engine::{Engine, Parts};
 use crate::grants::Grants;
+use crate::harden::Confinement;
 use crate::identity::Identity;
 use crate::intercept::InterceptService;
 use crate::kms::Kms;
-use crate::metrics::Metrics;
+use crate::metrics::{Layer, Metrics};
 use crate::policy::{Envelope, PolicyStore};
 use crate::sds::SdsService;
 use crate::socket::{self, Incoming, Unlink};
@@ -81,17 +82,29 @@ impl Unwrap for NoProvider {
     }
 }
 
-/// Runs until SIGTERM or SIGINT, then drains.
+/// Makes the state folder where there is none. Before [`crate::harden::confine`], which can allow only what is there.
+///
+/// # Errors
+/// [`StartError::State`].
+pub fn make_state_folder(config: &Config) -> Result<(), StartError> {
+    let path = &config.state_dir;
+    std::fs::create_dir_all(path).map_err(|source| StartError::State { path: path.clone(), source })
+}
+
+/// Runs until SIGTERM or SIGINT, then drains. How the process is confined is only told on.
 ///
 /// # Errors
 /// [`StartError`]; after the start nothing ends the daemon but a signal.
-pub async fn run(config: Config) -> Result<(), StartError> {
+pub async fn run(config: Config, confinement: Confinement) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signal)?;
     let engine = build(Arc::new(config)).await?;
     let config = Arc::clone(&engine.config);
     if config.dev {
         tracing::warn!("--dev: plain HTTP and loopback backends are allowed. Never use this with real credentials");
+    }
+    for (layer, level) in [("landlock", confinement.landlock), ("seccomp", confinement.seccomp)] {
+        engine.metrics.sandbox.get_or_create(&Layer { layer, state: level.code() }).set(1);
     }
     let stop = engine.stop.clone();
     let mut tasks = JoinSet::new();
@@ -112,7 +125,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     }
     let address = config.http;
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Http { address, source })?;
-    let (router, stopped) = (http::router(Arc::clone(&engine)), stop.clone());
+    let (router, stopped) = (http::router(Arc::clone(&engine), confinement), stop.clone());
     tasks.spawn(async move {
         let _ = axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned()).await;
     });
@@ -144,7 +157,6 @@ pub async fn run(config: Config) -> Result<(), StartError> {
 
 async fn build(config: Arc<Config>) -> Result<Arc<Engine>, StartError> {
     let state = |source| StartError::State { path: config.state_dir.clone(), source };
-    std::fs::create_dir_all(&config.state_dir).map_err(state)?;
     let spool = Spool::open(&config.state_dir, config.limits.spool_bytes, config.limits.spool_fsync).map_err(state)?;
     let (policy, problem) =
         PolicyStore::open(config.bouncer.clone(), &config.state_dir, config.bridge.snapshot_max_age);

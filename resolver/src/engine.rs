@@ -15,7 +15,7 @@ use crate::metrics::{Metrics, Outcome};
 use crate::policy::{Changes, Envelope, Policy, PolicyStore};
 use crate::revocations::{Revocation, Revocations};
 use crate::rotation::Rotation;
-use crate::sds::SdsHub;
+use crate::sds::{Cooling, SdsHub};
 use crate::watch::WatchHub;
 use bouncer_custody::{Binding, ClusterName, Generation, KeyId, LogicalPath, Reason, SpiffeId, StreamFacts, Tag};
 use bouncer_proto::bridge::v1::SecretStatus;
@@ -53,6 +53,8 @@ pub struct Engine {
     pub watch: WatchHub,
     /// Who hears of secrets.
     pub sds: SdsHub,
+    /// Which clusters in mode `named` may not be used for a while.
+    pub cooling: Cooling,
     /// What is recorded.
     pub spool: Spool,
     /// Denials on their way into the record.
@@ -142,6 +144,7 @@ impl Engine {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { config, policy, identity, cache, grants, spool, metrics } = parts;
         let permits = Semaphore::new(config.limits.max_decisions);
+        let cooling = Cooling::open(&config.state_dir);
         let (history, revocations) = (History::open(&config.state_dir), Revocations::open(&config.state_dir));
         let (watch, sds, denials) = (WatchHub::default(), SdsHub::default(), Denials::default());
         let stop = CancellationToken::new();
@@ -152,6 +155,7 @@ impl Engine {
             cache,
             rotation: Rotation::default(),
             revocations,
+            cooling,
             grants,
             watch,
             sds,
@@ -243,6 +247,9 @@ impl Engine {
         event.destination = cluster.rail.upstream.to_string();
         if cluster.mode == Mode::Named && !policy.has_one_path(&question.cluster) {
             return Err(Reason::ResourceAmbiguous);
+        }
+        if self.cooling.holds(&question.cluster) {
+            return Err(Reason::RevokedRecently);
         }
         let wanted = policy.envelope(&resource.logical_path)?;
         let in_use = self.rotation.choose(wanted);
@@ -399,15 +406,17 @@ impl Engine {
 
     /// The backend said no for good: the credential ends, wherever it is.
     fn end(&self, tag: &Tag, reason: Reason) {
-        if self.rotation.of(tag).is_some() {
-            self.rotation.forget(tag.path());
+        self.rotation.end(tag);
+        if !self.grants.any(tag) {
+            return;
         }
-        if self.grants.any(tag) {
+        let Some(policy) = self.policy.latest() else { return };
+        // One that drains has no way back; the one that the policy wants has, and then under another name.
+        if policy.envelope_of(tag).is_some() {
             self.policy.end(tag.path());
-            let clusters =
-                self.policy.current().map(|policy| policy.clusters_of(tag.path()).map(ToString::to_string).collect());
-            self.revoke(std::slice::from_ref(tag), clusters.unwrap_or_default(), Some(reason));
         }
+        let clusters = policy.clusters_of(tag.path()).map(ToString::to_string).collect();
+        self.revoke(std::slice::from_ref(tag), clusters, Some(reason));
     }
 
     /// Tries the newer generations that wait for it, each ahead of the streams that are to use it.
@@ -469,9 +478,13 @@ impl Engine {
     /// Ends these tags wherever they are, and records it; `reason` says why, where it was not the policy.
     fn revoke(&self, tags: &[Tag], clusters: Vec<String>, reason: Option<Reason>) {
         for tag in tags {
+            let named = self.named_clusters(tag);
+            for (cluster, drain) in &named {
+                self.cooling.start(cluster, *drain);
+            }
             self.grants.revoke(tag);
             self.cache.evict(tag);
-            self.sds.revoke(tag);
+            self.sds.revoke(tag, &named.into_iter().map(|(cluster, _)| cluster).collect::<Vec<_>>());
         }
         self.watch.publish(Invalidate {
             tags: tags.iter().map(ToString::to_string).collect(),
@@ -533,6 +546,16 @@ impl Engine {
             self.watch.publish(Invalidate { tags: Vec::new(), clusters, reset_streams: false });
         }
         Ok(lifted)
+    }
+
+    /// The clusters that were given the tag by name, and how long their connections drain.
+    fn named_clusters(&self, tag: &Tag) -> Vec<(ClusterName, Duration)> {
+        let drains = |cluster: &ClusterName| {
+            let rail = self.config.rails.clusters.get(cluster)?;
+            (rail.mode == Mode::Named).then_some(rail.drain)
+        };
+        let granted = self.grants.clusters(tag).into_iter();
+        granted.filter_map(|cluster| drains(&cluster).map(|drain| (cluster, drain))).collect()
     }
 
     /// Records what happened to a credential without a stream. It is done already: a spool without room does not undo it.

@@ -97,6 +97,13 @@ impl Grants {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).keys().map(|key| key.tag.clone()).collect()
     }
 
+    /// The clusters that the tag is granted for.
+    #[must_use]
+    pub fn clusters(&self, tag: &Tag) -> HashSet<ClusterName> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.keys().filter(|key| key.tag == *tag).map(|key| key.cluster.clone()).collect()
+    }
+
     /// Ends every grant of the tag.
     pub fn revoke(&self, tag: &Tag) {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! Health and metrics over plain HTTP, on loopback unless configured otherwise. Nothing here changes anything.
 
 use crate::engine::Engine;
+use crate::harden::Confinement;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -10,15 +11,15 @@ use std::sync::Arc;
 
 /// `/healthz`: the process lives. `/readyz`: protected streams can be served; 503 with the reasons where not.
 /// `/metrics`: Prometheus.
-pub fn router(engine: Arc<Engine>) -> Router {
+pub fn router(engine: Arc<Engine>, confinement: Confinement) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
+        .route("/readyz", get(move |engine| ready(engine, confinement)))
         .route("/metrics", get(metrics))
         .with_state(engine)
 }
 
-async fn ready(State(engine): State<Arc<Engine>>) -> Response {
+async fn ready(State(engine): State<Arc<Engine>>, confinement: Confinement) -> Response {
     let reasons: Vec<&str> = engine.not_ready().into_iter().map(bouncer_custody::Reason::code).collect();
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::json!({
@@ -26,6 +27,7 @@ async fn ready(State(engine): State<Arc<Engine>>) -> Response {
         "reasons": reasons,
         "dev": engine.config.dev,
         "policy_epoch": engine.policy.epoch(),
+        "sandbox": { "landlock": confinement.landlock.code(), "seccomp": confinement.seccomp.code() },
     });
     (status, [(header::CACHE_CONTROL, "no-store")], axum::Json(body)).into_response()
 }

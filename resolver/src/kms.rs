@@ -58,8 +58,9 @@ impl Kms {
     pub async fn new(config: &KmsConfig, identity: Arc<Identity>, home: Option<&KmsKeyArn>) -> Self {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            // An idle connection keeps the last answer in its buffers; none is kept for long.
-            .pool_idle_timeout(Duration::from_secs(5))
+            // An idle connection keeps the last answer, a plaintext, in its buffers. So there is none: a handshake for
+            // each call, which is once per credential and `limits.recheck_s`.
+            .pool_max_idle_per_host(0)
             .build_https();
         let (session, credentials) = match &config.credentials {
             AwsCredentials::Spiffe { role_arn, audience } => {

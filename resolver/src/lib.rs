@@ -14,6 +14,7 @@ pub mod credential;
 pub mod daemon;
 pub mod engine;
 pub mod grants;
+pub mod harden;
 pub mod http;
 pub mod identity;
 pub mod intercept;

@@ -1,7 +1,7 @@
 //! `bouncer-resolver`: arguments, logs, and then the daemon.
 
 use bouncer_resolver::config::Config;
-use bouncer_resolver::daemon;
+use bouncer_resolver::{daemon, harden};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -149,27 +149,23 @@ fn serve(run: &Run) -> ExitCode {
         Ok(config) => config,
         Err(error) => return say(2, &error.to_string()),
     };
-    harden();
-    let runtime = match tokio::runtime::Runtime::new() {
+    harden::close_to_others();
+    if let Err(error) = daemon::make_state_folder(&config) {
+        return say(1, &error.to_string());
+    }
+    // Read before the sandbox closes the files that say how much of the machine is this container's.
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // While this is the only thread: the runtime's workers inherit it.
+    let confinement = match harden::confine(&config) {
+        Ok(confinement) => confinement,
+        Err(error) => return say(1, &error.to_string()),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return say(1, &format!("no runtime: {error}")),
     };
-    match runtime.block_on(daemon::run(config)) {
+    match runtime.block_on(daemon::run(config, confinement)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => say(1, &error.to_string()),
-    }
-}
-
-/// No core dumps, no tracing by other processes of the same user, no new privileges.
-fn harden() {
-    // Not 0: Linux does not heed that where cores go to a program, and takes 1 for none in either case (core(5)).
-    let no_core = rustix::process::Rlimit { current: Some(1), maximum: Some(1) };
-    let core = rustix::process::setrlimit(rustix::process::Resource::Core, no_core);
-    let dump = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    let privileges = rustix::thread::set_no_new_privs(true);
-    for (what, done) in [("core dumps", core), ("dumpability", dump), ("new privileges", privileges)] {
-        if let Err(error) = done {
-            tracing::warn!(%error, what, "could not be switched off");
-        }
     }
 }

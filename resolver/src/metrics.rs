@@ -48,6 +48,15 @@ pub struct CredentialOf {
     pub generation: u64,
 }
 
+/// The labels `layer` and `state`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Layer {
+    /// "landlock" or "seccomp".
+    pub layer: &'static str,
+    /// See [`crate::harden::Level::code`].
+    pub state: &'static str,
+}
+
 /// All metrics of the resolver.
 #[derive(Debug)]
 pub struct Metrics {
@@ -74,6 +83,8 @@ pub struct Metrics {
     pub socket_refused: Counter,
     /// Denials that the spool had no room for.
     pub denials_unrecorded: Counter,
+    /// 1 for the state of each layer of the sandbox.
+    pub sandbox: Family<Layer, Gauge>,
     /// 1 while the Policy Bridge is up.
     pub bridge_connected: Gauge,
     /// What is read when it is asked for.
@@ -123,6 +134,7 @@ impl Default for Metrics {
             sds_nacks: Counter::default(),
             socket_refused: Counter::default(),
             denials_unrecorded: Counter::default(),
+            sandbox: Family::default(),
             bridge_connected: Gauge::default(),
             live: Live::default(),
         };
@@ -146,6 +158,7 @@ impl Metrics {
         r.register("sds_nacks", "Certificates that Envoy refused", self.sds_nacks.clone());
         r.register("socket_refused", "Processes turned away at a socket", self.socket_refused.clone());
         r.register("audit_denials_unrecorded", "Denials without room in the spool", self.denials_unrecorded.clone());
+        r.register("sandbox", "1 for the state of each layer of the sandbox", self.sandbox.clone());
         r.register("bridge_connected", "1 while the Policy Bridge is up", self.bridge_connected.clone());
         let live = &self.live;
         r.register("secrets", "Credentials held", live.secrets.clone());

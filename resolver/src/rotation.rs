@@ -28,6 +28,8 @@ pub struct Rotation {
 #[derive(Debug)]
 struct InUse {
     envelope: Arc<Envelope>,
+    /// The one before, which drains: for streams that were decided when it was in use.
+    previous: Option<Arc<Envelope>>,
     /// The newer one that was no good, if one was tried.
     failed: Option<Failed>,
 }
@@ -66,8 +68,23 @@ impl Rotation {
     /// It was unwrapped and found good: it is in use from now on.
     pub fn proven(&self, envelope: &Arc<Envelope>) {
         let mut in_use = self.lock();
-        if in_use.get(&envelope.path).is_none_or(|now| now.envelope.tag != envelope.tag) {
-            in_use.insert(envelope.path.clone(), InUse { envelope: Arc::clone(envelope), failed: None });
+        let before = in_use.get(&envelope.path).map(|now| Arc::clone(&now.envelope));
+        // One that a stream was unwrapping meanwhile is no newer than what replaced it.
+        if before.as_ref().is_some_and(|before| before.tag == envelope.tag || before.generation > envelope.generation) {
+            return;
+        }
+        let previous = before.filter(|before| before.generation < envelope.generation);
+        in_use.insert(envelope.path.clone(), InUse { envelope: Arc::clone(envelope), previous, failed: None });
+    }
+
+    /// This tag is used no more. What it had replaced, or what replaced it, goes its own way.
+    pub fn end(&self, tag: &Tag) {
+        let mut in_use = self.lock();
+        let Some(now) = in_use.get_mut(tag.path()) else { return };
+        if now.envelope.tag == *tag {
+            in_use.remove(tag.path());
+        } else if now.previous.as_ref().is_some_and(|previous| previous.tag == *tag) {
+            now.previous = None;
         }
     }
 
@@ -76,19 +93,18 @@ impl Rotation {
         self.lock().remove(path);
     }
 
-    /// The tag in use under a path.
+    /// The tags in use under a path, with the one that drains.
     #[must_use]
-    pub fn in_use(&self, path: &LogicalPath) -> Option<Tag> {
-        self.lock().get(path).map(|in_use| in_use.envelope.tag.clone())
+    pub fn in_use(&self, path: &LogicalPath) -> Vec<Tag> {
+        self.lock().get(path).map(InUse::tags).unwrap_or_default()
     }
 
-    /// The envelope in use that has exactly this tag.
+    /// The envelope in use, or draining, that has exactly this tag.
     #[must_use]
     pub fn of(&self, tag: &Tag) -> Option<Arc<Envelope>> {
-        self.lock()
-            .get(tag.path())
-            .filter(|in_use| in_use.envelope.tag == *tag)
-            .map(|in_use| Arc::clone(&in_use.envelope))
+        let in_use = self.lock();
+        let InUse { envelope, previous, .. } = in_use.get(tag.path())?;
+        [Some(envelope), previous.as_ref()].into_iter().flatten().find(|envelope| envelope.tag == *tag).map(Arc::clone)
     }
 
     /// A policy came. Forgets what it does not rotate but ends, and returns those tags.
@@ -99,7 +115,7 @@ impl Rotation {
             let goes_on =
                 now.is_some_and(|now| now.tag == in_use.envelope.tag || now.generation > in_use.envelope.generation);
             if !goes_on {
-                ended.push(in_use.envelope.tag.clone());
+                ended.extend(in_use.tags());
             }
             goes_on
         });
@@ -144,6 +160,12 @@ impl Rotation {
     }
 }
 
+impl InUse {
+    fn tags(&self) -> Vec<Tag> {
+        [Some(&self.envelope), self.previous.as_ref()].into_iter().flatten().map(|one| one.tag.clone()).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,8 +190,16 @@ mod tests {
         assert_eq!(rotation.due(&policy, Instant::now()).first().map(|due| due.tag.clone()), Some(second.tag.clone()));
         rotation.proven(&second);
         assert_eq!(rotation.choose(&second).tag, second.tag);
-        assert!(rotation.due(&policy, Instant::now()).is_empty() && rotation.of(&first.tag).is_none());
+        assert!(rotation.due(&policy, Instant::now()).is_empty());
         assert_eq!(rotation.choose(&first).tag, first.tag, "an older one is for the memory of generations to refuse");
+        rotation.proven(&first);
+        assert_eq!(
+            rotation.in_use(&first.path),
+            [second.tag.clone(), first.tag.clone()],
+            "it drains, and stays replaced"
+        );
+        rotation.proven(&of(3, 0).1);
+        assert!(rotation.of(&first.tag).is_none() && rotation.of(&second.tag).is_some());
     }
 
     #[test]

@@ -6,24 +6,32 @@
 //! answered with `removed_resources` at once, so that Envoy fails a handshake instead of waiting.
 //! Followed: the xDS protocol's incremental variant, as `envoy.service.secret.v3`.
 
+mod answers;
 mod codec;
+mod cooling;
 mod hub;
 mod stream;
 
 use crate::engine::Engine;
 use crate::grants::Peer;
+use answers::Answers;
 use bouncer_custody::ClusterName;
-use codec::{DeltaRequest, DeltaResponse, SdsCodec};
+use codec::RequestDecoder;
+pub use cooling::Cooling;
+use http::{HeaderValue, header};
 pub use hub::SdsHub;
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use stream::Session;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
-use tonic::codegen::{BoxFuture, http};
-use tonic::server::{Grpc, NamedService, StreamingService};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::codegen::http;
+use tonic::server::NamedService;
+use tonic::{Status, Streaming};
+
+/// The largest request, in bytes.
+const MAX_REQUEST: usize = 1 << 20;
 
 /// `envoy.service.secret.v3.SecretDiscoveryService`, its method `DeltaSecrets` only.
 ///
@@ -48,43 +56,36 @@ impl NamedService for SdsService {
 impl tower::Service<http::Request<Body>> for SdsService {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
+    type Future = Ready<Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let method = Method { engine: Arc::clone(&self.engine) };
-        Box::pin(async move {
-            if request.uri().path() == "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets" {
-                return Ok(Grpc::new(SdsCodec).max_decoding_message_size(1 << 20).streaming(method, request).await);
-            }
-            Ok(Status::unimplemented("only DeltaSecrets is served: set api_type to DELTA_GRPC").into_http())
-        })
+        if request.uri().path() != "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets" {
+            return ready(Ok(
+                Status::unimplemented("only DeltaSecrets is served: set api_type to DELTA_GRPC").into_http()
+            ));
+        }
+        ready(Ok(self.open(request).unwrap_or_else(Status::into_http)))
     }
 }
 
-struct Method {
-    engine: Arc<Engine>,
-}
-
-impl StreamingService<DeltaRequest> for Method {
-    type Response = DeltaResponse;
-    type ResponseStream = ReceiverStream<Result<DeltaResponse, Status>>;
-    type Future = BoxFuture<Response<Self::ResponseStream>, Status>;
-
-    fn call(&mut self, request: Request<Streaming<DeltaRequest>>) -> Self::Future {
+impl SdsService {
+    /// Starts a stream's session.
+    fn open(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         let engine = Arc::clone(&self.engine);
-        Box::pin(async move {
-            let peer = *request.extensions().get::<Peer>().ok_or_else(|| Status::internal("no peer"))?;
-            let text = |key| request.metadata().get(key).and_then(|value| value.to_str().ok());
-            let cluster: Option<ClusterName> = text("x-bouncer-cluster").and_then(|name| name.parse().ok());
-            let has_key = text("x-bouncer-sds-key").is_some_and(|key| engine.config.sds_key.matches(key.as_bytes()));
-            let (answers, stream) = tokio::sync::mpsc::channel(16);
-            let session = Session::new(engine, peer, cluster, has_key, answers);
-            tokio::spawn(session.run(request.into_inner()));
-            Ok(Response::new(ReceiverStream::new(stream)))
-        })
+        let peer = *request.extensions().get::<Peer>().ok_or_else(|| Status::internal("no peer"))?;
+        let text = |key| request.headers().get(key).and_then(|value| value.to_str().ok());
+        let cluster: Option<ClusterName> = text("x-bouncer-cluster").and_then(|name| name.parse().ok());
+        let has_key = text("x-bouncer-sds-key").is_some_and(|key| engine.config.sds_key.matches(key.as_bytes()));
+        let (answers, stream) = tokio::sync::mpsc::channel(16);
+        let body = Body::new(Answers::new(Arc::clone(engine.cache.arena()), stream));
+        let session = Session::new(engine, peer, cluster, has_key, answers);
+        tokio::spawn(session.run(Streaming::new_request(RequestDecoder, request.into_body(), None, Some(MAX_REQUEST))));
+        let mut response = http::Response::new(body);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        Ok(response)
     }
 }

@@ -124,6 +124,17 @@ impl Kms {
         text(&self.call("Encrypt", &body).await?["CiphertextBlob"])
     }
 
+    /// Puts a plaintext into an envelope, by AWS's own SDK and the second implementation of the format; gives a
+    /// `ciphertext_ref`.
+    ///
+    /// # Errors
+    /// If KMS or Python says no.
+    pub async fn seal(&self, key_arn: &str, aad: &str, plaintext: &[u8]) -> Result<String> {
+        let arguments = ["seal", &self.direct, key_arn, aad];
+        let sealed = crate::operator::python("interop.py", &arguments, plaintext).await?.success()?;
+        Ok(String::from_utf8(sealed)?.trim().to_owned())
+    }
+
     /// Decrypts, as a control.
     ///
     /// # Errors

@@ -90,6 +90,12 @@ impl KmsProxy {
         Ok(Self { address, state, task })
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Its base URL.
     #[must_use]
     pub fn endpoint(&self) -> String {

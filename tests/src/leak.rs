@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 const WINDOW: usize = 16;
 
-/// What is looked for: a secret in the shapes it may take, by every run of 16 bytes of each.
+/// What is looked for: secrets in the shapes they may take, by every run of 16 bytes of each.
 pub struct Needles {
     // By the first eight bytes of a window, all windows that begin so.
     windows: HashMap<[u8; 8], Vec<Window>>,
@@ -35,34 +35,66 @@ pub struct Hit {
     pub shape: &'static str,
 }
 
+/// What a search of the resolver's memory found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// In the arena, where secrets belong.
+    pub in_arena: Vec<Hit>,
+    /// Anywhere else.
+    pub elsewhere: Vec<Hit>,
+}
+
 impl fmt::Display for Hit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {} in {}", self.shape, self.offset, self.place)
     }
 }
 
+impl Default for Needles {
+    /// None yet.
+    fn default() -> Self {
+        Self { windows: HashMap::new(), first_two: Box::new([false; 1 << 16]) }
+    }
+}
+
 impl Needles {
-    /// A secret of at least 16 bytes, as it is, in hex and in base64.
+    /// A secret of at least 16 bytes, as it is, backwards, in hex and in base64, which the lines of a PEM text are.
     ///
     /// # Errors
     /// If it is shorter.
     pub fn of(secret: &[u8]) -> Result<Self> {
+        Self::default().with(secret)
+    }
+
+    /// Another secret beside those before, in the same shapes.
+    ///
+    /// # Errors
+    /// If it is shorter than 16 bytes.
+    pub fn with(mut self, secret: &[u8]) -> Result<Self> {
+        let needles = &mut self;
         if secret.len() < WINDOW {
             return Err(Fault::new("a needle of less than 16 bytes finds chance"));
         }
         let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut needles = Self { windows: HashMap::new(), first_two: Box::new([false; 1 << 16]) };
         needles.add(secret, "raw");
+        // As a big number lies in the memory of a cryptographic library.
+        needles.add(&secret.iter().rev().copied().collect::<Vec<_>>(), "little-endian");
         needles.add(hex.to_uppercase().as_bytes(), "HEX");
         needles.add(hex.as_bytes(), "hex");
         // Base64 of the secret within something longer depends on where it begins, modulo three; what its first and
         // last character share with their neighbours is left out.
         for skipped in 0..3 {
             let whole = &secret[skipped..skipped + (secret.len() - skipped) / 3 * 3];
-            needles.add(STANDARD.encode(whole).as_bytes(), "base64");
+            let text = STANDARD.encode(whole);
+            needles.add(text.as_bytes(), "base64");
             needles.add(URL_SAFE_NO_PAD.encode(whole).as_bytes(), "base64url");
+            // As KMS answers with a PEM text. Its lines break the text into pieces; every window is within one.
+            for skipped in 0..3 {
+                let whole = &text.as_bytes()[skipped..skipped + (text.len() - skipped) / 3 * 3];
+                needles.add(STANDARD.encode(whole).as_bytes(), "base64 of base64");
+            }
         }
-        Ok(needles)
+        Ok(self)
     }
 
     /// Another secret beside it, as it is: such as the lines of a PEM text.
@@ -125,13 +157,28 @@ impl Needles {
         Ok(hits)
     }
 
-    /// Searches the memory of a process: everything that it may write, and what it maps without a file.
+    /// Searches the memory of a process: everything that it can read.
     ///
     /// # Errors
     /// If its memory may not be read.
     pub fn search_memory(&self, pid: u32) -> Result<Vec<Hit>> {
+        let found = self.search_arena_and_rest(pid)?;
+        Ok(found.in_arena.into_iter().chain(found.elsewhere).collect())
+    }
+
+    /// The same, told apart by the resolver's arena: the mappings that the kernel keeps out of core dumps and wipes in
+    /// forked children (`dd` and `wf` in smaps, proc_pid_smaps(5)); nothing else asks for both.
+    ///
+    /// # Errors
+    /// If its memory may not be read.
+    pub fn search_arena_and_rest(&self, pid: u32) -> Result<Found> {
         let memory = Memory::of(pid)?;
-        Ok(memory.regions.iter().flat_map(|region| self.search_region(&memory, region)).collect())
+        let mut found = Found::default();
+        for region in &memory.regions {
+            let hits = self.search_region(&memory, region);
+            if region.is_arena { &mut found.in_arena } else { &mut found.elsewhere }.extend(hits);
+        }
+        Ok(found)
     }
 
     /// Searches those regions of a process that hold a marker.
@@ -168,6 +215,12 @@ impl Needles {
     }
 }
 
+/// Says what this machine did not let a test check, whether or not the test's output is shown: not checked is not passed.
+pub fn not_checked(what: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "not checked: {what}");
+}
+
 fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let kind = std::fs::symlink_metadata(path).doing(path.display())?.file_type();
     if kind.is_file() {
@@ -194,13 +247,14 @@ struct Region {
     end: u64,
     name: String,
     is_wasm: bool,
+    is_arena: bool,
 }
 
 const PAGE: u64 = 4096;
 
 impl Memory {
     fn of(pid: u32) -> Result<Self> {
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).doing("the process's mappings")?;
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).doing("the process's mappings")?;
         let memory = std::fs::File::open(format!("/proc/{pid}/mem")).doing("the process's memory")?;
         let pages = std::fs::File::open(format!("/proc/{pid}/pagemap")).doing("the process's pages")?;
         let memory = Self { pid, memory, pages, regions: regions(&maps) };
@@ -241,19 +295,27 @@ impl Memory {
     }
 }
 
-/// The lines of `/proc/PID/maps`, without read-only code and data of files.
-fn regions(maps: &str) -> Vec<Region> {
+/// The mappings of `/proc/PID/smaps` that can be read.
+fn regions(smaps: &str) -> Vec<Region> {
     let mut regions: Vec<Region> = vec![];
-    for line in maps.lines() {
+    let mut readable = false;
+    for line in smaps.lines() {
+        if let Some(flags) = line.strip_prefix("VmFlags:") {
+            let has = |flag: &str| flags.split_whitespace().any(|known| known == flag);
+            if let (true, Some(region)) = (readable, regions.last_mut()) {
+                region.is_arena = has("dd") && has("wf");
+            }
+            continue;
+        }
         let Some((start, end, rights, name)) = mapping(line) else { continue };
         // V8 puts a wasm memory in front of a guard that reaches as far as any 32-bit address could.
         let guard = rights.starts_with("---") && end - start > 4 << 30;
         if let (true, Some(before)) = (guard, regions.last_mut().filter(|before| before.end == start)) {
             before.is_wasm = true;
         }
-        let readable = rights.starts_with('r') && !matches!(name, "[vvar]" | "[vsyscall]" | "[vvar_vclock]");
-        if readable && (rights.contains('w') || name.starts_with('[')) {
-            regions.push(Region { start, end, name: name.to_owned(), is_wasm: false });
+        readable = rights.starts_with('r') && !matches!(name, "[vvar]" | "[vsyscall]" | "[vvar_vclock]");
+        if readable {
+            regions.push(Region { start, end, name: name.to_owned(), is_wasm: false, is_arena: false });
         }
     }
     regions
@@ -265,4 +327,52 @@ fn mapping(line: &str) -> Option<(u64, u64, &str, &str)> {
     let (start, end) = range.split_once('-')?;
     let address = |hex| u64::from_str_radix(hex, 16).ok();
     Some((address(start)?, address(end)?, rights, fields.nth(3).unwrap_or("[anonymous]")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{Ca, Leaf};
+
+    #[test]
+    fn a_key_is_found_in_every_shape_and_another_key_is_not() {
+        let ca = Ca::new("needles").unwrap();
+        let [key, other] = [(); 2].map(|()| ca.issue(&Leaf::server("a.test").unwrap()).unwrap());
+        let needles = Needles::of(&key.private_scalar().unwrap()).unwrap();
+        let mut backwards = key.key_der.clone();
+        backwards.reverse();
+        let hex: String = key.key_der.iter().map(|byte| format!("{byte:02X}")).collect();
+        let bundle = |of: &crate::pki::Identity| format!("{}{}", of.cert_pem, of.key_pem);
+        for padding in 0..3 {
+            let text = format!("{}{}", &"   "[..padding], bundle(&key));
+            let shapes = [
+                ("raw", key.key_der.clone()),
+                ("little-endian", backwards.clone()),
+                ("HEX", hex.clone().into_bytes()),
+                ("hex", hex.to_lowercase().into_bytes()),
+                ("base64", text.clone().into_bytes()),
+                ("base64url", URL_SAFE_NO_PAD.encode(&key.key_der).into_bytes()),
+                ("base64 of base64", STANDARD.encode(&text).into_bytes()),
+            ];
+            for (shape, bytes) in shapes {
+                let found = needles.search(&bytes, "here");
+                // Text without + and / is the same in both alphabets.
+                assert!(
+                    found.iter().any(|hit| shape.starts_with(hit.shape) || hit.shape == shape),
+                    "{shape} {found:?}"
+                );
+            }
+        }
+        assert_eq!(needles.search(bundle(&other).as_bytes(), "elsewhere"), []);
+        assert_eq!(needles.search(&other.key_der, "elsewhere"), []);
+    }
+
+    #[test]
+    fn a_piece_of_sixteen_bytes_is_enough_and_found_in_ones_own_memory() {
+        let secret: [u8; 32] = std::array::from_fn(|i| (i as u8).wrapping_mul(37) ^ 0x5a);
+        let needles = Needles::of(&secret).unwrap();
+        assert_eq!(needles.search(&secret[9..25], "here").len(), 1);
+        assert_eq!(needles.search(&secret[9..24], "here"), []);
+        assert!(!needles.search_memory(std::process::id()).unwrap().is_empty());
+    }
 }

@@ -24,6 +24,7 @@ pub mod scratch;
 pub mod spire;
 pub mod stack;
 pub mod stop;
+pub mod tls_front;
 pub mod tools;
 pub mod traffic;
 pub mod upstream;

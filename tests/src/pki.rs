@@ -276,4 +276,14 @@ impl Identity {
             .and_then(|window| window[BEFORE.len()..].try_into().ok())
             .ok_or_else(|| Fault::new("not a P-256 key"))
     }
+
+    /// All private numbers of an RSA key (RFC 8017, A.1.2: what follows the public exponent), as [`Self::private_scalar`].
+    ///
+    /// # Errors
+    /// If the key is not RSA with the usual exponent.
+    pub fn private_numbers(&self) -> Result<&[u8]> {
+        const EXPONENT: [u8; 5] = [0x02, 0x03, 0x01, 0x00, 0x01];
+        let at = self.key_der.windows(EXPONENT.len()).position(|window| window == EXPONENT);
+        at.map(|at| &self.key_der[at + EXPONENT.len()..]).ok_or_else(|| Fault::new("not an RSA key"))
+    }
 }

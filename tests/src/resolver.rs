@@ -28,6 +28,8 @@ pub struct Setup {
     pub http_port: u16,
     /// `--dev`, which plain HTTP to the KMS server needs.
     pub dev: bool,
+    /// CA certificates for HTTPS in the place of the system's.
+    pub https_roots: Option<PathBuf>,
     /// Another user than the scenario's, to run it.
     user: Option<u32>,
 }
@@ -95,7 +97,8 @@ impl Setup {
             required_pairs = []
             cluster = []
         };
-        let mut setup = Self { config, intercept_socket, sds_socket, sds_key, http_port, dev: true, user: None };
+        let (dev, https_roots, user) = (true, None, None);
+        let mut setup = Self { config, intercept_socket, sds_socket, sds_key, http_port, dev, https_roots, user };
         let path = |path: &Path| path.display().to_string();
         setup.set("bouncer", at.bouncer);
         setup.set("state_dir", path(&state));
@@ -194,6 +197,9 @@ impl Resolver {
         }
         if setup.dev {
             command.arg("--dev");
+        }
+        if let Some(roots) = &setup.https_roots {
+            command.env("SSL_CERT_FILE", roots);
         }
         let process = Process::spawn("resolver", scratch, command)?;
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;

@@ -21,6 +21,7 @@ use crate::kms::Kms;
 use crate::pki::{Ca, Identity};
 use crate::resolver::Resolver;
 use crate::scratch::Scratch;
+use crate::tls_front::TlsFront;
 use crate::upstream::Upstream;
 use crate::{Fault, Result};
 use serde_json::Value;
@@ -58,6 +59,8 @@ pub struct Stack {
     pub upstreams: BTreeMap<String, Upstream>,
     /// KMS and STS.
     pub kms: Kms,
+    /// TLS in front of it, if the scenario wanted that.
+    pub kms_front: Option<TlsFront>,
     /// The customer's key.
     pub key_arn: String,
     /// Who gives identities.

@@ -1,10 +1,17 @@
-//! The customer's private key is in Envoy's and the resolver's memory, and nowhere else.
+//! The customer's private key is in Envoy's and the resolver's memory, and nowhere else; in the resolver's, in one place,
+//! and not for longer than it is in use.
 
 use bouncer_tests::client::Protocol;
-use bouncer_tests::leak::Needles;
+use bouncer_tests::envoy::Version;
+use bouncer_tests::leak::{Found, Needles, not_checked};
 use bouncer_tests::operator::run;
-use bouncer_tests::stack::{AAD, CART, Credential, Stack};
+use bouncer_tests::process::Process;
+use bouncer_tests::stack::{AAD, Builder, Bundle, CART, Credential, Stack};
 use bouncer_tests::{Fault, Result};
+use rustix::process::Signal;
+use std::cell::RefCell;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,7 +58,117 @@ async fn the_private_key_is_found_nowhere_that_it_may_not_be() -> Result<()> {
     assert!(!needles.search_memory(stack.envoy()?.process().pid())?.is_empty(), "Envoy holds the key");
     stack.scratch.write("planted.log", &stack.credential("payments-api")?.key_der)?;
     assert_eq!(needles.search_files(stack.scratch.path())?.len(), 1);
+
+    // A crash leaves no core. A program that forbids none shows whether this machine keeps any.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -c unlimited && exec sleep 60"]).current_dir(stack.scratch.folder("core")?);
+    let control = Process::spawn("control", &stack.scratch, command)?;
+    let name = format!("/proc/{}/comm", control.pid());
+    let runs = || async { (std::fs::read_to_string(&name).ok()? == "sleep\n").then_some(()) };
+    control.until("runs", Duration::from_secs(5), runs).await?;
+    if !core_of(&stack, &control).await? {
+        not_checked("cores, since this machine keeps none");
+    }
+    assert!(!core_of(&stack, stack.resolver()?.process()).await?);
     Ok(())
+}
+
+/// Crashes a process; whether that left a core.
+async fn core_of(stack: &Stack, process: &Process) -> Result<bool> {
+    process.signal(Signal::ABORT)?;
+    let ended = stack.until("the crash", Duration::from_secs(10), || async { process.exited() }).await?;
+    Ok(ended.core_dumped())
+}
+
+/// Callers, each with a credential of another kind.
+fn every_kind() -> Vec<(&'static str, Bundle)> {
+    vec![
+        ("a", Bundle::Good),
+        ("b", Bundle::Json),
+        ("c", Bundle::Rsa),
+        ("d", Bundle::Good),
+        ("e", Bundle::Rsa),
+        ("f", Bundle::Sealed),
+    ]
+}
+
+fn caller(name: &str) -> String {
+    format!("spiffe://example.org/ns/shop/sa/{name}")
+}
+
+/// The credentials are used, rest, and are taken back.
+async fn the_arena_alone_holds_what_is_in_use(builder: Builder, callers: Vec<(&str, Bundle)>) -> Result<()> {
+    let mut builder = builder.own_bridge();
+    for (name, bundle) in &callers {
+        let credential = Credential::new(name, "payments").callers(&[&caller(name)]);
+        builder = builder.credential(credential.bundle(bundle.clone()));
+    }
+    let stack = builder.start().await?;
+    let mut needles = Needles::default();
+    for (name, bundle) in &callers {
+        let identity = stack.credential(name)?;
+        needles = match bundle {
+            Bundle::Rsa => needles.with(identity.private_numbers()?)?,
+            _ => needles.with(&identity.private_scalar()?)?,
+        };
+    }
+    // A PEM text is found in pieces, since its lines end.
+    let mut once = 0;
+    for (name, _) in &callers {
+        once += needles.search(stack.credential(name)?.key_pem.as_bytes(), "the PEM text").len();
+    }
+    let pid = stack.resolver()?.process().pid();
+    if let Err(fault) = needles.search_memory(pid) {
+        not_checked(&format!("the resolver's memory, which this user may not read: {fault}"));
+        return Ok(());
+    }
+    let last = RefCell::new(Found::default());
+    let within_a_second = |what, in_arena: std::ops::RangeInclusive<usize>| {
+        let (stack, needles, last) = (&stack, &needles, &last);
+        async move {
+            let searched = stack.until(what, Duration::from_secs(1), || async {
+                last.replace(needles.search_arena_and_rest(pid).ok()?);
+                let found = last.borrow();
+                (in_arena.contains(&found.in_arena.len()) && found.elsewhere.is_empty()).then_some(())
+            });
+            let searched = searched.await;
+            searched.map_err(|fault| fault.with_evidence(format!("{:#?}", last.borrow())))
+        }
+    };
+    within_a_second("nothing is unwrapped before it is asked for", 0..=0).await?;
+
+    let ask = |name: &str| {
+        let client = stack.client(&caller(name), Protocol::Http1);
+        async move { Ok::<_, Fault>(client?.get("/").await?.status.as_u16()) }
+    };
+    for _ in 0..3 {
+        for (name, _) in &callers {
+            assert_eq!(ask(name).await?, 200);
+        }
+    }
+    // At rest. That they are found in the arena is the control of the searches that find nothing.
+    within_a_second("the arena alone holds the keys, each once", once..=once).await?;
+
+    stack.bridge()?.push(|snapshot| snapshot.envelopes.clear());
+    for (name, _) in &callers {
+        let refused = || async { (ask(name).await.ok()? == 503).then_some(()) };
+        stack.until("the eviction", Duration::from_secs(5), refused).await?;
+    }
+    within_a_second("nothing holds a key", 0..=0).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_resolver_holds_keys_in_its_arena_alone_and_forgets_them_within_a_second() -> Result<()> {
+    the_arena_alone_holds_what_is_in_use(Stack::builder("arena").kms_over_tls(), every_kind()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_it_does_in_named_mode() -> Result<()> {
+    the_arena_alone_holds_what_is_in_use(
+        Stack::builder("arena-named").named(Version::Current),
+        vec![("a", Bundle::Good)],
+    )
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

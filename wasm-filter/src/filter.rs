@@ -43,6 +43,10 @@ const REPORT_TIMEOUT_MS: u32 = 2_000;
 /// How long a watch may go without an answer, in milliseconds: twice the time after which the resolver answers anyhow.
 const WATCH_TIMEOUT_MS: u32 = 20_000;
 
+/// A question whose answer was overtaken is asked at most so often: a rotation alone makes two invalidations, and several
+/// may come at once.
+const ASKS: u8 = 5;
+
 /// So many tags are asked about in one watch.
 const CARRIED: usize = 2_048;
 
@@ -168,7 +172,7 @@ impl Filter {
         let Ok(facts) = Facts::parse(&call.key) else { return self.fail(host, &call, Reason::Internal) };
         let reply = Reply::parse(message, facts.cluster);
         match self.watch.freshness(&reply.boot, reply.epoch) {
-            Freshness::Stale if call.again => self.fail(host, &call, Reason::DecisionStale),
+            Freshness::Stale if call.asked >= ASKS => self.fail(host, &call, Reason::DecisionStale),
             Freshness::Stale => self.ask_again(host, call),
             fresh => self.settle(host, &call, reply, fresh == Freshness::Keep),
         }
@@ -231,13 +235,15 @@ impl Filter {
         if !self.pending.has_room() {
             return Err(Reason::Overloaded);
         }
-        self.dispatch(host, &facts, header.into(), vec![id], false).map_err(|_| Reason::ResolverUnavailable)
+        self.dispatch(host, &facts, header.into(), vec![id], 1).map_err(|_| Reason::ResolverUnavailable)
     }
 
     /// The answer was overtaken by an invalidation: the same streams wait for another.
     fn ask_again(&mut self, host: &mut impl Host, call: Call) {
         let dispatched = match Facts::parse(&call.key) {
-            Ok(facts) => self.dispatch(host, &facts, Rc::clone(&call.key), call.waiting.clone(), true).is_ok(),
+            Ok(facts) => {
+                self.dispatch(host, &facts, Rc::clone(&call.key), call.waiting.clone(), call.asked + 1).is_ok()
+            }
             Err(_) => false,
         };
         if !dispatched {
@@ -251,13 +257,13 @@ impl Filter {
         facts: &Facts<'_>,
         key: Rc<[u8]>,
         waiting: Vec<StreamId>,
-        again: bool,
+        asked: u8,
     ) -> Result<(), Refused> {
         let timeout_ms = self.plugins.policy().decide_timeout_ms;
         let asked_wall_ms = host.wall_ms();
         let token = host.call(Method::Decide, &self.cluster, &facts.to_request().encode_to_vec(), timeout_ms)?;
         let ends_ms = self.clock.now_ms() + u64::from(timeout_ms + TICK_MS) + GRACE_MS;
-        self.pending.add(token, Call { key, waiting, again, asked_wall_ms, ends_ms });
+        self.pending.add(token, Call { key, waiting, asked, asked_wall_ms, ends_ms });
         Ok(())
     }
 

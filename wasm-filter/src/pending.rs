@@ -18,8 +18,8 @@ pub struct Call {
     pub key: Rc<[u8]>,
     /// The streams that wait for it, in the order of their arrival.
     pub waiting: Vec<StreamId>,
-    /// Whether it was asked again since the first answer was stale.
-    pub again: bool,
+    /// How often it was asked: again where an answer was stale.
+    pub asked: u8,
     /// When it was asked, by the wall clock.
     pub asked_wall_ms: u64,
     /// When it ends even if the host never says so, by the filter's clock.
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     fn call(key: &str, waiting: &[StreamId], ends_ms: u64) -> Call {
-        Call { key: key.as_bytes().into(), waiting: waiting.to_vec(), again: false, asked_wall_ms: 0, ends_ms }
+        Call { key: key.as_bytes().into(), waiting: waiting.to_vec(), asked: 1, asked_wall_ms: 0, ends_ms }
     }
 
     #[test]

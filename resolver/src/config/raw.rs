@@ -2,7 +2,8 @@
 
 use super::kms::RawKms;
 use super::{
-    BridgeConfig, CallerSource, Cluster, Fault, FaultKind, Limits, Mode, Rails, SdsKey, ServerName, SocketConfig,
+    BridgeConfig, CallerSource, Cluster, Fault, FaultKind, Limits, Mode, Rails, Sandbox, SdsKey, ServerName,
+    SocketConfig,
 };
 use bouncer_custody::{ClusterName, ClusterRail, KmsKeyArn, Malformed, PathPattern};
 use serde::Deserialize;
@@ -64,6 +65,8 @@ pub(super) struct Config {
     kms: Option<RawKms>,
     #[serde(default)]
     http: Http,
+    #[serde(default)]
+    process: Process,
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
@@ -127,6 +130,12 @@ impl Default for Http {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
+struct Process {
+    sandbox: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
 struct RawLimits {
     decide_deadline_ms: Option<u64>,
     decision_ttl_ms: Option<u64>,
@@ -157,6 +166,7 @@ struct RawCluster {
     name: String,
     upstream: String,
     mode: Option<String>,
+    drain_s: Option<u64>,
     ca_file: PathBuf,
     server_names: Vec<String>,
     #[serde(default)]
@@ -209,6 +219,7 @@ impl Config {
         }
         let sds_key = parse_sds_key(key_file, faults);
         let bridge = self.bridge.parse(faults);
+        let sandbox = self.process.parse(dev, faults);
         let limits = self.limits.parse(faults);
         let rails = self.rails.parse(faults);
         let kms = self.kms.map(|kms| kms.parse(dev, &rails.kms_keys, faults));
@@ -229,6 +240,7 @@ impl Config {
                 None => None,
             },
             http: self.http.listen,
+            sandbox,
             limits,
             rails,
         })
@@ -326,6 +338,21 @@ impl Bridge {
     }
 }
 
+impl Process {
+    fn parse(self, dev: bool, faults: &mut Faults) -> Sandbox {
+        match self.sandbox.as_deref() {
+            None | Some("best-effort") => Sandbox::BestEffort,
+            Some("enforce") => Sandbox::Enforce,
+            Some("off") if dev => Sandbox::Off,
+            Some(_) => {
+                faults
+                    .rule("process.sandbox", "must be \"enforce\" or \"best-effort\" (\"off\" works only under --dev)");
+                Sandbox::Enforce
+            }
+        }
+    }
+}
+
 impl RawLimits {
     fn parse(self, faults: &mut Faults) -> Limits {
         let mut get = |key, value: Option<u64>, default, range, rule| {
@@ -406,12 +433,17 @@ impl RawCluster {
                 Mode::OnDemand
             }
         };
+        // Above the idle timeout of the shipped clusters, which is 60 s.
+        let drain = Duration::from_secs(self.drain_s.unwrap_or(65));
+        if self.drain_s.is_some_and(|seconds| mode != Mode::Named || seconds > 3_600) {
+            faults.rule(format!("{key}.drain_s"), "must be at most 3600, and is for mode \"named\" only");
+        }
         let server_names = self.parse_server_names(key, faults);
         let ca = read_ca(&self.ca_file, key, faults);
         let rail = ClusterRail { upstream: upstream?, callers, logical_paths, kms_keys: own_keys };
         let ca = ca?;
         let trust_version = trust_version(&ca, &server_names);
-        Some((name?, Cluster { rail, mode, ca, server_names, trust_version }))
+        Some((name?, Cluster { rail, mode, drain, ca, server_names, trust_version }))
     }
 
     fn parse_server_names(&self, key: &str, faults: &mut Faults) -> Vec<ServerName> {

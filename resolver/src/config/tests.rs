@@ -73,3 +73,17 @@ fn each_region_may_have_an_endpoint_of_its_own() {
     }
     assert!(load("{ ca-central-1 = \"http://vpce.example\" }", true).is_ok());
 }
+
+#[test]
+fn the_sandbox_is_on_and_only_dev_turns_it_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |line: &str| write(folder.path(), |text| text.replace("sandbox = \"best-effort\"", line));
+    let sandbox = |line: &str, dev| Config::load(&with(line), dev).map(|config| config.sandbox);
+    assert_eq!(sandbox("", false).unwrap(), Sandbox::BestEffort);
+    assert_eq!(sandbox("sandbox = \"enforce\"", false).unwrap(), Sandbox::Enforce);
+    assert_eq!(sandbox("sandbox = \"off\"", true).unwrap(), Sandbox::Off);
+    for line in ["sandbox = \"off\"", "sandbox = \"none\""] {
+        let error = sandbox(line, false).unwrap_err().to_string();
+        assert!(error.contains("  process.sandbox: must be"), "{error}");
+    }
+}

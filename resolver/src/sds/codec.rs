@@ -1,13 +1,14 @@
 //! The wire of delta SDS: requests as far as they matter here, and answers encoded straight from the arena.
 
+use crate::arena::{Arena, ArenaError};
 use crate::config::ServerName;
 use crate::credential::ClientCertificate;
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{DecodeBuf, Decoder};
 use zeroize::Zeroizing;
 
 /// The type of every resource here.
@@ -123,50 +124,50 @@ fn trust<'a>(ca: &'a [u8], names: &'a [ServerName]) -> Part<'a> {
 }
 
 impl DeltaResponse {
-    fn put(&self, to: &mut impl BufMut) {
+    /// The answer as one gRPC message with its prefix (PROTOCOL-HTTP2.md of gRPC, "Length-Prefixed-Message"). One that
+    /// holds a key is in the arena, and never elsewhere.
+    ///
+    /// # Errors
+    /// [`ArenaError`], for a key.
+    pub(super) fn message(&self, arena: &Arc<Arena>) -> Result<Bytes, ArenaError> {
         match &self.content {
             Content::Certificate { version, credential } => credential.key.expose(|key| {
-                let certificate = Part::Message(2, vec![inline(1, &credential.chain), inline(2, key)]);
-                resource(&self.name, version, certificate).put(to);
+                // The key before its chain: see `super::answers`.
+                let certificate = Part::Message(2, vec![inline(2, key), inline(1, &credential.chain)]);
+                let (len, write) = self.written(resource(&self.name, version, certificate));
+                Ok(arena.fill(len, write)?.lend())
             }),
-            Content::Trust { version, ca, names } => resource(&self.name, version, trust(ca, names)).put(to),
-            Content::Removed => Part::Bytes(6, self.name.as_bytes()).put(to),
+            Content::Trust { version, ca, names } => Ok(self.ordinary(resource(&self.name, version, trust(ca, names)))),
+            Content::Removed => Ok(self.ordinary(Part::Bytes(6, self.name.as_bytes()))),
         }
-        Part::Bytes(4, SECRET.as_bytes()).put(to);
-        Part::Bytes(5, self.nonce.as_bytes()).put(to);
+    }
+
+    fn ordinary(&self, content: Part<'_>) -> Bytes {
+        let (len, write) = self.written(content);
+        let mut bytes = vec![0; len];
+        write(&mut bytes);
+        bytes.into()
+    }
+
+    /// The message's length, and what writes it.
+    fn written<'a>(&'a self, content: Part<'a>) -> (usize, impl FnOnce(&mut [u8]) + 'a) {
+        const UNCOMPRESSED: u8 = 0;
+        let parts = [content, Part::Bytes(4, SECRET.as_bytes()), Part::Bytes(5, self.nonce.as_bytes())];
+        let len: usize = parts.iter().map(Part::len).sum();
+        let write = move |mut to: &mut [u8]| {
+            to.put_u8(UNCOMPRESSED);
+            to.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
+            parts.iter().for_each(|part| part.put(&mut to));
+        };
+        (1 + 4 + len, write)
     }
 }
 
-/// Decodes with prost, encodes by hand.
+/// Decodes requests with prost.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct SdsCodec;
+pub(super) struct RequestDecoder;
 
-impl Codec for SdsCodec {
-    type Encode = DeltaResponse;
-    type Decode = DeltaRequest;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for SdsCodec {
-    type Item = DeltaResponse;
-    type Error = Status;
-
-    fn encode(&mut self, item: DeltaResponse, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        item.put(to);
-        Ok(())
-    }
-}
-
-impl Decoder for SdsCodec {
+impl Decoder for RequestDecoder {
     type Item = DeltaRequest;
     type Error = Status;
 
@@ -252,9 +253,11 @@ mod tests {
     }
 
     fn read(content: Content) -> Answer {
-        let mut bytes = Vec::new();
-        DeltaResponse { nonce: "7".into(), name: Zeroizing::new("name".into()), content }.put(&mut bytes);
-        Answer::decode(bytes.as_slice()).unwrap()
+        let answer = DeltaResponse { nonce: "7".into(), name: Zeroizing::new("name".into()), content };
+        let message = answer.message(&Arena::new()).unwrap();
+        let (prefix, message) = message.split_at(5);
+        assert_eq!((prefix[0], u32::from_be_bytes(prefix[1..].try_into().unwrap()) as usize), (0, message.len()));
+        Answer::decode(message).unwrap()
     }
 
     fn only_secret(answer: &Answer) -> &Secret {

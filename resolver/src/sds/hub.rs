@@ -142,20 +142,20 @@ impl SdsHub {
         inner.named.insert(cluster.clone(), given);
     }
 
-    /// Takes the tag back: removed where it was fetched by tag, replaced by a throwaway where it was given by name,
-    /// since Envoy ignores the removal of a named secret.
-    pub fn revoke(&self, tag: &Tag) {
+    /// Takes the tag back: removed where it was fetched by tag, replaced by a throwaway on the clusters that were given
+    /// it by name, since Envoy ignores the removal of a named secret.
+    pub fn revoke(&self, tag: &Tag, named: &[ClusterName]) {
         self.remove(tag);
-        let clusters: Vec<ClusterName> = {
-            let inner = self.lock();
-            let held = inner.named.iter().filter(|(_, given)| given.tag.as_ref() == Some(tag));
-            held.map(|(cluster, _)| cluster.clone()).collect()
-        };
-        for cluster in clusters {
+        for cluster in named {
+            // Nothing is known of what a former run gave; Envoy says what it holds, and it may be this.
+            let other = self.lock().named.get(cluster).is_some_and(|given| given.tag.as_ref() != Some(tag));
+            if other {
+                continue;
+            }
             match ClientCertificate::throwaway() {
                 Ok(credential) => {
-                    let version = format!("revoked-{}", self.stream());
-                    self.give(&cluster, Given { version, tag: None, credential: Arc::new(credential) });
+                    let version = format!("revoked-{}", uuid::Uuid::new_v4().simple());
+                    self.give(cluster, Given { version, tag: None, credential: Arc::new(credential) });
                 }
                 Err(reason) => {
                     tracing::error!(%reason, %cluster, "no throwaway certificate could be made; Envoy keeps the revoked one for new connections until it is restarted, while the filter denies every stream")

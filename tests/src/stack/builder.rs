@@ -9,6 +9,7 @@ use crate::kms::{Kms, ROLE_ARN};
 use crate::pki::{self, Ca, Identity, Leaf};
 use crate::resolver::{self, Resolver};
 use crate::scratch::Scratch;
+use crate::tls_front::TlsFront;
 use crate::upstream::{ClientAuth, Upstream};
 use crate::{Fault, Result, control_plane, tools};
 use bouncer_proto::bridge::v1 as wire;
@@ -38,6 +39,7 @@ pub struct Builder {
     workers: usize,
     with_envoy: bool,
     own_bridge: bool,
+    kms_over_tls: bool,
     flag: bool,
     filter: Option<PathBuf>,
     clusters: Vec<Cluster>,
@@ -57,6 +59,7 @@ impl Builder {
             workers: 2,
             with_envoy: true,
             own_bridge: false,
+            kms_over_tls: false,
             flag: true,
             filter: None,
             clusters: vec![],
@@ -105,6 +108,13 @@ impl Builder {
     #[must_use]
     pub fn own_bridge(mut self) -> Self {
         self.own_bridge = true;
+        self
+    }
+
+    /// KMS and STS over HTTPS, and the resolver without `--dev`: as it runs at a customer's.
+    #[must_use]
+    pub fn kms_over_tls(mut self) -> Self {
+        self.kms_over_tls = true;
         self
     }
 
@@ -184,6 +194,17 @@ impl Builder {
             kms_keys: std::slice::from_ref(&key_arn),
         };
         let mut resolver_setup = self.resolver_setup(&scratch, &surroundings, &server_ca, &upstreams)?;
+        let kms_front = match self.kms_over_tls {
+            true => Some(TlsFront::start(&server_ca.issue(&Leaf::server("localhost")?)?, kms.proxy().address()).await?),
+            false => None,
+        };
+        if let Some(front) = &kms_front {
+            let endpoint = format!("https://localhost:{}", front.address().port());
+            resolver_setup.set("kms.kms_endpoint", endpoint.as_str());
+            resolver_setup.set("kms.sts_endpoint", endpoint);
+            resolver_setup.https_roots = Some(scratch.write("https-roots.pem", server_ca.pem())?);
+            resolver_setup.dev = false;
+        }
         if let Some(uid) = user {
             resolver_setup.run_as(&scratch, uid)?;
         }
@@ -204,6 +225,7 @@ impl Builder {
             bridge: authority.bridge,
             upstreams,
             kms,
+            kms_front,
             key_arn,
             identities,
             credentials,

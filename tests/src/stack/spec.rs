@@ -4,6 +4,7 @@ use super::{AAD, CART};
 use crate::kms::Kms;
 use crate::pki::{Ca, Identity, Leaf};
 use crate::{Fault, Result};
+use rcgen::KeyPair;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -56,6 +57,12 @@ impl Cluster {
 pub enum Bundle {
     /// A good key and certificate.
     Good,
+    /// The same with an RSA key of 2,048 bits.
+    Rsa,
+    /// The same in the JSON form.
+    Json,
+    /// The same in an envelope.
+    Sealed,
     /// An expired certificate.
     Expired,
     /// One that ends in some hours.
@@ -142,15 +149,26 @@ impl Credential {
     pub async fn wrap(&self, kms: &Kms, key_arn: &str, customer_ca: &Ca) -> Result<(Identity, Value)> {
         let leaf = Leaf::new(&self.resource);
         let identity = match &self.bundle {
-            Bundle::Good | Bundle::Raw(_) => customer_ca.issue(&leaf)?,
+            Bundle::Good | Bundle::Json | Bundle::Sealed | Bundle::Raw(_) => customer_ca.issue(&leaf)?,
+            Bundle::Rsa => customer_ca.issue_for(&leaf, &KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?)?,
             Bundle::Expired => customer_ca.issue(&leaf.expired())?,
             Bundle::EndsSoon => customer_ca.issue(&leaf.valid_for(Duration::from_hours(20)))?,
             Bundle::NotYetValid => customer_ca.issue(&leaf.not_yet_valid())?,
             Bundle::KeyMismatch => customer_ca.issue(&leaf)?.with_key_of(&customer_ca.issue(&leaf)?),
         };
-        let plaintext = if let Bundle::Raw(raw) = &self.bundle { raw.clone() } else { identity.bundle() };
+        let plaintext = match &self.bundle {
+            Bundle::Raw(raw) => raw.clone(),
+            Bundle::Json => json!({
+                "kind": "client_certificate", "certificate_chain": identity.cert_pem, "private_key": identity.key_pem,
+            })
+            .to_string(),
+            _ => identity.bundle(),
+        };
         let wrapping_key = if self.wrong_key { kms.create_key().await? } else { key_arn.to_owned() };
-        let mut ciphertext = kms.encrypt(&wrapping_key, &self.aad, plaintext.as_bytes()).await?;
+        let mut ciphertext = match &self.bundle {
+            Bundle::Sealed => kms.seal(&wrapping_key, &self.aad, plaintext.as_bytes()).await?,
+            _ => kms.encrypt(&wrapping_key, &self.aad, plaintext.as_bytes()).await?,
+        };
         if self.tampered {
             ciphertext = flip_a_bit(&ciphertext)?;
         }
