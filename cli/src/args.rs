@@ -12,6 +12,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod help;
+mod keys;
+
+pub(crate) use keys::{Form, Inventory, Rewrap, Wrap};
 
 /// Parses the command line, or prints what is wrong with it (or the help asked for) and ends.
 pub(crate) fn parse() -> Args {
@@ -47,6 +50,16 @@ pub(crate) struct Global {
     /// How to print answers.
     #[arg(long, global = true, value_enum, default_value_t = Format::Human, value_name = "FORMAT")]
     pub output: Format,
+    /// The same as --output json.
+    #[arg(long, global = true, conflicts_with = "output")]
+    pub json: bool,
+}
+
+impl Global {
+    /// How to print answers.
+    pub(crate) const fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.output }
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
@@ -58,6 +71,12 @@ pub(crate) enum Command {
     /// Encrypt a credential under your own KMS key. Plaintext goes to KMS and nowhere else.
     #[command(after_long_help = help::WRAP)]
     Wrap(Wrap),
+    /// Move registered credentials to another KMS key, inside KMS: nobody sees them.
+    #[command(after_long_help = help::REWRAP)]
+    Rewrap(Rewrap),
+    /// Which credentials hang on which key.
+    #[command(after_long_help = help::INVENTORY)]
+    Inventory(Inventory),
     /// Register a wrapped credential at the control plane.
     #[command(after_long_help = help::REGISTER)]
     Register(Register),
@@ -94,33 +113,6 @@ pub(crate) enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Wrap {
-    /// The KMS key, by its full ARN. An alias is not accepted: its target can be changed.
-    #[arg(long, value_name = "ARN")]
-    pub key_arn: KmsKeyArn,
-    /// What the credential is bound to: KMS's encryption context, `k=v,k=v`. Reserved keys: bouncer, upstream, caller,
-    /// env, generation.
-    #[arg(long, value_name = "K=V,K=V")]
-    pub aad: EncryptionContext,
-    /// The credential: PEM (private key, with or without its chain) or JSON; `-` for standard input.
-    #[arg(long = "in", value_name = "FILE")]
-    pub input: PathBuf,
-    /// The certificate chain, PEM, leaf first, where it is not in the bundle.
-    #[arg(long, value_name = "FILE")]
-    pub chain: Option<PathBuf>,
-    /// KMS's address, such as a VPC or FIPS endpoint. By default the public one of the key's region.
-    #[arg(long, value_name = "URL")]
-    pub kms_endpoint: Option<String>,
-    /// Allow what must not happen in production: a KMS endpoint over plain HTTP, and made-up AWS credentials for it
-    /// where the environment has none.
-    #[arg(long)]
-    pub dev: bool,
-    /// Register the result under this logical path too.
-    #[arg(long, value_name = "LOGICAL_PATH")]
-    pub register: Option<LogicalPath>,
 }
 
 #[derive(Debug, clap::Args)]

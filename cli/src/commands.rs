@@ -2,11 +2,16 @@
 
 mod audit;
 mod inventory;
+mod keys;
 mod probe;
 mod register;
+mod registered;
 mod revoke;
+mod rewrap;
 mod status;
 mod view;
+
+pub(crate) use rewrap::Unmovable;
 
 use crate::args::{Args, Command};
 use crate::control_plane::ControlPlane;
@@ -22,6 +27,8 @@ pub(crate) async fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
     let connect = || ControlPlane::new(&args.global, output);
     match &args.command {
         Command::Wrap(wrap) => register::wrap(wrap, connect, output).await,
+        Command::Rewrap(rewrap) => rewrap::rewrap(rewrap, connect, output).await,
+        Command::Inventory(options) => keys::inventory(options, &connect()?, output).await,
         Command::Register(options) => register::register(options, connect, output).await,
         Command::Status => status::status(&connect()?, output).await,
         Command::Probe => probe::probe(&connect()?, output).await,

@@ -3,10 +3,12 @@
 //! Every boundary has its own error type; this one gathers them. No message repeats a secret, a token, a ciphertext, or
 //! the content of a file.
 
+use crate::commands::Unmovable;
 use crate::control_plane::ControlPlaneError;
 use crate::files::FileError;
+use crate::kms::KmsError;
 use crate::resolver::ResolverError;
-use crate::wrap::{CredentialError, KmsError};
+use crate::wrap::CredentialError;
 use std::process::ExitCode;
 
 /// What the process ends with. Documented in `bouncerctl --help`; scripts rely on it.
@@ -68,6 +70,9 @@ pub(crate) enum Failure {
     /// The credential, chain or AAD can't be wrapped.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// A registered credential can't be moved.
+    #[error(transparent)]
+    Unmovable(#[from] Unmovable),
     /// A file can't be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -94,6 +99,7 @@ impl Failure {
             Self::Resolver(error) => Some(error),
             Self::Kms(error) => Some(error),
             Self::Credential(error) => Some(error),
+            Self::Unmovable(error) => Some(error),
             Self::File(error) => Some(error),
             Self::Usage { .. } | Self::Output(_) | Self::Runtime(_) => None,
         }

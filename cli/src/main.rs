@@ -9,7 +9,9 @@ mod commands;
 mod control_plane;
 mod failure;
 mod files;
+mod kms;
 mod output;
+mod progress;
 mod resolver;
 mod wrap;
 
@@ -22,7 +24,7 @@ static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_all
 
 fn main() -> ExitCode {
     let args = args::parse();
-    let output = output::Output::new(args.global.output);
+    let output = output::Output::new(args.global.format());
     match run(args, &output) {
         Ok(exit) => exit.into(),
         Err(failure) => {

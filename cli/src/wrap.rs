@@ -6,19 +6,18 @@ mod binding;
 mod credential;
 mod envelope;
 mod header;
-mod kms;
 mod pem;
+mod seal;
 
 pub(crate) use credential::CredentialError;
 pub(crate) use envelope::Envelope;
-pub(crate) use kms::KmsError;
 
 use crate::args::Wrap;
 use crate::failure::Failure;
 use crate::files;
+use crate::kms::{self, Kms, KmsError, Under};
 use crate::output::Output;
-use base64::Engine as _;
-use bouncer_custody::Provider;
+use bouncer_custody::{Provider, Wrapped};
 use credential::Credential;
 
 /// Reads, checks and encrypts what the options name. Warnings go to standard error as they are found.
@@ -40,17 +39,27 @@ pub(crate) async fn wrap(args: &Wrap, output: &Output) -> Result<Envelope, Failu
     }
     let now = jiff::Timestamp::now().as_second();
     let beside = chain.as_ref().map(|input| input.text.as_str());
-    let credential = Credential::read(&bundle.text, beside, now)?;
+    let credential = Credential::read(&bundle.text, beside, args.form, now)?;
     drop(bundle);
     binding::check_kind(&args.aad, credential.is_header())?;
     for warning in credential.warnings().chain(binding::warnings(&args.aad)) {
         output.warning(&warning);
     }
 
+    let enveloped = credential.is_enveloped();
     let (plaintext, certificate_chain) = credential.into_parts();
-    let blob = kms::encrypt(&args.key_arn, &args.aad, plaintext, endpoint.as_deref(), args.dev).await?;
-    let text = base64::engine::general_purpose::STANDARD.encode(blob);
-    let ciphertext_ref = text.parse().map_err(|_| KmsError::UnusableAnswer)?;
+    let kms = Kms::connect(args.key_arn.region(), endpoint.as_deref(), args.dev).await;
+    let under = Under { key: &args.key_arn, aad: Some(&args.aad) };
+    let wrapped = if enveloped {
+        Wrapped::Envelope(seal::seal(plaintext, kms.data_key(under).await?, under.aad)?)
+    } else {
+        Wrapped::Direct(kms.encrypt(under, plaintext).await?)
+    };
+    let ciphertext_ref = wrapped.to_reference();
+    // What a bouncer would not read back as it was meant (a blob that begins like an envelope) must not be registered.
+    if ciphertext_ref.kms().as_ref() != Ok(&wrapped) {
+        return Err(KmsError::UnusableAnswer.into());
+    }
     Ok(Envelope {
         key_id: args.key_arn.to_string(),
         ciphertext_ref,

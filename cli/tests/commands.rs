@@ -288,7 +288,7 @@ fn long_lists_are_fetched_whole() {
     let (code, out, _) = ended(&server.run(&["bouncers", "list"]));
     assert!(code == 0 && out.contains("east") && out.contains("west"), "{out}");
     let asked = server.asked.lock().unwrap();
-    assert_eq!(asked[1].line, "GET /v1/bouncers?limit=500&cursor=abc");
+    assert_eq!(asked[1].line, "GET /v1/bouncers?limit=50&cursor=abc");
 }
 
 #[test]
@@ -351,6 +351,101 @@ fn wrap_refuses_before_it_asks_kms() {
     assert!(endpoint.asked.lock().unwrap().is_empty());
 }
 
+/// A list of credentials, two of them under `KEY`.
+fn registered() -> Value {
+    let item = |path: &str, key: &str, provider: &str, reference: &str| {
+        json!({
+            "id": path, "logical_path": path, "generation": 4, "provider": provider, "key_id": key, "enabled": true,
+            "ciphertext_ref": reference, "aad": "bouncer=east,generation=4", "certificate_chain": "PEM", "warnings": [],
+        })
+    };
+    json!({"items": [
+        item("a/one", KEY, "kms_envelope", "AQICAHg="),
+        item("a/two", KEY, "kms_envelope", "AQICAHg="),
+        item("b/new", NEW, "kms_envelope", "AQICAHg="),
+        item("c/vault", "team-a", "vault_delegate", "kv2:secret/x"),
+        item("d/example", "arn:aws:kms:eu-west-1:123456789012:key/x", "kms_envelope", "AQI...opaque..."),
+    ]})
+}
+
+const NEW: &str = "arn:aws:kms:ca-central-1:123456789012:key/new-456";
+
+#[test]
+fn the_inventory_groups_by_key_and_says_what_hangs_on_it() {
+    let server = Server::new(200, registered());
+    let (code, out, err) = ended(&server.run(&["inventory"]));
+    assert_eq!(code, 0, "{err}");
+    for line in ["a/one", "unusable", "reference", &format!("2  {KEY}"), &format!("1  {NEW}")] {
+        assert!(out.contains(line), "{line} in {out}");
+    }
+    let (_, out, _) = ended(&server.run(&["inventory", "--json", "--key", KEY]));
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(answer["keys"].as_array().map(Vec::len), Some(1));
+    assert_eq!(answer["keys"][0]["secrets"][1]["logical_path"], "a/two");
+    assert_eq!(answer["keys"][0]["secrets"][1]["form"], "direct");
+}
+
+/// KMS and the control plane at one address, told apart by the path.
+fn mover(refused: &'static str) -> Server {
+    Server::with(move |asked| match asked.line.as_str() {
+        "POST /" => (200, json!({"CiphertextBlob": "AQICAHk=", "KeyId": NEW, "SourceKeyId": KEY})),
+        line if line.starts_with("GET ") => (200, registered()),
+        _ if asked.body["logical_path"] == refused => {
+            (409, problem("generation_taken", "Somebody else did.", "Again."))
+        }
+        _ => (201, json!({"generation": asked.body["generation"], "warnings": []})),
+    })
+}
+
+#[test]
+fn rewrap_carries_ciphertext_only_and_one_failure_stops_no_other() {
+    let server = mover("a/one");
+    let endpoint = format!("http://{}", server.address);
+    let args = ["rewrap", "--all", "--from-key", KEY, "--to-key", NEW, "--kms-endpoint", &endpoint, "--dev"];
+    let (code, out, err) = ended(&server.run(&args));
+    assert_eq!(code, 1, "{err}");
+    assert!(out.contains("1 moved, 1 there already, 1 failed"), "{out}");
+    assert!(out.contains("Somebody else did."), "why it failed is said: {out}");
+    assert!(err.contains("1/2 FAILED: a/one") && err.contains("2/2 moved: a/two"), "one line for each: {err}");
+    let asked = server.asked.lock().unwrap();
+    let to_kms: Vec<_> = asked.iter().filter(|asked| asked.line == "POST /").collect();
+    assert_eq!(to_kms.len(), 2);
+    assert_eq!(
+        to_kms[0].body,
+        json!({
+            "CiphertextBlob": "AQICAHg=", "SourceKeyId": KEY, "DestinationKeyId": NEW,
+            "SourceEncryptionContext": {"bouncer": "east", "generation": "4"},
+            "DestinationEncryptionContext": {"bouncer": "east", "generation": "5"},
+        })
+    );
+    let registered = asked.iter().rfind(|asked| asked.line == "POST /v1/crypto/envelope-secrets").unwrap();
+    assert_eq!(
+        registered.body,
+        json!({
+            "logical_path": "a/two", "key_id": NEW, "provider": "kms_envelope", "ciphertext_ref": "AQICAHk=",
+            "aad": "bouncer=east,generation=5", "certificate_chain": "PEM", "generation": 5, "enabled": true,
+        })
+    );
+}
+
+#[test]
+fn rewrap_refuses_what_can_not_be_before_it_asks_anyone() {
+    let server = mover("");
+    for (from, to, why) in [
+        (KEY, KEY, "is the key to move to"),
+        (KEY, "arn:aws:kms:eu-west-1:123456789012:key/x", "different regions"),
+        (KEY, "arn:aws:kms:ca-central-1:123456789012:alias/x", "alias"),
+    ] {
+        let (code, _, err) = ended(&server.run(&["rewrap", "--all", "--from-key", from, "--to-key", to]));
+        assert!(code == 2 && err.contains(why), "{err}");
+    }
+    assert!(server.asked.lock().unwrap().is_empty());
+    let (code, out, _) = ended(&server.run(&["rewrap", "--to-key", NEW, "--json", "b/new", "c/vault", "no/where"]));
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &answer["already"], &answer["failed"]), (1, &json!(1), &json!(2)), "{out}");
+    assert!(answer["items"].as_array().unwrap().iter().any(|item| item["advice"] == "Vault rotates its own keys."));
+}
+
 #[test]
 fn completion_scripts_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
@@ -363,9 +458,20 @@ fn completion_scripts_know_the_commands() {
 fn help_names_examples_and_exit_codes() {
     let (code, out, _) = ended(&run("", &["--help"], ""));
     assert!(code == 0 && out.contains("Exit codes:") && out.contains("bouncerctl status && bouncerctl probe"), "{out}");
-    for command in
-        ["wrap", "register", "status", "probe", "settings", "flags", "bouncers", "resources", "audit", "completion"]
-    {
+    for command in [
+        "wrap",
+        "rewrap",
+        "inventory",
+        "register",
+        "status",
+        "probe",
+        "settings",
+        "flags",
+        "bouncers",
+        "resources",
+        "audit",
+        "completion",
+    ] {
         let (_, out, _) = ended(&run("", &[command, "--help"], ""));
         assert!(out.contains("Examples:"), "{command}");
     }

@@ -129,6 +129,16 @@ pub struct Envelope {
     pub certificate_chain: Option<CertificateChain>,
 }
 
+/// How an [`Envelope`] is to be registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The number that the registration must get, or else there is none: who wrapped for that number, or builds on what
+    /// was registered before, must not overtake somebody else's registration.
+    pub generation: Option<Generation>,
+    /// Whether bouncers may use it at once.
+    pub enabled: bool,
+}
+
 /// One generation of an [`Envelope`], as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvelopeRecord {

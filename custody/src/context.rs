@@ -1,5 +1,6 @@
 //! The AAD: KMS's encryption context, and the pairs in it that bind a credential.
 
+use crate::Generation;
 use crate::malformed::{Malformed, Problem, bounded};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -71,6 +72,19 @@ impl EncryptionContext {
         self.pairs().any(|pair| pair == (key, value))
     }
 
+    /// The same pairs with another `generation=`, where there is one; as they are where there is none.
+    ///
+    /// # Errors
+    /// [`Malformed`] if a longer number makes the whole too long.
+    pub fn with_generation(&self, generation: Generation) -> Result<Self, Malformed> {
+        let own = Reserved::Generation.as_str();
+        let pair = |(key, value): (&str, &str)| match key == own {
+            true => format!("{own}={generation}"),
+            false => format!("{key}={value}"),
+        };
+        self.pairs().map(pair).collect::<Vec<_>>().join(",").parse()
+    }
+
     /// SHA-256 of the text, lower-case hex: how audit names an AAD.
     #[must_use]
     pub fn sha256_hex(&self) -> String {
@@ -132,6 +146,14 @@ mod tests {
         assert_eq!(aad.get(Reserved::Bouncer), Some("payments-east"));
         assert_eq!(aad.get(Reserved::Upstream), None);
         assert_eq!(aad.sha256_hex().len(), 64);
+    }
+
+    #[test]
+    fn only_the_generation_is_another() {
+        let of =
+            |text: &str| text.parse::<EncryptionContext>().unwrap().with_generation(Generation::FIRST.next()).unwrap();
+        assert_eq!(of("env=production,generation=1,bouncer=a").as_str(), "env=production,generation=2,bouncer=a");
+        assert_eq!(of("env=production,note=generation=1").as_str(), "env=production,note=generation=1");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod binding;
 mod context;
+mod envelope;
 mod key;
 mod malformed;
 mod names;
@@ -20,12 +21,13 @@ mod vault;
 
 pub use binding::{Binding, ClusterRail, StreamFacts};
 pub use context::{EncryptionContext, Reserved};
+pub use envelope::{EnvelopeHeader, SealedEnvelope};
 pub use key::{KeyId, KmsKeyArn, Provider, VaultNamespace};
 pub use malformed::{Malformed, Problem};
 pub use names::{BouncerName, ClusterName, Environment, ResourceName};
 pub use path::{LogicalPath, PathPattern};
 pub use reason::{Reason, UnknownReason};
-pub use reference::CiphertextRef;
+pub use reference::{CiphertextRef, Wrapped};
 pub use spiffe_id::{CallerPattern, SpiffeId};
 pub use tag::{Generation, Issue, IssueOf, Tag};
 pub use upstream::{Upstream, UpstreamPattern};

@@ -113,9 +113,19 @@ reasons! {
     KmsKeyInvalidState = "kms_key_invalid_state", 503;
     /// KMS: NotFoundException.
     KmsKeyNotFound = "kms_key_not_found", 503;
-    /// KMS: throttled.
+    /// KMS: KMSInvalidStateException of a key that its owner has scheduled for deletion.
+    KmsKeyPendingDeletion = "kms_key_pending_deletion", 503;
+    /// KMS: the endpoint that was asked serves another region than the key's.
+    KmsWrongRegion = "kms_wrong_region", 503;
+    /// KMS takes the AWS credentials themselves for invalid or expired, whatever they may do.
+    KmsCredentialsRefused = "kms_credentials_refused", 503;
+    /// KMS says no by a code that this version does not know.
+    KmsRefused = "kms_refused", 503;
+    /// KMS gave a data key, and the envelope's payload is not authentic under it and the AAD.
+    EnvelopeNotAuthentic = "envelope_not_authentic", 503;
+    /// KMS: throttled, or not asked since it throttled a moment ago.
     KmsThrottled = "kms_throttled", 503;
-    /// KMS did not answer in time, or with a server error.
+    /// KMS did not answer in time, or with a server error; or it was not asked since that happened again and again.
     KmsUnavailable = "kms_unavailable", 503;
     /// Vault refused the resolver's login. Check the role's bound subject and audience, and who issued the SVID.
     VaultLoginFailed = "vault_login_failed", 503;

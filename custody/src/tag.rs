@@ -24,6 +24,12 @@ impl Generation {
         }
     }
 
+    /// The one after it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
     /// The number.
     #[must_use]
     pub const fn get(self) -> u64 {

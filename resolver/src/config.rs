@@ -3,11 +3,13 @@
 //! [`Config::load`] is the only way in. What it returns can't be malformed; what weakens security (plain HTTP,
 //! loopback backends) is in it only under `--dev`.
 
+mod kms;
 mod raw;
 mod sds_key;
 mod vault;
 
 use bouncer_custody::{BouncerName, ClusterName, ClusterRail, Environment, KmsKeyArn, Malformed, SpiffeId};
+pub use kms::{AwsCredentials, KmsConfig};
 use raw::Faults;
 pub use sds_key::SdsKey;
 use std::collections::BTreeMap;
@@ -86,31 +88,6 @@ pub struct BridgeConfig {
     pub server_id: SpiffeId,
     /// How long a snapshot stays good after the last word from the control plane.
     pub snapshot_max_age: Duration,
-}
-
-/// How KMS is reached.
-#[derive(Debug)]
-pub struct KmsConfig {
-    /// Where AWS credentials come from.
-    pub credentials: AwsCredentials,
-    /// An endpoint other than the region's own (VPC endpoint, FIPS).
-    pub kms_endpoint: Option<String>,
-    /// As `kms_endpoint`, for STS.
-    pub sts_endpoint: Option<String>,
-}
-
-/// Where AWS credentials come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AwsCredentials {
-    /// A JWT-SVID, exchanged by `AssumeRoleWithWebIdentity`.
-    Spiffe {
-        /// The role that KMS's key policy allows.
-        role_arn: String,
-        /// The JWT-SVID's audience.
-        audience: String,
-    },
-    /// AWS's default chain: the pod's or machine's own role.
-    DefaultChain,
 }
 
 /// How the process is confined; see [`crate::harden`].

@@ -1,8 +1,14 @@
 //! The provider `kms_envelope`: AWS KMS `Decrypt`, with the key and the encryption context always named.
 //!
 //! Credentials come from the default AWS chain, or from a JWT-SVID by STS `AssumeRoleWithWebIdentity`, refreshed ahead
-//! of their end. One attempt per call: the [`crate::cache`] decides when to try again.
+//! of their end. One attempt per call: the [`crate::cache`] decides when to try again, and the [`gate`] of the key's
+//! region whether it may.
 
+mod breaker;
+mod envelope;
+mod gate;
+mod pace;
+mod refusal;
 mod session;
 
 use crate::config::{AwsCredentials, KmsConfig};
@@ -10,16 +16,15 @@ use crate::identity::Identity;
 use crate::policy::Envelope;
 use crate::unwrap::{Unwrap, UnwrapError, Unwrapped};
 use aws_sdk_kms::config::{BehaviorVersion, IdentityCache, Region, SharedCredentialsProvider};
-use aws_sdk_kms::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_kms::operation::RequestId as _;
-use aws_sdk_kms::operation::decrypt::{DecryptError, DecryptOutput};
 use aws_sdk_kms::primitives::Blob;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
-use bouncer_custody::{KeyId, KmsKeyArn, Reason};
+use bouncer_custody::{KeyId, KmsKeyArn, Reason, Wrapped};
 use futures::future::BoxFuture;
+use gate::{Gate, Seen};
 use session::Session;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,13 +36,20 @@ const ATTEMPT: Duration = Duration::from_millis(750);
 
 /// KMS, in as many regions as there are keys.
 pub struct Kms {
-    endpoint: Option<String>,
+    config: KmsConfig,
     http: SharedHttpClient,
     session: Option<Arc<Session>>,
     credentials: SharedCredentialsProvider,
-    regions: Mutex<HashMap<Box<str>, aws_sdk_kms::Client>>,
+    regions: Mutex<HashMap<Box<str>, Regional>>,
     /// Where STS is asked ahead of the first call.
     home: Option<Box<str>>,
+}
+
+/// KMS in one region.
+#[derive(Clone)]
+struct Regional {
+    client: aws_sdk_kms::Client,
+    gate: Arc<Gate>,
 }
 
 impl Kms {
@@ -62,13 +74,13 @@ impl Kms {
             }
         };
         let home = home.map(|key| key.region().into());
-        Self { endpoint: config.kms_endpoint.clone(), http, session, credentials, regions: Mutex::default(), home }
+        Self { config: config.clone(), http, session, credentials, regions: Mutex::default(), home }
     }
 
-    fn client(&self, key: &KmsKeyArn) -> aws_sdk_kms::Client {
+    fn regional(&self, key: &KmsKeyArn) -> Regional {
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = regions.get(key.region()) {
-            return client.clone();
+        if let Some(regional) = regions.get(key.region()) {
+            return regional.clone();
         }
         let mut config = aws_sdk_kms::Config::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -81,15 +93,16 @@ impl Kms {
             // The session refreshes its own, and tells why it could not; a second cache would only hide that.
             config = config.identity_cache(IdentityCache::no_cache());
         }
-        config.set_endpoint_url(self.endpoint.clone());
+        config.set_endpoint_url(self.config.endpoint(key.region()).map(str::to_owned));
         let client = aws_sdk_kms::Client::from_conf(config.build());
-        regions.insert(key.region().into(), client.clone());
-        client
+        let regional = Regional { client, gate: Gate::new(&format!("KMS in {}", key.region())) };
+        regions.insert(key.region().into(), regional.clone());
+        regional
     }
 
     async fn decrypt(&self, envelope: &Envelope) -> Result<Unwrapped, UnwrapError> {
         let KeyId::Kms(key) = &envelope.key_id else { return Err(Reason::ProviderUnavailable.into()) };
-        let blob = envelope.ciphertext_ref.kms_blob().map_err(|_| Reason::EnvelopeMalformed)?;
+        let wrapped = envelope.ciphertext_ref.kms().map_err(|_| Reason::EnvelopeMalformed)?;
         if let Some(session) = &self.session {
             session.refresh(key.region()).await?;
         }
@@ -97,20 +110,35 @@ impl Kms {
             .aad
             .as_ref()
             .map(|aad| aad.pairs().map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<HashMap<_, _>>());
-        let answer = self
-            .client(key)
+        let Regional { client, gate } = self.regional(key);
+        let call = gate.pass().await?;
+        let answer = client
             .decrypt()
             .key_id(key.as_str())
             .set_encryption_context(context)
-            .ciphertext_blob(Blob::new(blob))
+            .ciphertext_blob(Blob::new(wrapped.blob()))
             .send()
             .await;
-        match answer {
-            Ok(output) => plaintext(output),
+        let output = match answer {
+            Ok(output) => output,
             Err(error) => {
-                let request_id = error.request_id().map(str::to_owned);
-                Err(UnwrapError { reason: reason(&error), request_id })
+                let (reason, request_id) = (refusal::reason(&error), error.request_id().map(str::to_owned));
+                call.ended(Seen::from(reason));
+                return Err(UnwrapError { reason, request_id });
             }
+        };
+        call.ended(Seen::Answer);
+        let request_id = output.request_id().map(str::to_owned);
+        let plaintext = match output.plaintext {
+            Some(blob) => Zeroizing::new(blob.into_inner()),
+            None => return Err(UnwrapError { reason: Reason::KmsUnavailable, request_id }),
+        };
+        match wrapped {
+            Wrapped::Direct(_) => Ok(Unwrapped::fixed(plaintext, request_id)),
+            Wrapped::Envelope(sealed) => match envelope::open(&sealed, envelope.aad.as_ref(), plaintext) {
+                Ok(plaintext) => Ok(Unwrapped::fixed(plaintext, request_id)),
+                Err(reason) => Err(UnwrapError { reason, request_id }),
+            },
         }
     }
 }
@@ -131,34 +159,6 @@ impl Unwrap for Kms {
 
 fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().operation_timeout(ATTEMPT).connect_timeout(ATTEMPT).build()
-}
-
-fn plaintext(output: DecryptOutput) -> Result<Unwrapped, UnwrapError> {
-    let request_id = output.request_id().map(str::to_owned);
-    match output.plaintext {
-        Some(blob) => Ok(Unwrapped::fixed(Zeroizing::new(blob.into_inner()), request_id)),
-        None => Err(UnwrapError { reason: Reason::KmsUnavailable, request_id }),
-    }
-}
-
-/// KMS's errors, by the API reference of `Decrypt` and its common errors.
-fn reason(error: &SdkError<DecryptError>) -> Reason {
-    match error.code() {
-        Some("AccessDeniedException") => Reason::KmsAccessDenied,
-        Some("InvalidCiphertextException") => Reason::KmsInvalidCiphertext,
-        Some("IncorrectKeyException" | "InvalidKeyUsageException") => Reason::KmsIncorrectKey,
-        Some("DisabledException") => Reason::KmsKeyDisabled,
-        Some("KMSInvalidStateException") => Reason::KmsKeyInvalidState,
-        Some("NotFoundException") => Reason::KmsKeyNotFound,
-        Some("ThrottlingException" | "RequestLimitExceeded" | "LimitExceededException") => Reason::KmsThrottled,
-        Some(
-            "ExpiredTokenException"
-            | "UnrecognizedClientException"
-            | "InvalidClientTokenId"
-            | "InvalidSignatureException",
-        ) => Reason::KmsAccessDenied,
-        _ => Reason::KmsUnavailable,
-    }
 }
 
 /// Wipes what a struct of the SDK held before it is freed.

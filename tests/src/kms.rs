@@ -64,8 +64,14 @@ impl Kms {
     /// # Errors
     /// If KMS says no.
     pub async fn call(&self, operation: &str, body: &Value) -> Result<Value> {
+        let key = body["KeyId"].as_str().and_then(|key| key.strip_prefix("arn:aws:kms:"));
+        let region = key.and_then(|key| key.split(':').next()).unwrap_or(REGION);
+        self.call_in(region, operation, body).await
+    }
+
+    async fn call_in(&self, region: &str, operation: &str, body: &Value) -> Result<Value> {
         // moto checks no signature, but takes the region from the scope of one.
-        let scope = format!("AWS4-HMAC-SHA256 Credential=customer/20260101/{REGION}/kms/aws4_request");
+        let scope = format!("AWS4-HMAC-SHA256 Credential=customer/20260101/{region}/kms/aws4_request");
         let answer = self
             .http
             .post(&self.direct)
@@ -89,8 +95,24 @@ impl Kms {
     /// # Errors
     /// If KMS says no.
     pub async fn create_key(&self) -> Result<String> {
-        let answer = self.call("CreateKey", &json!({"Description": "customer key of one scenario"})).await?;
-        text(&answer["KeyMetadata"]["Arn"])
+        self.create_key_in(REGION).await
+    }
+
+    /// Creates a key in another region; gives its ARN.
+    ///
+    /// # Errors
+    /// If KMS says no.
+    pub async fn create_key_in(&self, region: &str) -> Result<String> {
+        let body = json!({"Description": "customer key of one scenario"});
+        text(&self.call_in(region, "CreateKey", &body).await?["KeyMetadata"]["Arn"])
+    }
+
+    /// Another way to the same server, with faults and counts of its own.
+    ///
+    /// # Errors
+    /// If no port is free.
+    pub async fn another_proxy(&self) -> Result<KmsProxy> {
+        KmsProxy::start(&self.direct).await
     }
 
     /// Encrypts under a key and pairs (`k=v,k=v`; empty for none); gives base64, as a `ciphertext_ref` is.
@@ -100,6 +122,17 @@ impl Kms {
     pub async fn encrypt(&self, key_arn: &str, aad: &str, plaintext: &[u8]) -> Result<String> {
         let body = json!({"KeyId": key_arn, "Plaintext": STANDARD.encode(plaintext), "EncryptionContext": pairs(aad)});
         text(&self.call("Encrypt", &body).await?["CiphertextBlob"])
+    }
+
+    /// Puts a plaintext into an envelope, by AWS's own SDK and the second implementation of the format; gives a
+    /// `ciphertext_ref`.
+    ///
+    /// # Errors
+    /// If KMS or Python says no.
+    pub async fn seal(&self, key_arn: &str, aad: &str, plaintext: &[u8]) -> Result<String> {
+        let arguments = ["seal", &self.direct, key_arn, aad];
+        let sealed = crate::operator::python("interop.py", &arguments, plaintext).await?.success()?;
+        Ok(String::from_utf8(sealed)?.trim().to_owned())
     }
 
     /// Decrypts, as a control.

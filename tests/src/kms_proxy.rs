@@ -26,6 +26,10 @@ pub enum Behaviour {
     Refuse,
     /// AWS answers with an error of this status and code.
     Fail(u16, &'static str),
+    /// The same, in AWS's words: where those tell two errors of one code apart.
+    Say(u16, &'static str, &'static str),
+    /// So many go through per second, and one second's worth at once; the others are throttled.
+    Quota(u32),
 }
 
 /// One call that arrived.
@@ -45,6 +49,7 @@ struct State {
     calls: Mutex<Vec<Call>>,
     behaviours: watch::Sender<HashMap<String, Behaviour>>,
     disabled_keys: Mutex<HashSet<String>>,
+    quotas: Mutex<HashMap<String, (f64, Instant)>>,
 }
 
 /// A running proxy.
@@ -68,6 +73,7 @@ impl KmsProxy {
             calls: Mutex::default(),
             behaviours: watch::Sender::default(),
             disabled_keys: Mutex::default(),
+            quotas: Mutex::default(),
         });
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
@@ -152,6 +158,20 @@ impl State {
         }
     }
 
+    /// Whether a call is within the operation's quota; if so, it is counted.
+    fn is_within(&self, operation: &str, per_second: u32) -> bool {
+        let (now, most) = (Instant::now(), f64::from(per_second));
+        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tokens, at) = quotas.entry(operation.to_owned()).or_insert((most, now));
+        *tokens = (*tokens + now.duration_since(*at).as_secs_f64() * most).min(most);
+        *at = now;
+        let is_within = *tokens >= 1.0;
+        if is_within {
+            *tokens -= 1.0;
+        }
+        is_within
+    }
+
     /// Whether a KMS call names a key that is disabled.
     fn key_is_disabled(&self, body: &[u8]) -> bool {
         let json = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
@@ -184,13 +204,13 @@ fn operation(headers: &HeaderMap, body: &[u8]) -> String {
     form.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or("unknown").to_owned()
 }
 
-fn aws_error(operation: &str, status: u16, code: &str) -> Result<Response<Full<Bytes>>> {
+fn aws_error(operation: &str, status: u16, code: &str, message: &str) -> Result<Response<Full<Bytes>>> {
     let is_sts = operation.starts_with("AssumeRole");
     let body = if is_sts {
-        let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>made by a test</Message></Error>");
+        let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>");
         format!("<ErrorResponse>{error}<RequestId>{}</RequestId></ErrorResponse>", uuid::Uuid::new_v4())
     } else {
-        serde_json::json!({"__type": code, "message": "made by a test"}).to_string()
+        serde_json::json!({"__type": code, "message": message}).to_string()
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = StatusCode::from_u16(status)?;
@@ -214,10 +234,13 @@ async fn respond(state: &State, request: Request<Incoming>) -> Result<Response<F
         Behaviour::Forward => {}
         Behaviour::Delay(delay) => tokio::time::sleep_until(tokio::time::Instant::now() + delay).await,
         Behaviour::Hold | Behaviour::Refuse => return Err(Fault::new("refused")),
-        Behaviour::Fail(status, code) => return aws_error(&operation, status, code),
+        Behaviour::Fail(status, code) => return aws_error(&operation, status, code, "made by a test"),
+        Behaviour::Say(status, code, message) => return aws_error(&operation, status, code, message),
+        Behaviour::Quota(per_second) if state.is_within(&operation, per_second) => {}
+        Behaviour::Quota(_) => return aws_error(&operation, 400, "ThrottlingException", "Rate exceeded"),
     }
     if state.key_is_disabled(&body) {
-        return aws_error(&operation, 400, "DisabledException");
+        return aws_error(&operation, 400, "DisabledException", "made by a test");
     }
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     state.forward(path, parts.headers, body).await

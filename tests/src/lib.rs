@@ -17,6 +17,7 @@ pub mod kms;
 pub mod kms_proxy;
 pub mod leak;
 pub mod openbao;
+pub mod operator;
 pub mod pki;
 pub mod process;
 pub mod resolver;

@@ -232,6 +232,16 @@ impl Stack {
         Ok(())
     }
 
+    /// Starts the resolver again with another configuration, as an operator does who changes it, and waits for it.
+    ///
+    /// # Errors
+    /// If it does not get ready.
+    pub async fn reconfigure_resolver(&mut self, edit: impl FnOnce(&mut crate::resolver::Setup)) -> Result<()> {
+        edit(&mut self.resolver_setup);
+        self.restart_resolver()?;
+        self.resolver()?.ready().await
+    }
+
     /// Stops the control plane as `kill -9` does.
     ///
     /// # Errors

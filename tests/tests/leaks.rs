@@ -4,8 +4,9 @@
 use bouncer_tests::client::Protocol;
 use bouncer_tests::envoy::Version;
 use bouncer_tests::leak::{Found, Needles, not_checked};
+use bouncer_tests::operator::run;
 use bouncer_tests::process::Process;
-use bouncer_tests::stack::{Builder, Bundle, CART, Credential, Stack};
+use bouncer_tests::stack::{AAD, Builder, Bundle, CART, Credential, Stack};
 use bouncer_tests::{Fault, Result};
 use rustix::process::Signal;
 use std::cell::RefCell;
@@ -81,7 +82,14 @@ async fn core_of(stack: &Stack, process: &Process) -> Result<bool> {
 
 /// Callers, each with a credential of another kind.
 fn every_kind() -> Vec<(&'static str, Bundle)> {
-    vec![("a", Bundle::Good), ("b", Bundle::Json), ("c", Bundle::Rsa), ("d", Bundle::Good), ("e", Bundle::Rsa)]
+    vec![
+        ("a", Bundle::Good),
+        ("b", Bundle::Json),
+        ("c", Bundle::Rsa),
+        ("d", Bundle::Good),
+        ("e", Bundle::Rsa),
+        ("f", Bundle::Sealed),
+    ]
 }
 
 fn caller(name: &str) -> String {
@@ -161,4 +169,51 @@ async fn so_it_does_in_named_mode() -> Result<()> {
         vec![("a", Bundle::Good)],
     )
     .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_an_envelope_shows_nowhere_on_its_way() -> Result<()> {
+    let mut credential = Credential::new("payments-api", "payments");
+    credential.with_envelope = false;
+    let path = credential.logical_path.clone();
+    let stack = Stack::builder("leaks-envelope").credential(credential).start().await?;
+    let identity = stack.credential("payments-api")?;
+    let needles = Needles::of(&identity.private_scalar()?)?;
+    let endpoint = stack.kms.endpoint();
+    let wrap = [
+        "wrap",
+        "--key-arn",
+        &stack.key_arn,
+        "--aad",
+        AAD,
+        "--in",
+        "-",
+        "--form",
+        "envelope",
+        "--kms-endpoint",
+        &endpoint,
+        "--dev",
+        "--register",
+        &path,
+        "--json",
+    ];
+    let wrapped = run(&stack, &wrap, identity.bundle().as_bytes()).await?;
+    wrapped.json()?;
+    assert!(needles.search(&wrapped.out, "what wrap prints").is_empty());
+    assert!(needles.search(wrapped.err.as_bytes(), "what wrap warns of").is_empty());
+    let client = stack.client(CART, Protocol::Http1)?;
+    let serves = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+    stack.until("service", Duration::from_secs(10), serves).await?;
+
+    let hits = needles.search_files(stack.scratch.path())?;
+    assert!(hits.is_empty(), "{hits:?}");
+    for call in stack.kms.proxy().calls() {
+        assert!(needles.search(&call.body, &call.operation).is_empty(), "KMS is sent no plaintext");
+    }
+    let control_plane = stack.control_plane.as_ref().ok_or_else(|| Fault::new("no control plane"))?;
+    assert_eq!(needles.search_memory(control_plane.process().pid())?, []);
+
+    // The control: the same search finds it where it must be.
+    assert!(!needles.search_memory(stack.resolver()?.process().pid())?.is_empty(), "the resolver holds the key");
+    Ok(())
 }

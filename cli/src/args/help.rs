@@ -7,8 +7,8 @@ pub(super) const TOP: &str = "\
 Environment:
   CONTROL_PLANE_URL  the control plane's base URL
   TOKEN              the API token, unless --token-file is given
-  AWS_*              wrap finds its AWS credentials as the AWS CLI does: environment, profile, web
-                     identity, container, instance
+  AWS_*              wrap and rewrap find their AWS credentials as the AWS CLI does: environment,
+                     profile, web identity, container, instance
 
 Exit codes:
   0  done, and healthy
@@ -37,7 +37,11 @@ What may be in the file:
   - JSON: {\"kind\":\"header\",\"name\":\"authorization\",\"prefix\":\"Bearer \",\"value\":...}
 
 KMS encrypts at most 4,096 bytes. Where key and chain together are longer, only the key is
-encrypted, and the chain, which is public, stands beside it as `certificate_chain`.
+encrypted, and the chain, which is public, stands beside it as `certificate_chain`. What is longer
+even so (a key of RSA 8192, a long token) goes into an envelope: KMS makes a data key for it and
+wraps that, AES-256-GCM does the rest, and the bouncer still makes one KMS call. --form envelope
+puts the whole bundle into one, whatever its length; --form direct refuses to make one. The format
+is documented in custody/src/envelope.rs, with vectors for other implementations.
 
 Before anything is sent, the key is compared with the certificate and the dates are checked: what
 no bouncer could use is refused here, and not at the first request in production.
@@ -49,7 +53,9 @@ The binding (--aad) is proved by KMS at every use. Name all three of
 or see to it that the resolver's own rails bind the ones left out. generation=N also guards against
 a roll-back to an earlier registration.
 
-Needs kms:Encrypt on the key, and nothing else. The result holds no plaintext: it may be stored,
+With generation=N in the AAD the registration must become generation N, and is refused otherwise.
+
+Needs kms:Encrypt on the key (kms:GenerateDataKey for an envelope), and nothing else. The result holds no plaintext: it may be stored,
 mailed and committed.
 
 Examples:
@@ -58,6 +64,46 @@ Examples:
   bouncerctl wrap --key-arn \"$KMS_KEY_ARN\" --in key.pem --chain chain.pem \\
       --aad bouncer=payments-east,upstream=payments.internal:8443,caller=spiffe://example.org/ns/shop/*
   vault read -field=bundle pki/… | bouncerctl wrap --in - --key-arn … --aad … --register PATH";
+
+pub(super) const REWRAP: &str = "\
+Each credential is moved by KMS ReEncrypt: KMS decrypts under the old key and encrypts under the new
+one, and nothing in clear ever leaves it. Of an envelope only the wrapped data key is moved. The AAD
+stays as it is, and KMS proves it on the way. The result is registered as the next generation of the
+same logical path, with the same certificate chain; a revoked credential stays revoked.
+
+generation=N in the AAD becomes N+1, in KMS's encryption context too, since a bouncer compares it
+with the registration's number. The registration names that number: if somebody else registered the
+path meanwhile, it is refused, nothing changes, and the next run takes up what they registered.
+
+Interrupted or failed, it is simply run again: what is on the new key already is not touched, and
+no state is kept anywhere else. One credential that fails stops no other; where the control plane or
+KMS can't be reached three times in a row, the rest is not tried. Exit code 1 if any was not moved.
+
+In this order:
+  1. bouncerctl inventory; bouncerctl rewrap --all --dry-run --from-key OLD --to-key NEW
+  2. allow the new key in every resolver's rails (`kms_keys`) and kms:Decrypt on it for their role;
+     otherwise streams are denied with key_not_allowed or kms_access_denied
+  3. bouncerctl rewrap --all --from-key OLD --to-key NEW
+  4. bouncerctl settings set --kms-key-arn NEW; bouncerctl probe, until every bouncer is in sync
+  5. bouncerctl inventory --key OLD shows none; disable the old key, wait, and only then delete it
+
+Needs kms:ReEncryptFrom on the old key and kms:ReEncryptTo on the new one, never kms:Decrypt. Both
+keys must be in one region, since KMS does not re-encrypt across regions; they may be in two accounts.
+
+Examples:
+  bouncerctl rewrap --to-key \"$NEW\" protected-resources/payments-api/upstream-tls
+  bouncerctl rewrap --all --from-key \"$OLD\" --to-key \"$NEW\" --dry-run
+  bouncerctl rewrap --all --from-key \"$OLD\" --to-key \"$NEW\" --json | jq '.items[] | select(.result == \"failed\")'";
+
+pub(super) const INVENTORY: &str = "\
+The newest generation of each credential, by the key that can unwrap it. FORM says how it is wrapped:
+direct (by KMS itself), envelope (under a data key that KMS wrapped), reference (a path in Vault) or
+unusable (nothing that a bouncer could unwrap).
+
+Examples:
+  bouncerctl inventory
+  bouncerctl inventory --key arn:aws:kms:ca-central-1:123456789012:key/abc-123
+  bouncerctl inventory --json | jq '.keys[] | {key_id, n: (.secrets | length)}'";
 
 pub(super) const REGISTER: &str = "\
 Registering a logical path again makes a new generation: bouncers take it up within seconds, and

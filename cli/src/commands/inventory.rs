@@ -26,12 +26,13 @@ fn show(output: &Output, answer: &Value, human: impl FnOnce(View<'_>) -> String)
     Ok(Exit::Ok)
 }
 
-/// All of a list, page by page, as one answer.
+/// All of a list, page by page, as one answer. Pages are short, since each of their items may be as long as an envelope
+/// with its chain.
 pub(super) async fn all(api: &ControlPlane, path: &str) -> Result<Value, Failure> {
     let mut items = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
-        let mut query = vec![("limit", "500".to_owned())];
+        let mut query = vec![("limit", "50".to_owned())];
         query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
         let mut page = api.query(path, &query).await?;
         let next = View(&page).text("next_cursor").to_owned();

@@ -2,7 +2,9 @@
 
 use super::header::{self, Json};
 use super::pem::{self, PrivateKey};
+use crate::args::Form;
 use crate::failure::{Exit, Explain};
+use bouncer_custody::EnvelopeHeader;
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
@@ -74,13 +76,15 @@ pub(crate) enum CredentialError {
         /// When.
         at: String,
     },
-    /// Longer than KMS takes.
-    #[error("the {what} is {length} bytes, and KMS encrypts at most {KMS_LIMIT}")]
+    /// Longer than the form takes.
+    #[error("the {what} is {length} bytes, and the form takes at most {limit}")]
     TooLong {
         /// What.
         what: &'static str,
         /// How long.
         length: usize,
+        /// The form's limit.
+        limit: usize,
     },
     /// A header that can't be sent.
     #[error("the header credential's {0} can't be used in an HTTP header")]
@@ -132,7 +136,8 @@ impl Explain for CredentialError {
             Self::Mismatch { belongs_to: None } => "Find the certificate that was issued for this key, or the key for this certificate.",
             Self::BrokenChain { .. } => "Order the chain: leaf first, then each certificate's issuer. Leave out what does not belong to it.",
             Self::Expired { .. } => "Have it renewed. No bouncer would serve this one.",
-            Self::TooLong { .. } => "Use an ECDSA key, or an RSA key of at most 4,096 bits.",
+            Self::TooLong { limit: KMS_LIMIT, .. } => "Leave out --form direct: what KMS can't encrypt in one call goes into an envelope.",
+            Self::TooLong { .. } => "Check that the file holds one credential and nothing else.",
             Self::BadHeader(_) => "Check the field: visible ASCII, no line ends, and a header that neither frames nor routes the request.",
             Self::HeaderWithChain => "Leave --chain out.",
             Self::HeaderWithoutUpstream => "Add upstream=host:port to --aad.",
@@ -150,18 +155,20 @@ impl Explain for CredentialError {
 pub(crate) struct Credential {
     plaintext: Zeroizing<Vec<u8>>,
     beside: Option<String>,
+    enveloped: bool,
     header: bool,
     warnings: Vec<String>,
 }
 
 impl Credential {
-    /// Reads a PEM bundle or a JSON credential; `chain` is the file of `--chain`, `now` in unix seconds.
+    /// Reads a PEM bundle or a JSON credential; `chain` is the file of `--chain`, `now` in unix seconds. What goes into
+    /// the plaintext depends on the form: KMS itself encrypts little, an envelope holds all of it.
     ///
     /// # Errors
     /// [`CredentialError`] for anything that the resolver would refuse to serve.
-    pub(crate) fn read(text: &str, chain: Option<&str>, now: i64) -> Result<Self, CredentialError> {
+    pub(crate) fn read(text: &str, chain: Option<&str>, form: Form, now: i64) -> Result<Self, CredentialError> {
         if !text.trim_start().starts_with('{') {
-            return Self::read_pem(text, chain, now);
+            return Self::read_pem(text, chain, form, now);
         }
         match serde_json::from_str(text).map_err(|error| CredentialError::BadJson { line: error.line() })? {
             Json::ClientCertificate { private_key, certificate_chain } => {
@@ -169,19 +176,19 @@ impl Credential {
                 bundle.push_str(&private_key);
                 bundle.push('\n');
                 bundle.push_str(certificate_chain.as_deref().unwrap_or_default());
-                Self::read_pem(&bundle, chain, now)
+                Self::read_pem(&bundle, chain, form, now)
             }
             Json::Header { .. } if chain.is_some() => Err(CredentialError::HeaderWithChain),
             Json::Header { name, prefix, value } => {
                 header::check(&name, &prefix, &value)?;
                 let plaintext = Zeroizing::new(text.trim().as_bytes().to_vec());
-                fits("credential", &plaintext)?;
-                Ok(Self { plaintext, beside: None, header: true, warnings: Vec::new() })
+                let enveloped = enveloped("credential", &plaintext, form)?;
+                Ok(Self { plaintext, beside: None, enveloped, header: true, warnings: Vec::new() })
             }
         }
     }
 
-    fn read_pem(bundle: &str, chain: Option<&str>, now: i64) -> Result<Self, CredentialError> {
+    fn read_pem(bundle: &str, chain: Option<&str>, form: Form, now: i64) -> Result<Self, CredentialError> {
         let (key, mut certificates) = pem::parse(bundle)?;
         if key.is_none() && certificates.is_empty() {
             return Err(CredentialError::NotPem);
@@ -199,20 +206,26 @@ impl Credential {
 
         let mut plaintext = key.to_pem();
         let chain = pem::chain_to_pem(&certificates);
-        if plaintext.len() + chain.len() > KMS_LIMIT {
-            fits("private key alone", &plaintext)?;
-            return Ok(Self { plaintext, beside: Some(chain), header: false, warnings });
+        if form != Form::Envelope && plaintext.len() + chain.len() > KMS_LIMIT {
+            let enveloped = enveloped("private key alone", &plaintext, form)?;
+            return Ok(Self { plaintext, beside: Some(chain), enveloped, header: false, warnings });
         }
         // Made anew with its full length, since a buffer that grows leaves a copy behind.
         let mut whole = Zeroizing::new(Vec::with_capacity(plaintext.len() + chain.len()));
         whole.append(&mut plaintext);
         whole.extend_from_slice(chain.as_bytes());
-        Ok(Self { plaintext: whole, beside: None, header: false, warnings })
+        let enveloped = enveloped("bundle", &whole, form)?;
+        Ok(Self { plaintext: whole, beside: None, enveloped, header: false, warnings })
     }
 
     /// Whether it is a header and no certificate.
     pub(crate) const fn is_header(&self) -> bool {
         self.header
+    }
+
+    /// Whether it goes into an envelope, and not to KMS itself.
+    pub(crate) const fn is_enveloped(&self) -> bool {
+        self.enveloped
     }
 
     /// What is allowed and yet worth a word.
@@ -226,11 +239,12 @@ impl Credential {
     }
 }
 
-fn fits(what: &'static str, plaintext: &[u8]) -> Result<(), CredentialError> {
-    if plaintext.len() > KMS_LIMIT {
-        return Err(CredentialError::TooLong { what, length: plaintext.len() });
-    }
-    Ok(())
+/// Whether the plaintext goes into an envelope: where it must, or where the operator wants it.
+fn enveloped(what: &'static str, plaintext: &[u8], form: Form) -> Result<bool, CredentialError> {
+    let length = plaintext.len();
+    let enveloped = form == Form::Envelope || (form == Form::Auto && length > KMS_LIMIT);
+    let limit = if enveloped { EnvelopeHeader::MAX_PAYLOAD } else { KMS_LIMIT };
+    if length > limit { Err(CredentialError::TooLong { what, length, limit }) } else { Ok(enveloped) }
 }
 
 /// The rules that the resolver has too: the key belongs to the leaf, each certificate is issued by the next, and all
@@ -291,7 +305,7 @@ mod tests {
     }
 
     fn read(text: &str, chain: Option<&str>) -> Result<Credential, CredentialError> {
-        Credential::read(text, chain, NOW)
+        Credential::read(text, chain, Form::Auto, NOW)
     }
 
     #[test]
@@ -340,8 +354,27 @@ mod tests {
         assert!(matches!(error("hello", None), E::NotPem));
         assert!(matches!(error("", None), E::NotPem));
         assert!(matches!(error("{\"kind\":\"header\",\"nam\":1}", None), E::BadJson { .. }));
-        let long = serde_json::json!({"kind": "header", "name": "authorization", "value": "x".repeat(5000)});
-        assert!(matches!(error(&long.to_string(), None), E::TooLong { .. }));
+    }
+
+    #[test]
+    fn what_kms_can_not_encrypt_goes_into_an_envelope_unless_it_must_not() {
+        let long = |length| {
+            let value = "x".repeat(length);
+            serde_json::json!({"kind": "header", "name": "authorization", "value": value}).to_string()
+        };
+        assert!(!read(&long(3_000), None).unwrap().is_enveloped());
+        assert!(read(&long(5_000), None).unwrap().is_enveloped());
+        let of = |text: &str, form| Credential::read(text, None, form, NOW);
+        let refused = |text: &str, form| of(text, form).err().unwrap();
+        let direct = refused(&long(5_000), Form::Direct);
+        assert!(matches!(direct, CredentialError::TooLong { limit: KMS_LIMIT, .. }));
+        assert!(direct.advice().contains("--form direct"));
+        assert!(matches!(refused(&long(65_536), Form::Auto), CredentialError::TooLong { limit: 65_536, .. }));
+
+        let key = KeyPair::generate().unwrap();
+        let bundle = format!("{}{}", key.serialize_pem(), certificate(&key, 2020..2100, 3_000));
+        let whole = of(&bundle, Form::Envelope).unwrap();
+        assert!(whole.is_enveloped() && whole.beside.is_none() && whole.plaintext.len() > KMS_LIMIT);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The envelope as JSON: what `wrap` prints, `register` reads and the control plane stores. No field for a secret.
 
-use bouncer_custody::{CiphertextRef, EncryptionContext, LogicalPath, Provider};
+use bouncer_custody::{CiphertextRef, EncryptionContext, LogicalPath, Provider, Reserved};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -39,6 +39,10 @@ impl Envelope {
         });
         if let Some(aad) = &self.aad {
             body["aad"] = aad.as_str().into();
+            // Under another number no bouncer could use it.
+            if let Some(generation) = aad.get(Reserved::Generation).and_then(|text| text.parse::<u64>().ok()) {
+                body["generation"] = generation.into();
+            }
         }
         if let Some(chain) = &self.certificate_chain {
             body["certificate_chain"] = chain.as_str().into();
@@ -50,6 +54,14 @@ impl Envelope {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_generation_in_the_aad_is_the_one_that_is_asked_for() {
+        let text =
+            r#"{"key_id":"k","ciphertext_ref":"AQICAHg=","provider":"kms_envelope","aad":"bouncer=a,generation=3"}"#;
+        let envelope: Envelope = serde_json::from_str(text).unwrap();
+        assert_eq!(envelope.body(&"a/b".parse().unwrap())["generation"], 3);
+    }
 
     #[test]
     fn what_wrap_prints_register_reads() {

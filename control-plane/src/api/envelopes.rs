@@ -8,10 +8,10 @@ use super::page::List;
 use super::problem::{ApiError, Problems};
 use super::warning::{self, Warning};
 use crate::certificate::CertificateChain;
-use crate::model::{Envelope, EnvelopeRecord};
+use crate::model::{Envelope, EnvelopeRecord, Terms};
 use axum::Json;
 use axum::extract::State;
-use bouncer_custody::{CiphertextRef, EncryptionContext, KeyId, LogicalPath, Provider};
+use bouncer_custody::{CiphertextRef, EncryptionContext, Generation, KeyId, LogicalPath, Provider};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,10 @@ pub struct EnvelopeBody {
     provider: String,
     /// The public chain, PEM of CERTIFICATE blocks only, leaf first.
     certificate_chain: Option<String>,
+    /// The generation that this must become; 409 if it would become another, since somebody else registered meanwhile.
+    generation: Option<u64>,
+    /// Whether bouncers may use it at once; true unless given.
+    enabled: Option<bool>,
 }
 
 /// Enables or disables.
@@ -80,7 +84,7 @@ pub struct EnvelopeAnswer {
 }
 
 impl EnvelopeBody {
-    fn parse(self) -> Result<Envelope, ApiError> {
+    fn parse(self) -> Result<(Envelope, Terms), ApiError> {
         let mut faults = Faults::default();
         let path = faults.take("logical_path", self.logical_path.parse::<LogicalPath>());
         let provider = faults.take("provider", self.provider.parse::<Provider>());
@@ -89,9 +93,14 @@ impl EnvelopeBody {
         let aad = self.aad.and_then(|text| faults.take("aad", text.parse::<EncryptionContext>()));
         let certificate_chain =
             self.certificate_chain.and_then(|text| faults.take("certificate_chain", text.parse::<CertificateChain>()));
+        let generation = self.generation.and_then(Generation::new);
+        if self.generation.is_some() && generation.is_none() {
+            faults.add("generation", "must be 1 or more");
+        }
+        let terms = Terms { generation, enabled: self.enabled.unwrap_or(true) };
         match (path, key_id, ciphertext_ref) {
             (Some(path), Some(key_id), Some(ciphertext_ref)) if faults.is_empty() => {
-                Ok(Envelope { path, key_id, ciphertext_ref, aad, certificate_chain })
+                Ok((Envelope { path, key_id, ciphertext_ref, aad, certificate_chain }, terms))
             }
             _ => Err(faults.into_error()),
         }
@@ -139,8 +148,8 @@ pub(super) async fn register(
     Caller(actor): Caller,
     Body(body): Body<EnvelopeBody>,
 ) -> Result<(StatusCode, Json<EnvelopeAnswer>), ApiError> {
-    let envelope = body.parse()?;
-    let record = api.store.register_envelope(&envelope, &actor).await?;
+    let (envelope, terms) = body.parse()?;
+    let record = api.store.register_envelope(&envelope, terms, &actor).await?;
     Ok((StatusCode::CREATED, Json(with_warnings(&api, record).await?)))
 }
 

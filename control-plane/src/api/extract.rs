@@ -11,10 +11,10 @@ use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// The longest body, in bytes.
-pub const BODY_LIMIT: usize = 64 * 1024;
+/// The longest body, in bytes: the longest envelope in base64 (95,628) with a long chain beside it.
+pub const BODY_LIMIT: usize = 192 * 1024;
 
-/// A JSON body of at most 64 KiB, without unknown fields and without anything that looks like a plaintext credential.
+/// A JSON body of at most 192 KiB, without unknown fields and without anything that looks like a plaintext credential.
 #[derive(Debug)]
 pub struct Body<T>(pub T);
 

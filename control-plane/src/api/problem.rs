@@ -297,6 +297,12 @@ fn conflict_text(conflict: Conflict) -> Text {
             "The bouncer still guards protected resources.",
             "Delete those first: GET /v1/protected-resources shows which name it.",
         ),
+        Conflict::OtherGeneration => (
+            "generation_taken",
+            "The registration would not get the generation that it names: something else was registered under this \
+             logical path, or it never had that many. Nothing was stored.",
+            "Look at the newest generation (GET of the collection), build on that one, and register with its successor.",
+        ),
         Conflict::AlreadyBootstrapped => (
             "already_bootstrapped",
             "The database has its first token already.",
@@ -329,7 +335,7 @@ impl BodyFault {
                 "body_too_large",
                 "The body is too large",
                 format!("Bodies are at most {limit} bytes."),
-                "A KMS ciphertext blob is at most 6,144 bytes; leave out what does not belong in the call.",
+                "The longest envelope is 95,628 bytes in base64; leave out what does not belong in the call.",
             ),
             Self::Incomplete => malformed("The body ended before it was complete.".into()),
             Self::Syntax(line, column) => malformed(format!("The body is not JSON at line {line}, column {column}.")),

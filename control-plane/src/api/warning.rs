@@ -95,11 +95,11 @@ async fn one_envelope(
 
 fn ciphertext(record: &EnvelopeRecord, warnings: &mut Vec<Warning>) {
     let is_kms = matches!(record.envelope.key_id, KeyId::Kms(_));
-    if is_kms && record.envelope.ciphertext_ref.kms_blob().is_err() {
+    if is_kms && record.envelope.ciphertext_ref.kms().is_err() {
         warnings.push(warning(
             "ciphertext_never_unwraps",
-            "ciphertext_ref is not the standard base64 of a KMS ciphertext blob of at most 6,144 bytes, so no bouncer \
-             could ever unwrap it. It may be shortened or an example: register the whole output of 'bouncerctl wrap'.",
+            "ciphertext_ref is not the standard base64 of a KMS ciphertext blob of at most 6,144 bytes, or of an \
+             envelope around one, so no bouncer could ever unwrap it. It may be shortened or an example: register the whole output of 'bouncerctl wrap'.",
         ));
     }
     if !is_kms && record.envelope.ciphertext_ref.vault().is_err() {

@@ -8,7 +8,7 @@ pub mod sqlite;
 
 use crate::model::{
     Actor, AdminRecord, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag, FlagState,
-    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, TokenRecord,
+    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms, TokenRecord,
 };
 use crate::token::TokenHash;
 use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName, SpiffeId};
@@ -56,6 +56,9 @@ pub enum Conflict {
     /// The bouncer still guards resources.
     #[error("the bouncer still guards protected resources")]
     BouncerInUse,
+    /// The registration would not get the generation that it was meant for.
+    #[error("the registration would get another generation")]
+    OtherGeneration,
     /// There is a token already.
     #[error("the database has been bootstrapped before")]
     AlreadyBootstrapped,
@@ -157,8 +160,9 @@ pub trait Store: Send + Sync {
     /// Replaces the provider settings.
     async fn put_settings(&self, settings: &Settings, actor: &Actor) -> Result<SettingsRecord>;
 
-    /// Registers an envelope: the first generation of its path, or the next.
-    async fn register_envelope(&self, envelope: &Envelope, actor: &Actor) -> Result<EnvelopeRecord>;
+    /// Registers an envelope: the first generation of its path, or the next. [`Conflict::OtherGeneration`] where that is
+    /// not the one that the terms name.
+    async fn register_envelope(&self, envelope: &Envelope, terms: Terms, actor: &Actor) -> Result<EnvelopeRecord>;
     /// The newest generation of a secret that is not deleted.
     async fn envelope(&self, id: Uuid) -> Result<Option<EnvelopeRecord>>;
     /// The newest generation under a path, unless deleted.

@@ -1,6 +1,7 @@
 //! Settings and envelopes: fields, generations, warnings, history.
 
 use crate::harness::{ControlPlane, KEY, PATH, envelope};
+use bouncer_custody::{EnvelopeHeader, SealedEnvelope, Wrapped};
 use serde_json::{Value, json};
 
 fn codes(answer: &Value) -> Vec<&str> {
@@ -58,6 +59,56 @@ async fn each_registration_of_a_path_is_a_new_generation_of_one_secret() {
     assert_eq!(rest["items"][0]["ciphertext_ref"], "AQICAHg=");
     assert_eq!(rest["items"][0]["created_by"], "token:bootstrap");
     assert!(rest.get("next_cursor").is_none());
+}
+
+#[tokio::test]
+async fn the_longest_envelope_is_taken_and_is_no_plaintext() {
+    let plane = settled().await;
+    let mut state = 1_u32;
+    let mut noise = |length: usize| -> Vec<u8> {
+        let byte = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        };
+        (0..length).map(byte).collect()
+    };
+    let header = EnvelopeHeader::new(EnvelopeHeader::MAX_PAYLOAD, [7; 12]).unwrap();
+    let sealed = noise(EnvelopeHeader::MAX_PAYLOAD + EnvelopeHeader::TAG);
+    let longest = Wrapped::Envelope(SealedEnvelope::new(header, &noise(6_144), &sealed).unwrap()).to_reference();
+    let register = async |reference: &str| {
+        let mut body = envelope(PATH);
+        body["ciphertext_ref"] = json!(reference);
+        plane.post("/v1/crypto/envelope-secrets", &body).await
+    };
+    let answer = register(longest.as_str()).await.ok();
+    assert_eq!((answer["ciphertext_ref"].as_str(), codes(&answer)), (Some(longest.as_str()), vec![]));
+    // Another version of it, and one that is cut off.
+    let other_version = longest.as_str().replacen("vEJOQwEB", "vEJOQwIB", 1);
+    for reference in [other_version.as_str(), &longest.as_str()[..40_000]] {
+        assert_eq!(codes(&register(reference).await.ok()), ["ciphertext_never_unwraps"]);
+    }
+    assert_eq!(register(&"A".repeat(longest.as_str().len() + 1)).await.code(), "invalid_fields");
+}
+
+#[tokio::test]
+async fn who_builds_on_a_generation_does_not_overtake_another_registration() {
+    let plane = settled().await;
+    let register = async |generation: u64, enabled: bool| {
+        let mut body = envelope(PATH);
+        body["generation"] = json!(generation);
+        body["enabled"] = json!(enabled);
+        plane.post("/v1/crypto/envelope-secrets", &body).await
+    };
+    let epoch = async || plane.get("/v1/bootstrap/status").await.ok()["epoch"].clone();
+    assert_eq!(register(2, true).await.code(), "generation_taken", "there is no first one yet");
+    assert_eq!(register(1, true).await.ok()["generation"], 1);
+    let before = epoch().await;
+    let refused = register(1, true).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (409, "generation_taken"));
+    assert_eq!(epoch().await, before, "a refusal changes nothing");
+    let next = register(2, false).await.ok();
+    assert_eq!((&next["generation"], &next["enabled"]), (&json!(2), &json!(false)), "a revoked one stays revoked");
+    assert_eq!(register(0, true).await.json["errors"][0]["field"], "generation");
 }
 
 #[tokio::test]

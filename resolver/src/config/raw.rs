@@ -3,9 +3,8 @@
 mod rails;
 mod vault;
 
-use super::{
-    AwsCredentials, BridgeConfig, CallerSource, Fault, FaultKind, KmsConfig, Limits, Sandbox, SdsKey, SocketConfig,
-};
+use super::kms::RawKms;
+use super::{BridgeConfig, CallerSource, Fault, FaultKind, Limits, Sandbox, SdsKey, SocketConfig};
 use bouncer_custody::Malformed;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -25,11 +24,11 @@ impl Faults {
         self.0
     }
 
-    fn add(&mut self, key: impl Into<Box<str>>, problem: impl Into<FaultKind>) {
+    pub(super) fn add(&mut self, key: impl Into<Box<str>>, problem: impl Into<FaultKind>) {
         self.0.push(Fault { key: key.into(), problem: problem.into() });
     }
 
-    fn rule(&mut self, key: impl Into<Box<str>>, rule: &'static str) {
+    pub(super) fn rule(&mut self, key: impl Into<Box<str>>, rule: &'static str) {
         self.add(key, FaultKind::Rule(rule));
     }
 
@@ -61,7 +60,7 @@ pub(super) struct Config {
     intercept: Intercept,
     sds: Sds,
     bridge: Bridge,
-    kms: Option<Kms>,
+    kms: Option<RawKms>,
     vault: Option<vault::Vault>,
     #[serde(default)]
     http: Http,
@@ -114,16 +113,6 @@ struct Bridge {
     address: String,
     server_id: String,
     snapshot_max_age_s: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kms {
-    credentials: String,
-    role_arn: Option<String>,
-    audience: Option<String>,
-    kms_endpoint: Option<String>,
-    sts_endpoint: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -199,12 +188,12 @@ impl Config {
         }
         let sds_key = parse_sds_key(key_file, faults);
         let bridge = self.bridge.parse(faults);
-        let kms = self.kms.map(|kms| kms.parse(dev, faults));
         let sandbox = self.process.parse(dev, faults);
         let limits = self.limits.parse(faults);
         let decide_ms = u64::try_from(limits.decide_deadline.as_millis()).unwrap_or(u64::MAX);
         let vault = self.vault.map(|vault| vault.parse(dev, decide_ms, faults));
         let rails = self.rails.parse(faults);
+        let kms = self.kms.map(|kms| kms.parse(dev, &rails.kms_keys, faults));
         Some(super::Config {
             bouncer: bouncer?,
             environment: environment.flatten(),
@@ -321,39 +310,6 @@ impl Bridge {
         let age = self.snapshot_max_age_s.unwrap_or(3_600);
         let age = faults.bounded("bridge.snapshot_max_age_s", age, 10..=604_800, "must be 10 to 604800 (a week)");
         Some(BridgeConfig { address: self.address, server_id: server_id?, snapshot_max_age: Duration::from_secs(age) })
-    }
-}
-
-impl Kms {
-    fn parse(self, dev: bool, faults: &mut Faults) -> Option<KmsConfig> {
-        for (key, endpoint) in [("kms.kms_endpoint", &self.kms_endpoint), ("kms.sts_endpoint", &self.sts_endpoint)] {
-            match endpoint.as_deref() {
-                Some(url) if url.starts_with("https://") => {}
-                Some(url) if url.starts_with("http://") && dev => {}
-                Some(_) => faults.rule(key, "must begin with https:// (plain http works only under --dev)"),
-                None => {}
-            }
-        }
-        let credentials = match (self.credentials.as_str(), self.role_arn) {
-            ("spiffe", Some(role_arn)) if role_arn.starts_with("arn:") && role_arn.contains(":role/") => {
-                let audience = self.audience.unwrap_or_else(|| "sts.amazonaws.com".to_owned());
-                Some(AwsCredentials::Spiffe { role_arn, audience })
-            }
-            ("spiffe", _) => {
-                faults.rule("kms.role_arn", "must be the ARN of the role to assume, for credentials = \"spiffe\"");
-                None
-            }
-            ("default-chain", None) => Some(AwsCredentials::DefaultChain),
-            ("default-chain", Some(_)) => {
-                faults.rule("kms.role_arn", "has no meaning with credentials = \"default-chain\"; leave it out");
-                None
-            }
-            _ => {
-                faults.rule("kms.credentials", "must be \"spiffe\" or \"default-chain\"");
-                None
-            }
-        };
-        Some(KmsConfig { credentials: credentials?, kms_endpoint: self.kms_endpoint, sts_endpoint: self.sts_endpoint })
     }
 }
 

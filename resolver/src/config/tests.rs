@@ -56,6 +56,26 @@ fn plain_http_needs_dev() {
 }
 
 #[test]
+fn each_region_may_have_an_endpoint_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |endpoints: &str, dev| {
+        let path = write(folder.path(), |text| text.replace("[http]", &format!("kms_endpoints = {endpoints}\n[http]")));
+        Config::load(&path, dev)
+    };
+    let kms = load("{ ca-central-1 = \"https://vpce.example\" }", false).unwrap().kms.unwrap();
+    assert_eq!(kms.endpoint("ca-central-1"), Some("https://vpce.example"));
+    assert_eq!(kms.endpoint("eu-west-1"), Some("https://kms.ca-central-1.amazonaws.com"));
+    for (endpoints, rule) in [
+        ("{ ca-central-1 = \"http://vpce.example\" }", "kms.kms_endpoints.ca-central-1: must begin with https://"),
+        ("{ ca-cental-1 = \"https://x\" }", "kms.kms_endpoints.ca-cental-1: must be the region of a key"),
+    ] {
+        let error = load(endpoints, false).unwrap_err().to_string();
+        assert!(error.contains(rule), "{error}");
+    }
+    assert!(load("{ ca-central-1 = \"http://vpce.example\" }", true).is_ok());
+}
+
+#[test]
 fn the_sandbox_is_on_and_only_dev_turns_it_off() {
     let folder = tempfile::tempdir().unwrap();
     let with = |line: &str| write(folder.path(), |text| text.replace("sandbox = \"best-effort\"", line));

@@ -105,6 +105,7 @@ fn ports(config: &Config) -> BTreeSet<u16> {
         ports.extend(vault.addresses.iter().filter_map(|address| port_of(address)));
     }
     let Some(kms) = &config.kms else { return ports };
+    ports.extend(kms.kms_endpoints.values().filter_map(|url| port_of(url)));
     for endpoint in [&kms.kms_endpoint, &kms.sts_endpoint] {
         ports.extend(endpoint.as_deref().map_or(Some(HTTPS), port_of));
     }

@@ -3,6 +3,7 @@
 //! [`Session::refresh`] is called before each KMS call and does nothing while the credentials hold; it tells apart an
 //! identity that is missing, an STS that says no, and an STS that does not answer.
 
+use super::gate::{Gate, Seen};
 use crate::identity::Identity;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
@@ -26,6 +27,7 @@ pub(super) struct Session {
     audience: String,
     endpoint: Option<String>,
     http: SharedHttpClient,
+    gate: Arc<Gate>,
     current: RwLock<Option<Credentials>>,
     /// One refresh at a time; the others wait for its result.
     refreshing: tokio::sync::Mutex<()>,
@@ -46,6 +48,7 @@ impl Session {
             audience,
             endpoint,
             http,
+            gate: Gate::new("STS"),
             current: RwLock::default(),
             refreshing: tokio::sync::Mutex::default(),
         }
@@ -87,6 +90,7 @@ impl Session {
             .retry_config(RetryConfig::disabled())
             .timeout_config(super::timeouts());
         config.set_endpoint_url(self.endpoint.clone());
+        let call = self.gate.pass().await.map_err(|_| Reason::StsUnavailable)?;
         let answer = aws_sdk_sts::Client::from_conf(config.build())
             .assume_role_with_web_identity()
             .role_arn(&self.role_arn)
@@ -97,16 +101,18 @@ impl Session {
         let credentials = match answer {
             Ok(output) => output.credentials.ok_or(Reason::StsUnavailable)?,
             Err(error) => {
+                let status = error.raw_response().map(|raw| raw.status().as_u16());
+                let seen = seen(error.code(), status);
+                call.ended(seen);
                 let code = error.code().unwrap_or("no answer").to_owned();
                 tracing::warn!(
                     code,
                     "STS gave no credentials for the role; its trust policy must name this trust domain's issuer, the audience and this SPIFFE ID"
                 );
-                let refused = error.as_service_error().is_some()
-                    && error.raw_response().is_some_and(|raw| raw.status().is_client_error());
-                return Err(if refused { Reason::StsDenied } else { Reason::StsUnavailable });
+                return Err(if seen == Seen::Answer { Reason::StsDenied } else { Reason::StsUnavailable });
             }
         };
+        call.ended(Seen::Answer);
         let end = SystemTime::try_from(credentials.expiration).map_err(|_| Reason::StsUnavailable)?;
         let session_token = Some(credentials.session_token);
         let made = Credentials::new(
@@ -118,6 +124,18 @@ impl Session {
         );
         super::wipe(credentials.secret_access_key);
         Ok(made)
+    }
+}
+
+/// What an error of STS says of STS: an authoritative no is an answer like any other.
+fn seen(code: Option<&str>, status: Option<u16>) -> Seen {
+    match (code.unwrap_or_default(), status) {
+        ("Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequestsException", _)
+        | (_, Some(429)) => Seen::Throttled,
+        // STS could not reach the issuer of the JWT-SVID, which is answered with a 400 and passes.
+        ("IDPCommunicationError" | "IDPCommunicationErrorException", _) => Seen::Fault,
+        (_, Some(400..=499)) => Seen::Answer,
+        _ => Seen::Fault,
     }
 }
 
@@ -145,5 +163,21 @@ impl ProvideCredentials for NoCredentials {
         Self: 'a,
     {
         future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("the default AWS chain has no provider")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_no_that_means_it_is_final() {
+        for code in ["AccessDenied", "InvalidIdentityToken", "ExpiredTokenException", "SomethingNew"] {
+            assert_eq!(seen(Some(code), Some(403)), Seen::Answer, "{code}");
+        }
+        assert_eq!(seen(Some("Throttling"), Some(400)), Seen::Throttled);
+        assert_eq!(seen(Some("IDPCommunicationError"), Some(400)), Seen::Fault);
+        assert_eq!(seen(Some("InternalFailure"), Some(500)), Seen::Fault);
+        assert_eq!(seen(None, None), Seen::Fault);
     }
 }

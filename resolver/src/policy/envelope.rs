@@ -72,7 +72,7 @@ impl Envelope {
             return Err(Reason::EnvelopeMalformed);
         }
         let vault = match provider {
-            Provider::KmsEnvelope => ciphertext_ref.kms_blob().map(|_| None),
+            Provider::KmsEnvelope => ciphertext_ref.kms().map(|_| None),
             Provider::VaultDelegate => ciphertext_ref.vault().map(Some),
         };
         let vault = vault.map_err(malformed)?;

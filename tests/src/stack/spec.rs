@@ -62,6 +62,8 @@ pub enum Bundle {
     Rsa,
     /// The same in the JSON form.
     Json,
+    /// The same in an envelope.
+    Sealed,
     /// An expired certificate.
     Expired,
     /// One that ends in some hours.
@@ -176,7 +178,7 @@ impl Credential {
     ) -> Result<(Identity, Value)> {
         let leaf = Leaf::new(&self.resource);
         let identity = match &self.bundle {
-            Bundle::Good | Bundle::Json | Bundle::Raw(_) => customer_ca.issue(&leaf)?,
+            Bundle::Good | Bundle::Json | Bundle::Sealed | Bundle::Raw(_) => customer_ca.issue(&leaf)?,
             Bundle::Rsa => customer_ca.issue_for(&leaf, &KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?)?,
             Bundle::Expired => customer_ca.issue(&leaf.expired())?,
             Bundle::EndsSoon => customer_ca.issue(&leaf.valid_for(Duration::from_hours(20)))?,
@@ -196,7 +198,10 @@ impl Credential {
             return Ok((identity, body));
         }
         let wrapping_key = if self.wrong_key { kms.create_key().await? } else { key_arn.to_owned() };
-        let mut ciphertext = kms.encrypt(&wrapping_key, &self.aad, plaintext.as_bytes()).await?;
+        let mut ciphertext = match &self.bundle {
+            Bundle::Sealed => kms.seal(&wrapping_key, &self.aad, plaintext.as_bytes()).await?,
+            _ => kms.encrypt(&wrapping_key, &self.aad, plaintext.as_bytes()).await?,
+        };
         if self.tampered {
             ciphertext = flip_a_bit(&ciphertext)?;
         }

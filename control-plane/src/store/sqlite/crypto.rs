@@ -1,8 +1,8 @@
 //! The flag, the provider settings, and the envelopes with their generations.
 
 use super::database::{Database, Write, change, parsed, part, signed, unsigned};
-use crate::model::{Actor, Envelope, EnvelopeRecord, Flag, FlagState, Settings, SettingsRecord};
-use crate::store::{Page, Part, Result, StoreError};
+use crate::model::{Actor, Envelope, EnvelopeRecord, Flag, FlagState, Settings, SettingsRecord, Terms};
+use crate::store::{Conflict, Page, Part, Result, StoreError};
 use bouncer_custody::{Generation, KeyId, LogicalPath, Provider};
 use sqlx::SqliteExecutor;
 use uuid::Uuid;
@@ -131,7 +131,12 @@ macro_rules! select_latest {
 }
 pub(super) use select_latest;
 
-async fn insert_generation(write: &mut Write<'_>, envelope: &Envelope, actor: &Actor) -> Result<EnvelopeRecord> {
+async fn insert_generation(
+    write: &mut Write<'_>,
+    envelope: &Envelope,
+    enabled: bool,
+    actor: &Actor,
+) -> Result<EnvelopeRecord> {
     let (id, generation): (String, i64) = sqlx::query_as(
         "INSERT INTO envelope_secrets (id, logical_path, latest) VALUES (?, ?, 1)
          ON CONFLICT (logical_path) DO UPDATE SET latest = latest + 1, deleted_ms = NULL, deleted_by = NULL
@@ -143,7 +148,7 @@ async fn insert_generation(write: &mut Write<'_>, envelope: &Envelope, actor: &A
     .await?;
     sqlx::query(
         "INSERT INTO envelope_generations (secret_id, generation, provider, key_id, ciphertext_ref, aad,
-             certificate_chain, enabled, created_ms, created_by) VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?)",
+             certificate_chain, enabled, created_ms, created_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&id)
     .bind(generation)
@@ -152,6 +157,7 @@ async fn insert_generation(write: &mut Write<'_>, envelope: &Envelope, actor: &A
     .bind(envelope.ciphertext_ref.as_str())
     .bind(envelope.aad.as_ref().map(|aad| aad.as_str().to_owned()))
     .bind(envelope.certificate_chain.as_ref().map(|chain| chain.as_str().to_owned()))
+    .bind(enabled)
     .bind(write.now_ms())
     .bind(actor.as_str())
     .execute(write.connection())
@@ -160,16 +166,25 @@ async fn insert_generation(write: &mut Write<'_>, envelope: &Envelope, actor: &A
         id: parsed(TABLE, &id)?,
         envelope: envelope.clone(),
         generation: Generation::new(unsigned(generation)?).ok_or(StoreError::OutOfRange)?,
-        enabled: true,
+        enabled,
         activation: 0,
         created: write.change(actor),
         changed: None,
     })
 }
 
-pub(super) async fn register(database: &Database, envelope: &Envelope, actor: &Actor) -> Result<EnvelopeRecord> {
+pub(super) async fn register(
+    database: &Database,
+    envelope: &Envelope,
+    terms: Terms,
+    actor: &Actor,
+) -> Result<EnvelopeRecord> {
     let mut write = database.begin().await?;
-    let record = insert_generation(&mut write, envelope, actor).await?;
+    let record = insert_generation(&mut write, envelope, terms.enabled, actor).await?;
+    if terms.generation.is_some_and(|wanted| wanted != record.generation) {
+        // Nothing is committed.
+        return Err(Conflict::OtherGeneration.into());
+    }
     let detail = format!("generation {}", record.generation);
     write.record(actor, "envelope.registered", envelope.path.as_str(), &detail).await?;
     write.raise_epoch().await?;

@@ -10,7 +10,7 @@ use super::{AuditFilter, AuditKey, AuditSummary, Page, Part, Result, Store};
 use crate::clock::Clock;
 use crate::model::{
     Actor, AdminRecord, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag, FlagState,
-    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, TokenRecord,
+    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms, TokenRecord,
 };
 use crate::token::TokenHash;
 use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName, SpiffeId};
@@ -95,8 +95,8 @@ impl Store for SqliteStore {
         crypto::put_settings(&self.database, settings, actor).await
     }
 
-    async fn register_envelope(&self, envelope: &Envelope, actor: &Actor) -> Result<EnvelopeRecord> {
-        crypto::register(&self.database, envelope, actor).await
+    async fn register_envelope(&self, envelope: &Envelope, terms: Terms, actor: &Actor) -> Result<EnvelopeRecord> {
+        crypto::register(&self.database, envelope, terms, actor).await
     }
     async fn envelope(&self, id: Uuid) -> Result<Option<EnvelopeRecord>> {
         crypto::by_id(&self.database.reader, id).await

@@ -1,0 +1,362 @@
+//! `rewrap`: moves registered credentials to another KMS key, one after the other.
+//!
+//! KMS re-encrypts, this only carries ciphertext from the control plane to KMS and back. What is registered is all the
+//! state there is: whatever is not on the new key yet is moved by the next run.
+
+mod unmovable;
+
+pub(crate) use unmovable::Unmovable;
+
+use super::registered::{self, PATH, Registered, Unreadable};
+use super::view::View;
+use crate::args::Rewrap;
+use crate::control_plane::{ControlPlane, ControlPlaneError};
+use crate::failure::{Exit, Failure};
+use crate::kms::{self, Kms, KmsError, Under};
+use crate::output::{Output, Table};
+use crate::progress::Progress;
+use bouncer_custody::{EncryptionContext, Generation, KeyId, KmsKeyArn, LogicalPath, Reserved, Wrapped};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// So many in a row that can't be reached, and the rest is not tried.
+const UNREACHABLE: usize = 3;
+
+/// One credential, and what became of it.
+struct Item {
+    path: String,
+    end: End,
+}
+
+enum End {
+    /// Registered as this generation.
+    Moved(Generation),
+    /// KMS would move it.
+    WouldMove(Generation),
+    /// It is on the new key.
+    Already(Generation),
+    /// It is where it was.
+    Failed(Failure),
+    /// Nobody was asked.
+    NotTried,
+}
+
+/// The two ends of a move.
+struct Move<'a> {
+    kms: &'a Kms,
+    api: &'a ControlPlane,
+    to: &'a KmsKeyArn,
+    dry_run: bool,
+}
+
+/// Moves what the options name, and tells what became of each. Ends with [`Exit::Refused`] if any is not on the new key.
+///
+/// # Errors
+/// [`Failure`] if it can't begin: contradicting options, or a control plane that does not list what is registered.
+pub(super) async fn rewrap(
+    args: &Rewrap,
+    connect: impl FnOnce() -> Result<ControlPlane, ControlPlaneError>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let endpoint = args.kms_endpoint.as_deref().map(|url| kms::endpoint(url, args.dev)).transpose()?;
+    if let Some(from) = &args.from_key {
+        check_keys(from, &args.to_key)?;
+    }
+    let api = connect()?;
+    let (mut items, work) = plan(args, registered::list(&api).await?);
+    let kms = Kms::connect(args.to_key.region(), endpoint.as_deref(), args.dev).await;
+    let mover = Move { kms: &kms, api: &api, to: &args.to_key, dry_run: args.dry_run };
+    let (mut progress, mut unreachable) = (Progress::new(work.len(), output), 0);
+    for secret in work {
+        let path = secret.path.to_string();
+        let end = if unreachable < UNREACHABLE { mover.one(&secret).await } else { End::NotTried };
+        unreachable = match &end {
+            End::Failed(failure) if failure.exit() == Exit::Unreachable => unreachable + 1,
+            End::NotTried => unreachable,
+            _ => 0,
+        };
+        progress.step(&format!("{}: {path}", end.word()));
+        items.push(Item { path, end });
+    }
+    drop(progress);
+    tell(&items, args, output)?;
+    Ok(Output::exit(items.iter().all(|item| item.end.is_good())))
+}
+
+/// Refuses a move that KMS does not do.
+fn check_keys(from: &KmsKeyArn, to: &KmsKeyArn) -> Result<(), Unmovable> {
+    if from == to {
+        Err(Unmovable::SameKey)
+    } else if from.region() != to.region() {
+        Err(Unmovable::OtherRegion)
+    } else {
+        Ok(())
+    }
+}
+
+/// What is settled without asking anyone, and what is to be moved.
+fn plan(args: &Rewrap, listed: Vec<Result<Registered, Unreadable>>) -> (Vec<Item>, Vec<Registered>) {
+    let (mut items, mut work) = (Vec::new(), Vec::new());
+    let mut missing: BTreeSet<&LogicalPath> = args.paths.iter().collect();
+    let from = |secret: &Registered| args.from_key.as_ref().is_none_or(|from| secret.key.as_str() == from.as_str());
+    for secret in listed {
+        let secret = match secret {
+            Ok(secret) => secret,
+            Err(Unreadable(path)) => {
+                if args.all || args.paths.iter().any(|wanted| wanted.as_str() == path) {
+                    missing.retain(|wanted| wanted.as_str() != path);
+                    items.push(Item { path, end: End::Failed(Unmovable::Unreadable.into()) });
+                }
+                continue;
+            }
+        };
+        let named = missing.remove(&secret.path);
+        let on_new_key = secret.key.as_str() == args.to_key.as_str();
+        if on_new_key && (named || args.all) {
+            items.push(Item { path: secret.path.to_string(), end: End::Already(secret.generation) });
+        } else if named && !from(&secret) {
+            items.push(Item { path: secret.path.to_string(), end: End::Failed(Unmovable::OtherKey.into()) });
+        } else if named || (args.all && from(&secret)) {
+            work.push(secret);
+        }
+    }
+    items.extend(
+        missing
+            .into_iter()
+            .map(|path| Item { path: path.to_string(), end: End::Failed(Unmovable::NotRegistered.into()) }),
+    );
+    (items, work)
+}
+
+impl Move<'_> {
+    async fn one(&self, secret: &Registered) -> End {
+        match self.attempt(secret).await {
+            Ok(end) => end,
+            Err(failure) => End::Failed(failure),
+        }
+    }
+
+    async fn attempt(&self, secret: &Registered) -> Result<End, Failure> {
+        let KeyId::Kms(key) = &secret.key else { return Err(Unmovable::InVault.into()) };
+        check_keys(key, self.to)?;
+        let wrapped = secret.reference.kms().map_err(|_| Unmovable::NoBlob)?;
+        let next = secret.generation.next();
+        let aad = secret.aad.as_ref().map(|aad| moved_aad(aad, secret.generation, next)).transpose()?;
+        let (from, to) = (Under { key, aad: secret.aad.as_ref() }, Under { key: self.to, aad: aad.as_ref() });
+        if self.dry_run {
+            self.kms.would_re_encrypt(wrapped.blob(), from, to).await?;
+            return Ok(End::WouldMove(next));
+        }
+        let blob = self.kms.re_encrypt(wrapped.blob(), from, to).await?;
+        let moved = wrapped.with_blob(&blob).map_err(|_| KmsError::UnusableAnswer)?;
+        let answer = self.api.post(PATH, &body(secret, self.to, &moved, aad.as_ref(), next)?).await?;
+        match View(&answer).number("generation").and_then(Generation::new) {
+            Some(generation) if generation == next => Ok(End::Moved(next)),
+            _ => Err(Unmovable::Misnumbered.into()),
+        }
+    }
+}
+
+/// The AAD that goes with the next generation.
+fn moved_aad(aad: &EncryptionContext, now: Generation, next: Generation) -> Result<EncryptionContext, Unmovable> {
+    match aad.get(Reserved::Generation) {
+        Some(text) if text != now.to_string() => Err(Unmovable::OtherGeneration),
+        _ => aad.with_generation(next).map_err(|_| Unmovable::LongAad),
+    }
+}
+
+fn body(
+    secret: &Registered,
+    key: &KmsKeyArn,
+    moved: &Wrapped,
+    aad: Option<&EncryptionContext>,
+    generation: Generation,
+) -> Result<Value, Failure> {
+    let reference = moved.to_reference();
+    if reference.kms().as_ref() != Ok(moved) {
+        return Err(KmsError::UnusableAnswer.into());
+    }
+    let mut body = json!({
+        "logical_path": secret.path, "provider": "kms_envelope", "key_id": key, "ciphertext_ref": reference,
+        "generation": generation, "enabled": secret.enabled,
+    });
+    if let Some(aad) = aad {
+        body["aad"] = aad.as_str().into();
+    }
+    if let Some(chain) = &secret.chain {
+        body["certificate_chain"] = chain.as_str().into();
+    }
+    Ok(body)
+}
+
+impl End {
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Moved(_) => "moved",
+            Self::WouldMove(_) => "would be moved",
+            Self::Already(_) => "is there already",
+            Self::Failed(_) => "FAILED",
+            Self::NotTried => "not tried",
+        }
+    }
+
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Moved(_) => "moved",
+            Self::WouldMove(_) => "would_move",
+            Self::Already(_) => "already",
+            Self::Failed(_) => "failed",
+            Self::NotTried => "not_tried",
+        }
+    }
+
+    const fn is_good(&self) -> bool {
+        matches!(self, Self::Moved(_) | Self::WouldMove(_) | Self::Already(_))
+    }
+
+    const fn generation(&self) -> Option<Generation> {
+        match self {
+            Self::Moved(generation) | Self::WouldMove(generation) | Self::Already(generation) => Some(*generation),
+            Self::Failed(_) | Self::NotTried => None,
+        }
+    }
+}
+
+fn tell(items: &[Item], args: &Rewrap, output: &Output) -> Result<(), Failure> {
+    let count = |code: &str| items.iter().filter(|item| item.end.code() == code).count();
+    let codes = ["moved", "would_move", "already", "failed", "not_tried"];
+    if output.is_json() {
+        let mut answer = json!({"to_key": args.to_key, "dry_run": args.dry_run});
+        for code in codes {
+            answer[code] = count(code).into();
+        }
+        answer["items"] = items.iter().map(as_json).collect();
+        return output.json(&answer);
+    }
+    let mut table = Table::new(&["LOGICAL PATH", "GENERATION", "RESULT"]);
+    for item in items.iter().filter(|item| !matches!(item.end, End::Already(_))) {
+        let said = match &item.end {
+            End::Failed(failure) => {
+                let why = failure.why().map(|why| format!(": {}", why.trim_end_matches('.'))).unwrap_or_default();
+                format!("FAILED: {failure}{why}. {}", failure.advice())
+            }
+            end => end.word().to_owned(),
+        };
+        let generation = item.end.generation().map_or_else(|| "-".to_owned(), |generation| generation.to_string());
+        table.row([item.path.clone(), generation, said]);
+    }
+    let mut text = table.render("Nothing is left to move.");
+    text.push_str("\n\n");
+    let counts = ["moved", "would be moved", "there already", "failed", "not tried"].into_iter().zip(codes);
+    let counts: Vec<String> = counts
+        .map(|(words, code)| (words, count(code)))
+        .filter(|(words, count)| *count > 0 || *words == "failed")
+        .map(|(words, count)| format!("{count} {words}"))
+        .collect();
+    text.push_str(&counts.join(", "));
+    output.text(&text)?;
+    if count("moved") > 0 {
+        output.note(
+            "Leave the old key enabled until bouncerctl probe shows every bouncer in sync, and nothing hangs on it in \
+             bouncerctl inventory.",
+        );
+    }
+    Ok(())
+}
+
+fn as_json(item: &Item) -> Value {
+    let mut json = json!({"logical_path": item.path, "result": item.end.code()});
+    if let Some(generation) = item.end.generation() {
+        json["generation"] = generation.get().into();
+    }
+    if let End::Failed(failure) = &item.end {
+        json["error"] = failure.to_string().into();
+        json["why"] = failure.why().into();
+        json["advice"] = failure.advice().into();
+    }
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Args, Command};
+    use clap::Parser as _;
+
+    const OLD: &str = "arn:aws:kms:ca-central-1:123456789012:key/old";
+    const NEW: &str = "arn:aws:kms:ca-central-1:123456789012:key/new";
+    const FAR: &str = "arn:aws:kms:eu-west-1:123456789012:key/far";
+
+    fn listed() -> Vec<Result<Registered, Unreadable>> {
+        let secret = |path: &str, key: &str| Registered {
+            id: path.to_owned(),
+            path: path.parse().unwrap(),
+            generation: Generation::FIRST,
+            key: KeyId::Kms(key.parse().unwrap()),
+            reference: "AQICAHg=".parse().unwrap(),
+            aad: None,
+            chain: None,
+            enabled: true,
+        };
+        let vault = Registered { key: KeyId::Vault("team-a".parse().unwrap()), ..secret("in/vault", OLD) };
+        vec![
+            Ok(secret("a/old", OLD)),
+            Ok(secret("b/new", NEW)),
+            Ok(secret("c/far", FAR)),
+            Ok(vault),
+            Err(Unreadable("odd".to_owned())),
+        ]
+    }
+
+    fn planned(options: &[&str]) -> (Vec<String>, Vec<String>) {
+        let args = Args::try_parse_from(["bouncerctl", "rewrap", "--to-key", NEW].iter().chain(options)).unwrap();
+        let Command::Rewrap(args) = args.command else { panic!("no rewrap") };
+        let (items, work) = plan(&args, listed());
+        let items = items.iter().map(|item| format!("{} {}", item.path, item.end.code())).collect();
+        (items, work.iter().map(|secret| secret.path.to_string()).collect())
+    }
+
+    #[test]
+    fn all_are_those_on_the_old_key_and_nothing_is_passed_over_in_silence() {
+        let (items, work) = planned(&["--all", "--from-key", OLD]);
+        assert_eq!((items, work), (vec!["b/new already".into(), "odd failed".into()], vec!["a/old".into()]));
+    }
+
+    #[test]
+    fn what_is_named_is_moved_or_told() {
+        let (items, work) = planned(&["a/old", "b/new", "in/vault", "no/where"]);
+        assert_eq!(items, ["b/new already", "no/where failed"]);
+        assert_eq!(work, ["a/old", "in/vault"]);
+        let (items, work) = planned(&["--from-key", OLD, "c/far"]);
+        assert_eq!((items, work), (vec!["c/far failed".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn one_of_paths_and_all_is_wanted_and_all_wants_its_key() {
+        let parse =
+            |options: &[&str]| Args::try_parse_from(["bouncerctl", "rewrap", "--to-key", NEW].iter().chain(options));
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--all"]).is_err());
+        assert!(parse(&["--all", "--from-key", OLD, "a/b"]).is_err());
+        assert!(parse(&["a/b"]).is_ok());
+    }
+
+    #[test]
+    fn the_generation_goes_up_with_the_registration_and_must_have_been_right() {
+        let (now, next) = (Generation::new(9).unwrap(), Generation::new(10).unwrap());
+        let moved = |text: &str| moved_aad(&text.parse().unwrap(), now, next).map(|aad| aad.to_string());
+        assert_eq!(moved("bouncer=a,generation=9"), Ok("bouncer=a,generation=10".to_owned()));
+        assert_eq!(moved("bouncer=a"), Ok("bouncer=a".to_owned()));
+        assert_eq!(moved("generation=8"), Err(Unmovable::OtherGeneration));
+        assert_eq!(moved("generation=09"), Err(Unmovable::OtherGeneration));
+        assert_eq!(moved(&format!("generation=9,a={}", "x".repeat(8_192 - 15))), Err(Unmovable::LongAad));
+    }
+
+    #[test]
+    fn keys_that_kms_does_not_move_between_are_refused_at_once() {
+        let check = |from: &str, to: &str| check_keys(&from.parse().unwrap(), &to.parse().unwrap());
+        assert_eq!(check(OLD, NEW), Ok(()));
+        assert_eq!(check(OLD, OLD), Err(Unmovable::SameKey));
+        assert_eq!(check(FAR, NEW), Err(Unmovable::OtherRegion));
+    }
+}

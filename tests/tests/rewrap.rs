@@ -1,0 +1,181 @@
+//! A move to another KMS key: inside KMS, whole or not at all for each credential, and repeatable.
+
+use bouncer_custody::Reason;
+use bouncer_tests::client::Protocol;
+use bouncer_tests::kms_proxy::Behaviour;
+use bouncer_tests::operator::{self, Ended, bouncerctl, run};
+use bouncer_tests::stack::{AAD, Credential, Stack};
+use bouncer_tests::{Fault, Result};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const NUMBERED: &str = "env=production,bouncer=payments-east,generation=1";
+
+fn caller(name: &str) -> String {
+    format!("spiffe://example.org/ns/shop/sa/{name}")
+}
+
+fn path(name: &str) -> String {
+    format!("protected-resources/{name}/upstream-tls")
+}
+
+async fn rewrap(stack: &Stack, to: &str, arguments: &[&str]) -> Result<Ended> {
+    run(stack, &with_rewrap(&stack.kms.endpoint(), to, arguments), b"").await
+}
+
+fn with_rewrap<'a>(endpoint: &'a str, to: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
+    let mut all = vec!["rewrap", "--kms-endpoint", endpoint, "--dev", "--json", "--to-key", to];
+    all.extend(arguments);
+    all
+}
+
+/// The newest registration under a name.
+async fn registered(stack: &Stack, name: &str) -> Result<Value> {
+    let listed = stack.api()?.get("/v1/crypto/envelope-secrets").await?.success()?;
+    let found = listed["items"].as_array().and_then(|all| all.iter().find(|item| item["logical_path"] == path(name)));
+    found.cloned().ok_or_else(|| Fault::new(format!("{name} is not registered")))
+}
+
+/// What became of one credential, by the command's answer.
+fn item<'a>(answer: &'a Value, name: &str) -> &'a Value {
+    answer["items"]
+        .as_array()
+        .and_then(|all| all.iter().find(|item| item["logical_path"] == path(name)))
+        .unwrap_or(&Value::Null)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_credential_moves_inside_kms_and_is_served_under_the_new_key_alone() -> Result<()> {
+    let credential = |name: &str, aad: &str| Credential::new(name, "payments").callers(&[&caller(name)]).aad(aad);
+    let sealed = Credential { with_envelope: false, ..credential("sealed", NUMBERED) };
+    let broken = Credential { tampered: true, ..credential("broken", AAD) };
+    let mut stack = Stack::builder("rewrap")
+        .credential(credential("plain", AAD))
+        .credential(credential("numbered", NUMBERED))
+        .credential(credential("revoked", AAD))
+        .credential(sealed)
+        .credential(broken)
+        .start()
+        .await?;
+    let (old, endpoint) = (stack.key_arn.clone(), stack.kms.endpoint());
+    let new = stack.kms.create_key().await?;
+    let bundle = stack.credential("sealed")?.bundle();
+    let wrap = [
+        "wrap",
+        "--key-arn",
+        &old,
+        "--aad",
+        NUMBERED,
+        "--in",
+        "-",
+        "--form",
+        "envelope",
+        "--kms-endpoint",
+        &endpoint,
+        "--dev",
+        "--register",
+        &path("sealed"),
+    ];
+    run(&stack, &wrap, bundle.as_bytes()).await?.success()?;
+    let revoked = stack.envelopes.get("revoked").ok_or_else(|| Fault::new("no id"))?.clone();
+    stack.api()?.enable_envelope(&revoked, false).await?;
+    let everything = ["--all", "--from-key", &old];
+
+    // A rehearsal changes nothing.
+    let dry = rewrap(&stack, &new, &[&everything[..], &["--dry-run"]].concat()).await?;
+    assert_eq!((dry.json()?["would_move"].as_u64(), dry.json()?["failed"].as_u64()), (Some(4), Some(1)), "{}", dry.err);
+    for name in ["plain", "numbered", "sealed"] {
+        assert_eq!(registered(&stack, name).await?["generation"], 1, "{name}");
+    }
+
+    // Killed in the middle of a move, and run again.
+    stack.kms.proxy().reset();
+    stack.kms.proxy().behave("ReEncrypt", Behaviour::Hold);
+    let mut killed = bouncerctl(&stack, &with_rewrap(&endpoint, &new, &everything))?;
+    let asked = || async { (stack.kms.proxy().count("ReEncrypt") == 1).then_some(()) };
+    stack.until("the first ReEncrypt", Duration::from_secs(20), asked).await?;
+    killed.kill().await?;
+    stack.kms.proxy().behave("ReEncrypt", Behaviour::Forward);
+    let one = rewrap(&stack, &new, &[&path("plain")]).await?;
+    assert_eq!((one.code, &item(&one.json()?, "plain")["result"]), (0, &json!("moved")), "{}", one.err);
+
+    // All of them; the broken one stops no other, and shows in the exit code.
+    let all = rewrap(&stack, &new, &everything).await?;
+    let answer = all.json()?;
+    assert_eq!(all.code, 1, "{}", all.err);
+    let counts = ["moved", "already", "failed", "not_tried"].map(|name| answer[name].as_u64().unwrap_or(99));
+    assert_eq!(counts, [3, 1, 1, 0], "{answer}");
+    assert!(
+        item(&answer, "broken")["error"].as_str().is_some_and(|error| error.contains("InvalidCiphertext")),
+        "{answer}"
+    );
+    for call in stack.kms.proxy().calls() {
+        let body: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+        assert_eq!((&*call.operation, &body["SourceKeyId"]), ("ReEncrypt", &json!(old)), "nothing is decrypted");
+        assert_eq!(body["SourceEncryptionContext"]["bouncer"], "payments-east");
+        assert_eq!(body["DestinationEncryptionContext"]["bouncer"], "payments-east");
+    }
+    for (name, aad, enabled) in [
+        ("plain", AAD, true),
+        ("numbered", "env=production,bouncer=payments-east,generation=2", true),
+        ("sealed", "env=production,bouncer=payments-east,generation=2", true),
+        ("revoked", AAD, false),
+    ] {
+        let secret = registered(&stack, name).await?;
+        let shown = json!([secret["generation"], secret["key_id"], secret["aad"], secret["enabled"]]);
+        assert_eq!(shown, json!([2, new, aad, enabled]), "{name}");
+    }
+    // Once more, and there is nothing left but what can't be moved.
+    let calls = stack.kms.proxy().count("ReEncrypt");
+    let again = rewrap(&stack, &new, &everything).await?.json()?;
+    assert_eq!((&again["already"], &again["moved"]), (&json!(4), &json!(0)), "{again}");
+    assert_eq!(stack.kms.proxy().count("ReEncrypt"), calls + 1, "of the broken one alone");
+    let inventory = run(&stack, &["inventory", "--json", "--key", &old], b"").await?.json()?;
+    assert_eq!(inventory["keys"][0]["secrets"].as_array().map(Vec::len), Some(1), "{inventory}");
+
+    // Served by the new key alone.
+    stack.kms.disable_key(&old).await?;
+    stack.reconfigure_resolver(|setup| setup.set("rails.kms_keys", vec![new.clone()])).await?;
+    stack.kms.proxy().reset();
+    for name in ["plain", "numbered", "sealed"] {
+        let client = stack.client(&caller(name), Protocol::Http1)?;
+        let serves = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+        stack.until(format!("service with {name}"), Duration::from_secs(15), serves).await?;
+    }
+    let decrypted = stack.kms.proxy().calls().into_iter().filter(|call| call.operation == "Decrypt");
+    let keys: Vec<Value> = decrypted.filter_map(|call| serde_json::from_slice(&call.body).ok()).collect();
+    assert_eq!(keys.len(), 3);
+    assert!(keys.iter().all(|body| body["KeyId"] == new), "{keys:?}");
+    let denied = stack.client(&caller("revoked"), Protocol::Http1)?.get("/").await?;
+    assert_eq!(denied.reason(), Some(Reason::EnvelopeMissing.code()), "a revoked one stays revoked");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_never_overtakes_a_registration_that_came_between() -> Result<()> {
+    let stack = Stack::builder("rewrap-race").without_envoy().start().await?;
+    let (old, new, endpoint) = (stack.key_arn.clone(), stack.kms.create_key().await?, stack.kms.endpoint());
+    stack.kms.proxy().behave("ReEncrypt", Behaviour::Hold);
+    let (name, mover) = (path("payments-api"), ["--all", "--from-key", &old]);
+    let moving = bouncerctl(&stack, &with_rewrap(&endpoint, &new, &mover))?;
+    let asked = || async { (stack.kms.proxy().count("ReEncrypt") == 1).then_some(()) };
+    stack.until("the ReEncrypt", Duration::from_secs(20), asked).await?;
+    let renewed = stack.kms.encrypt(&old, AAD, b"the renewed credential").await?;
+    let body = json!({
+        "logical_path": name, "key_id": old, "ciphertext_ref": renewed, "aad": AAD, "provider": "kms_envelope",
+    });
+    stack.api()?.register_envelope(&body).await?;
+    stack.kms.proxy().behave("ReEncrypt", Behaviour::Forward);
+    let overtaken = operator::ended(moving, b"").await?;
+    let answer = overtaken.json()?;
+    assert_eq!((overtaken.code, &answer["failed"]), (1, &json!(1)), "{answer}");
+    let newest = registered(&stack, "payments-api").await?;
+    assert_eq!((&newest["generation"], &newest["ciphertext_ref"]), (&json!(2), &json!(renewed)));
+
+    let again = rewrap(&stack, &new, &mover).await?;
+    assert_eq!((again.code, &again.json()?["moved"]), (0, &json!(1)), "{}", again.err);
+    let moved = registered(&stack, "payments-api").await?;
+    let reference = moved["ciphertext_ref"].as_str().unwrap_or_default();
+    assert_eq!(stack.kms.decrypt(&new, AAD, reference).await?, b"the renewed credential");
+    Ok(())
+}
