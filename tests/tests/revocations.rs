@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use support::Raw;
 
-const ROUNDS: usize = 30;
+const ROUNDS: usize = 20;
 const SOON: Duration = Duration::from_secs(20);
 
 /// Requests, one after the other, until it is stopped: how many were answered, by status. With a `patience`, each is
@@ -72,7 +72,7 @@ async fn envoy_survives_whatever_ends_at_the_moment_of_a_revocation() -> Result<
     let tallies = join_all(running).await.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
     let of = |status: u16| tallies.iter().filter_map(|tally| tally.get(&status)).sum::<usize>();
     let (served, denied, cut_off) = (of(200), of(503), of(0));
-    assert!(served > 500 && denied > 500 && cut_off > 300, "too little happened: {served}, {denied}, {cut_off}");
+    assert!(served > 300 && denied > 300 && cut_off > 200, "too little happened: {served}, {denied}, {cut_off}");
     assert_eq!(stack.upstream("payments")?.uncredentialed(), 0);
     Ok(())
 }

@@ -59,7 +59,10 @@ async fn the_upstream_sees_the_certificate_from_kv2_and_vault_is_asked_once() ->
     let proxy = stack.vault_proxy()?;
     assert_eq!((proxy.count("auth/jwt/login"), proxy.count("secret/data/")), (1, 1));
 
-    let event = stack.audited("the injection", |event| event["outcome"] == "inject").await?;
+    // Of two workers the second one asks too, and is answered from the resolver's cache, without a call.
+    let with_a_call =
+        |event: &serde_json::Value| event["outcome"] == "inject" && event["backend_request_id"].is_string();
+    let event = stack.audited("the injection that made the call", with_a_call).await?;
     let read = proxy.calls().into_iter().find(|call| call.path.starts_with("secret/data/"));
     let read = read.ok_or_else(|| Fault::new("no read"))?;
     assert_eq!(event["key_id"], "root");

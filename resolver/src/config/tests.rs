@@ -59,7 +59,8 @@ fn plain_http_needs_dev() {
 fn each_region_may_have_an_endpoint_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let load = |endpoints: &str, dev| {
-        let path = write(folder.path(), |text| text.replace("[http]", &format!("kms_endpoints = {endpoints}\n[http]")));
+        let path =
+            write(folder.path(), |text| text.replace("\n[vault]", &format!("\nkms_endpoints = {endpoints}\n[vault]")));
         Config::load(&path, dev)
     };
     let kms = load("{ ca-central-1 = \"https://vpce.example\" }", false).unwrap().kms.unwrap();
