@@ -1,5 +1,6 @@
 //! Stands between the resolver and KMS: counts calls by operation, and delays, holds, refuses or fails them.
 
+use crate::sts::{Refusal, Trust};
 use crate::{Fault, Result, fault::Doing as _};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -50,6 +51,7 @@ struct State {
     behaviours: watch::Sender<HashMap<String, Behaviour>>,
     disabled_keys: Mutex<HashSet<String>>,
     quotas: Mutex<HashMap<String, (f64, Instant)>>,
+    trust: Mutex<Option<Trust>>,
 }
 
 /// A running proxy.
@@ -74,6 +76,7 @@ impl KmsProxy {
             behaviours: watch::Sender::default(),
             disabled_keys: Mutex::default(),
             quotas: Mutex::default(),
+            trust: Mutex::default(),
         });
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
@@ -117,6 +120,11 @@ impl KmsProxy {
         } else {
             disabled.insert(key_arn.to_owned())
         };
+    }
+
+    /// From now on a web identity buys credentials only where this says so.
+    pub fn trust(&self, trust: Trust) {
+        *self.state.trust.lock().unwrap_or_else(PoisonError::into_inner) = Some(trust);
     }
 
     /// All calls that arrived, whatever became of them.
@@ -170,6 +178,11 @@ impl State {
             *tokens -= 1.0;
         }
         is_within
+    }
+
+    fn refuses_identity(&self, form: &[u8]) -> Option<Refusal> {
+        let trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
+        trust.as_ref().and_then(|trust| trust.check(form).err())
     }
 
     /// Whether a KMS call names a key that is disabled.
@@ -238,6 +251,11 @@ async fn respond(state: &State, request: Request<Incoming>) -> Result<Response<F
         Behaviour::Say(status, code, message) => return aws_error(&operation, status, code, message),
         Behaviour::Quota(per_second) if state.is_within(&operation, per_second) => {}
         Behaviour::Quota(_) => return aws_error(&operation, 400, "ThrottlingException", "Rate exceeded"),
+    }
+    if operation == "AssumeRoleWithWebIdentity"
+        && let Some((status, code, message)) = state.refuses_identity(&body)
+    {
+        return aws_error(&operation, status, code, message);
     }
     if state.key_is_disabled(&body) {
         return aws_error(&operation, 400, "DisabledException", "made by a test");

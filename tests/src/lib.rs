@@ -25,6 +25,7 @@ pub mod scratch;
 pub mod spire;
 pub mod stack;
 pub mod stop;
+pub mod sts;
 pub mod tls_front;
 pub mod tools;
 pub mod traffic;

@@ -117,6 +117,14 @@ impl Spire {
         self.ask(&["bundle", "show"])
     }
 
+    /// The keys that prove its JWT-SVIDs, as a JWK set.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub fn jwks(&self) -> Result<String> {
+        self.ask(&["bundle", "show", "-format", "spiffe"])
+    }
+
     /// An X.509-SVID that any caller may hold.
     ///
     /// # Errors

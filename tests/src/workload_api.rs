@@ -48,6 +48,12 @@ impl TrustDomain {
         &self.ca
     }
 
+    /// The id of the key that signs JWT-SVIDs.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        &self.kid
+    }
+
     /// An X.509-SVID, as a caller of Envoy holds it.
     ///
     /// # Errors

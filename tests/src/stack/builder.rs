@@ -8,10 +8,12 @@ use crate::client::ENVOY_NAME;
 use crate::control_plane::ControlPlane;
 use crate::envoy::{Bootstrap, Envoy, Rendered, Values, Version};
 use crate::kms::{Kms, ROLE_ARN};
+use crate::kms_proxy::Behaviour;
 use crate::openbao::OpenBao;
 use crate::pki::{self, Ca, Identity, Leaf};
 use crate::resolver::{self, Resolver};
 use crate::scratch::Scratch;
+use crate::sts::{self, Trust};
 use crate::tls_front::TlsFront;
 use crate::upstream::{ClientAuth, Upstream};
 use crate::vault_proxy::VaultProxy;
@@ -39,6 +41,7 @@ pub struct Builder {
     spire: bool,
     vault: Option<Login>,
     unprivileged: bool,
+    login: bool,
     named: bool,
     version: Version,
     workers: usize,
@@ -60,6 +63,7 @@ impl Builder {
             spire: false,
             vault: None,
             unprivileged: false,
+            login: true,
             named: false,
             version: Version::Current,
             workers: 2,
@@ -93,6 +97,13 @@ impl Builder {
     #[must_use]
     pub fn unprivileged(mut self) -> Self {
         self.unprivileged = true;
+        self
+    }
+
+    /// STS answers nobody, until the scenario lets it.
+    #[must_use]
+    pub fn without_login(mut self) -> Self {
+        self.login = false;
         self
     }
 
@@ -190,6 +201,11 @@ impl Builder {
         let identities =
             async { if self.spire { Identities::spire(&scratch, user).await } else { Identities::own(&scratch) } };
         let (identities, kms) = tokio::try_join!(identities, Kms::start(&scratch))?;
+        // As the customer would set the role up: this trust domain, this audience, this resolver.
+        kms.proxy().trust(Trust::new(&identities.jwks()?, sts::AUDIENCE, BOUNCER_ID)?);
+        if !self.login {
+            kms.proxy().behave("AssumeRoleWithWebIdentity", Behaviour::Refuse);
+        }
         let key_arn = kms.create_key().await?;
         let upstreams = self.upstreams(&customer_ca, &server_ca).await?;
 

@@ -88,6 +88,17 @@ impl Identities {
         }
     }
 
+    /// The keys that prove JWT-SVIDs, as a JWK set.
+    ///
+    /// # Errors
+    /// If they can't be had.
+    pub fn jwks(&self) -> Result<String> {
+        match self {
+            Self::Spire(spire) => spire.jwks(),
+            Self::Own { domain, .. } => Ok(domain.jwks()),
+        }
+    }
+
     /// The trust domain's authorities, PEM.
     ///
     /// # Errors
