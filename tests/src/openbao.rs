@@ -126,6 +126,12 @@ impl OpenBao {
         &self.address
     }
 
+    /// Its root token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The server.
     #[must_use]
     pub fn process(&self) -> &Process {

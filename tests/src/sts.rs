@@ -7,7 +7,7 @@
 
 use crate::{Fault, Result};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -34,22 +34,7 @@ impl Trust {
     /// # Errors
     /// If the set holds no such key.
     pub fn new(jwks: &str, audience: &str, subject: &str) -> Result<Self> {
-        let set: Value = serde_json::from_str(jwks)?;
-        let point = |key: &Value| {
-            let coordinate = |name: &str| URL_SAFE_NO_PAD.decode(key[name].as_str()?).ok();
-            (key["crv"] == "P-256").then_some(())?;
-            Some([vec![4], coordinate("x")?, coordinate("y")?].concat())
-        };
-        let keys: HashMap<String, Vec<u8>> = set["keys"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|key| Some((key["kid"].as_str()?.to_owned(), point(key)?)))
-            .collect();
-        if keys.is_empty() {
-            return Err(Fault::new("the JWK set holds no P-256 key"));
-        }
-        Ok(Self { keys, audience: audience.to_owned(), subject: subject.to_owned() })
+        Ok(Self { keys: points(jwks)?, audience: audience.to_owned(), subject: subject.to_owned() })
     }
 
     /// Whether the call's token buys credentials.
@@ -82,4 +67,32 @@ impl Trust {
         }
         Ok(())
     }
+}
+
+/// The P-256 keys of a JWK set: uncompressed points by key id.
+///
+/// # Errors
+/// If it holds none.
+pub fn points(jwks: &str) -> Result<HashMap<String, Vec<u8>>> {
+    let set: Value = serde_json::from_str(jwks)?;
+    let point = |key: &Value| {
+        let coordinate = |name: &str| URL_SAFE_NO_PAD.decode(key[name].as_str()?).ok();
+        (key["crv"] == "P-256" && key["kid"].is_string()).then_some(())?;
+        Some([vec![4], coordinate("x")?, coordinate("y")?].concat())
+    };
+    let all = set["keys"].as_array().into_iter().flatten();
+    let keys: HashMap<_, _> = all.filter_map(|key| Some((key["kid"].as_str()?.to_owned(), point(key)?))).collect();
+    if keys.is_empty() { Err(Fault::new("the JWK set holds no P-256 key")) } else { Ok(keys) }
+}
+
+/// Such a key as a PEM public key (RFC 5480).
+#[must_use]
+pub fn pem(point: &[u8]) -> String {
+    // SubjectPublicKeyInfo of id-ecPublicKey with prime256v1, up to the point.
+    const HEAD: [u8; 26] = [
+        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+        0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    ];
+    let body = STANDARD.encode([&HEAD[..], point].concat());
+    format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
 }

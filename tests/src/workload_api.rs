@@ -76,17 +76,6 @@ impl TrustDomain {
         .to_string()
     }
 
-    /// The key that proves the JWT-SVIDs, PEM.
-    ///
-    /// # Errors
-    /// If it can't be written so.
-    pub fn jwt_key_pem(&self) -> Result<String> {
-        use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
-        let der: PublicKeyX509Der<'_> = self.jwt_key.public_key().as_der()?;
-        let body = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
-        Ok(format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n"))
-    }
-
     /// A JWT-SVID, ES256.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ async fn peer_of(client: &Client) -> Result<bouncer_tests::upstream::Peer> {
 async fn the_upstream_sees_the_certificate_from_kv2_and_vault_is_asked_once() -> Result<()> {
     let credential = Credential::new("payments-api", "payments").in_vault("root", SECRET);
     let one_login = |setup: &mut bouncer_tests::resolver::Setup| setup.set("vault.namespace", "root");
-    let builder = Stack::builder("vault").vault(Login::JwtByProxy).resolver(one_login);
+    let builder = Stack::builder("vault").spire().vault(Login::JwtByProxy).resolver(one_login);
     let stack = builder.credential(credential).start().await?;
     let client = stack.client(CART, Protocol::Http1)?;
     for _ in 0..20 {

@@ -4,6 +4,7 @@ use crate::pki::Identity;
 use crate::scratch::Scratch;
 use crate::spire::{Entry, Selector, Spire};
 use crate::stack::{BOUNCER_ID, CONTROL_PLANE_ID};
+use crate::sts;
 use crate::workload_api::{TrustDomain, WorkloadApi};
 use crate::{Fault, Result, tools};
 use std::sync::Arc;
@@ -77,15 +78,13 @@ impl Identities {
         }
     }
 
-    /// The key of the trust domain's JWT-SVIDs, PEM.
+    /// One of the keys that prove JWT-SVIDs, PEM. There is only one until it is changed.
     ///
     /// # Errors
-    /// If real SPIRE gives the identities, which keeps a set of them.
+    /// If it can't be had.
     pub fn jwt_key_pem(&self) -> Result<String> {
-        match self {
-            Self::Spire(_) => Err(Fault::new("Vault stacks use the Workload API of our own")),
-            Self::Own { domain, .. } => domain.jwt_key_pem(),
-        }
+        let points = sts::points(&self.jwks()?)?;
+        points.values().next().map(|point| sts::pem(point)).ok_or_else(|| Fault::new("no key"))
     }
 
     /// The keys that prove JWT-SVIDs, as a JWK set.

@@ -88,7 +88,7 @@ pub(crate) async fn hold(screen: Screen, folder: &mut Folder, ground: &Ground, i
 
     screen.heading("It stays up until Ctrl-C");
     for (name, value) in &variables {
-        let shown = if *name == "TOKEN" { "(in .demo/env)" } else { value };
+        let shown = if matches!(*name, "TOKEN" | "VAULT_TOKEN") { "(in .demo/env)" } else { value };
         screen.say(&format!("{name:<18} {shown}"));
     }
     screen.call("source .demo/env");
@@ -115,7 +115,7 @@ fn variables(ground: &Ground, intercept: &Intercept) -> Result<Vec<(&'static str
     let admin = intercept.envoy.admin_url().ok_or_else(|| Fault::new("Envoy has no admin address"))?;
     let socket = intercept.resolver.setup().intercept_socket.display().to_string();
     let pid = |process: &bouncer_tests::process::Process| process.pid().to_string();
-    Ok(vec![
+    let mut variables = vec![
         ("CONTROL_PLANE_URL", ground.control_plane.url()),
         ("TOKEN", ground.control_plane.token().to_owned()),
         ("BOUNCER_URL", format!("https://{}", intercept.envoy.listener())),
@@ -128,5 +128,11 @@ fn variables(ground: &Ground, intercept: &Intercept) -> Result<Vec<(&'static str
         ("PID_ENVOY", pid(intercept.envoy.process())),
         ("PID_RESOLVER", pid(intercept.resolver.process())),
         ("PID_CONTROL_PLANE", pid(ground.control_plane.process())),
-    ])
+    ];
+    if let Some(vault) = &ground.vault {
+        variables.push(("VAULT_ADDR", vault.address().to_owned()));
+        variables.push(("VAULT_TOKEN", vault.token().to_owned()));
+        variables.push(("VAULT_CACERT", tools::root().join(".demo/ca.pem").display().to_string()));
+    }
+    Ok(variables)
 }

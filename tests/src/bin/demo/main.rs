@@ -49,7 +49,7 @@ async fn run(screen: Screen) -> Result<ExitCode> {
     let keep = std::env::var("KEEP").is_ok_and(|value| !matches!(value.as_str(), "" | "0"));
     let mut folder = if keep { Some(Folder::take()?) } else { None };
     let mut stop = Stop::new()?;
-    let Some(shown) = stop.or(show(screen)).await else {
+    let Some(shown) = stop.or(show(screen, keep)).await else {
         screen.summary(false, "Interrupted; everything that was started has been ended.");
         return Ok(ExitCode::from(INTERRUPTED));
     };
@@ -68,14 +68,14 @@ async fn run(screen: Screen) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn show(screen: Screen) -> Result<Shown> {
+async fn show(screen: Screen, keep: bool) -> Result<Shown> {
     let start = Instant::now();
     screen.heading("Bouncer: dual custody on real parts, on this machine");
     screen.say(
         "Envoy, resolver and control plane run as they do in production. Calls are shown as curl lines; the demo makes \
          them itself, and runs bouncerctl as shown.",
     );
-    let ground = Ground::start(screen).await?;
+    let ground = Ground::start(screen, keep).await?;
     let folder = ground.scratch.folder("operator")?;
     let operator = Operator::new(screen, ground.control_plane.url(), ground.control_plane.token(), folder)?;
     screen.say(&format!("control plane  {}", ground.control_plane.url()));

@@ -8,6 +8,7 @@ use bouncer_tests::client::{Client, ENVOY_NAME, Protocol};
 use bouncer_tests::control_plane::{self, ControlPlane};
 use bouncer_tests::envoy::{Bootstrap, Envoy, Rendered, Values, Version};
 use bouncer_tests::kms::{Kms, ROLE_ARN};
+use bouncer_tests::openbao::OpenBao;
 use bouncer_tests::pki::{Ca, Identity, Leaf};
 use bouncer_tests::resolver::{self, Resolver};
 use bouncer_tests::scratch::Scratch;
@@ -39,6 +40,8 @@ pub(crate) struct Ground {
     pub(crate) customer_ca: Ca,
     /// Issues the certificates of Envoy and of the upstreams.
     pub(crate) server_ca: Ca,
+    /// The customer's Vault, where the demo is kept up and OpenBao is installed.
+    pub(crate) vault: Option<OpenBao>,
     /// Last, so that everything in it is stopped before it goes.
     pub(crate) scratch: Scratch,
 }
@@ -51,7 +54,7 @@ pub(crate) struct Intercept {
 
 impl Ground {
     /// Starts the customer's part and the control plane.
-    pub(crate) async fn start(screen: Screen) -> Result<Self> {
+    pub(crate) async fn start(screen: Screen, keep: bool) -> Result<Self> {
         let scratch = Scratch::new("demo")?;
         let (spire, source) = source();
         screen.say(&format!("identities     {source}"));
@@ -64,9 +67,17 @@ impl Ground {
         let (customer_ca, server_ca) = (Ca::new(CUSTOMER_CA)?, Ca::new("Demo Server CA")?);
         let payments = upstream(&customer_ca, &server_ca).await?;
         let reports = upstream(&customer_ca, &server_ca).await?;
+        let vault = if keep && tools::tool("bao").is_ok() {
+            let (roots, jwt_key) = (identities.roots_pem()?, identities.jwt_key_pem()?);
+            let vault = OpenBao::start(&scratch, &server_ca, &customer_ca, &roots, &jwt_key).await?;
+            screen.say(&format!("customer Vault OpenBao at {}, for your own experiments", vault.address()));
+            Some(vault)
+        } else {
+            None
+        };
         let setup = control_plane::Setup::new(&scratch, identities.control_plane())?;
         let control_plane = ControlPlane::start(&scratch, setup).await?;
-        Ok(Self { control_plane, kms, key_arn, identities, payments, reports, customer_ca, server_ca, scratch })
+        Ok(Self { control_plane, kms, key_arn, identities, payments, reports, customer_ca, server_ca, vault, scratch })
     }
 
     /// Starts the resolver and, once it is ready, Envoy.
@@ -102,6 +113,9 @@ impl Ground {
             rail.insert("logical_paths".into(), vec!["protected-resources/*".to_owned()].into());
             rail.insert("mode".into(), "on_demand".into());
             setup.add_rail(rail);
+        }
+        if let Some(vault) = &self.vault {
+            setup.set_vault(vault.address(), &self.scratch.file("upstream-ca.pem"), false);
         }
         Ok(setup)
     }
