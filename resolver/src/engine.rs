@@ -3,8 +3,10 @@
 //!
 //! [`crate::intercept`] asks it for streams, [`crate::sds`] for names, [`crate::bridge`] tells it what changed.
 
+mod ending;
 mod history;
 mod rails;
+mod trial;
 
 use crate::audit::{Denials, Event, Spool};
 use crate::cache::{Cache, Fetched};
@@ -14,16 +16,14 @@ use crate::grants::{Grants, Peer};
 use crate::identity::Identity;
 use crate::metrics::{Metrics, Outcome};
 use crate::policy::{Changes, Envelope, Pairs, Policy, PolicyStore};
-use crate::revocations::{Revocation, Revocations};
+use crate::revocations::Revocations;
 use crate::rotation::Rotation;
 use crate::sds::{Cooling, SdsHub};
 use crate::watch::WatchHub;
-use bouncer_custody::{ClusterName, EncryptionContext, Generation, LogicalPath, Reason, SpiffeId, Tag};
+use bouncer_custody::{ClusterName, EncryptionContext, Reason, SpiffeId, Tag};
 use bouncer_proto::bridge::v1::SecretStatus;
-use bouncer_proto::intercept::v1::Invalidate;
-use futures::{StreamExt as _, stream};
+pub use ending::Revoked;
 use history::History;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -32,8 +32,8 @@ use tokio_util::sync::CancellationToken;
 /// How long a denial by a rule may be reused. A change of policy ends it sooner.
 const DENIAL_TTL: Duration = Duration::from_secs(1);
 
-/// So many newer generations are tried at once.
-const TRIALS: usize = 8;
+/// So many calls are made at once that no stream waits for.
+const AT_ONCE: usize = 8;
 
 /// Everything a decision needs.
 pub struct Engine {
@@ -109,17 +109,6 @@ struct Allowed<'a> {
     tag: Tag,
     cluster: &'a Cluster,
     credential: Arc<ClientCertificate>,
-}
-
-/// What an operator's revocation did.
-#[derive(Debug)]
-pub struct Revoked {
-    /// The newest generation that it ends; `None` for every one.
-    pub through_generation: Option<Generation>,
-    /// How many issues of the credential were ended.
-    pub ended: usize,
-    /// Whether it will be remembered after a restart.
-    pub saved: std::io::Result<()>,
 }
 
 /// What is put together into an [`Engine`].
@@ -379,86 +368,6 @@ impl Engine {
         self.rotation.of(tag).filter(|_| replaced)
     }
 
-    /// The backend said no for good: the credential ends, wherever it is.
-    fn end(&self, tag: &Tag, reason: Reason) {
-        self.rotation.end(tag);
-        if !self.grants.any(tag) {
-            return;
-        }
-        let Some(policy) = self.policy.latest() else { return };
-        // One that drains has no way back; the one that the policy wants has, and then under another name.
-        if policy.envelope_of(tag).is_some() {
-            self.policy.end(tag.path());
-        }
-        let clusters = policy.clusters_of(tag.path()).map(ToString::to_string).collect();
-        self.revoke(std::slice::from_ref(tag), clusters, Some(reason));
-    }
-
-    /// Tries the newer generations that wait for it, each ahead of the streams that are to use it.
-    pub async fn rotate(&self) {
-        let Ok(policy) = self.policy.current() else { return };
-        let due = self.rotation.due(&policy, Instant::now());
-        let trials = due.into_iter().map(|candidate| self.try_candidate(&policy, candidate));
-        stream::iter(trials).buffer_unordered(TRIALS).for_each(|()| std::future::ready(())).await;
-    }
-
-    async fn try_candidate(&self, policy: &Policy, candidate: Arc<Envelope>) {
-        let mut event = Event { id: uuid::Uuid::now_v7().to_string(), count: 1, ..Event::default() };
-        event.logical_path = candidate.path.to_string();
-        describe(&candidate, &mut event);
-        let clusters: Vec<&ClusterName> = policy.clusters_of(&candidate.path).collect();
-        let outcome = self.prove(&candidate, &clusters).await;
-        match outcome {
-            Ok(fetched) => {
-                event.backend_request_id = fetched.request_id.unwrap_or_default();
-                self.rotation.proven(&candidate);
-                self.metrics.rotations.get_or_create(&Outcome::good("in_use")).inc();
-                tracing::info!(path = %candidate.path, generation = %candidate.generation, "a newer generation is in use");
-                let clusters = clusters.into_iter().map(ToString::to_string).collect();
-                self.watch.publish(Invalidate { tags: Vec::new(), clusters, reset_streams: false });
-            }
-            Err((reason, request_id)) => {
-                self.metrics.rotations.get_or_create(&Outcome::bad("not_in_use", reason)).inc();
-                if !self.rotation.refuse(&candidate, reason, Instant::now()) {
-                    return;
-                }
-                event.backend_request_id = request_id.unwrap_or_default();
-                event.reason = reason.code().to_owned();
-                tracing::error!(path = %candidate.path, generation = %candidate.generation, %reason, "a newer generation is no good; the one before it stays in use");
-            }
-        }
-        event.outcome = "rotate".to_owned();
-        self.record_change(event);
-    }
-
-    /// Whether a newer generation could be used on these clusters, as far as that shows without a stream.
-    async fn prove(
-        &self,
-        candidate: &Arc<Envelope>,
-        clusters: &[&ClusterName],
-    ) -> Result<Fetched, (Reason, Option<String>)> {
-        let rails = || clusters.iter().filter_map(|cluster| self.config.rails.clusters.get(*cluster));
-        let known = match candidate.pairs() {
-            Pairs::Known(pairs) => Some(pairs),
-            Pairs::WithSecret => None,
-        };
-        for cluster in rails() {
-            self.check_key(candidate, cluster).map_err(|reason| (reason, None))?;
-            if let Some(pairs) = known {
-                self.check_place(candidate, pairs, cluster).map_err(|reason| (reason, None))?;
-            }
-        }
-        self.history.check(candidate).map_err(|reason| (reason, None))?;
-        let fetched = self.cache.get(candidate).await.map_err(|error| (error.reason, error.request_id))?;
-        if known.is_none() {
-            for cluster in rails() {
-                let checked = self.check_place(candidate, fetched.pairs.as_deref(), cluster);
-                checked.map_err(|reason| (reason, fetched.request_id.clone()))?;
-            }
-        }
-        Ok(fetched)
-    }
-
     /// What is held, what failed, and which newer generations are no good, for the control plane.
     #[must_use]
     pub fn secrets(&self) -> Vec<SecretStatus> {
@@ -473,126 +382,11 @@ impl Engine {
         all
     }
 
-    /// Ends these tags wherever they are, and records it; `reason` says why, where it was not the policy.
-    fn revoke(&self, tags: &[Tag], clusters: Vec<String>, reason: Option<Reason>) {
-        let mut ended = Vec::new();
-        for tag in tags {
-            self.cache.evict(tag);
-            // In whichever version of the backend's they were granted.
-            ended.extend(self.withdraw(|granted| granted.is_of(tag)));
-            if !ended.contains(tag) {
-                self.sds.remove(tag);
-                ended.push(tag.clone());
-            }
-        }
-        self.announce(&ended, clusters);
-        for tag in tags {
-            let event = Event {
-                id: uuid::Uuid::now_v7().to_string(),
-                outcome: "revoke".to_owned(),
-                logical_path: tag.path().to_string(),
-                generation: tag.generation().get(),
-                reason: reason.map_or_else(String::new, |reason| reason.code().to_owned()),
-                count: 1,
-                ..Event::default()
-            };
-            self.record_change(event);
-        }
-    }
-
-    /// The pairs beside a secret speak against a stream: what was granted under earlier ones may not be used either.
-    /// Grants of the present version were checked against the present pairs, and stay.
-    fn end_former(&self, present: &Tag) {
-        let former = self.withdraw(|granted| granted.is_of(present) && granted != present);
-        if !former.is_empty() {
-            self.cache.evict(present);
-            self.announce(&former, Vec::new());
-        }
-    }
-
-    /// Takes such tags back from Envoy, wherever they are granted.
-    fn withdraw(&self, which: impl Fn(&Tag) -> bool) -> Vec<Tag> {
-        let ended = self.grants.revoke(which);
-        for (tag, clusters) in &ended {
-            let mut named = Vec::new();
-            for cluster in clusters {
-                if let Some(rail) = self.config.rails.clusters.get(cluster).filter(|rail| rail.mode == Mode::Named) {
-                    self.cooling.start(cluster, rail.drain);
-                    named.push(cluster.clone());
-                }
-            }
-            self.sds.revoke(tag, &named);
-        }
-        ended.into_keys().collect()
-    }
-
-    fn announce(&self, ended: &[Tag], clusters: Vec<String>) {
-        let tags = ended.iter().map(ToString::to_string).collect();
-        self.watch.publish(Invalidate { tags, clusters, reset_streams: !ended.is_empty() });
-    }
-
-    /// An operator revokes a credential at this resolver: all generations that it knows, or `forever`. `None` if it
-    /// knows none.
-    pub fn revoke_here(&self, path: &LogicalPath, forever: bool) -> Option<Revoked> {
-        let policy = self.policy.latest();
-        let registered = policy.as_ref().and_then(|policy| policy.envelope(path).ok()).map(|envelope| &envelope.tag);
-        let mut tags: Vec<Tag> = registered.cloned().into_iter().chain(self.rotation.in_use(path)).collect();
-        tags.extend(self.grants.tags().iter().filter(|tag| tag.path() == path).map(Tag::unversioned));
-        tags.sort_unstable_by_key(ToString::to_string);
-        tags.dedup();
-        let newest = tags.iter().map(Tag::generation).max();
-        if newest.is_none() && !forever {
-            return None;
-        }
-        let through_generation = newest.filter(|_| !forever);
-        let revocation = Revocation { through_generation, time_ms: jiff::Timestamp::now().as_millisecond() };
-        // First of all, so that no stream is decided in between.
-        let saved = self.revocations.add(path.clone(), revocation);
-        self.rotation.forget(path);
-        self.policy.end(path);
-        let clusters = policy.map(|policy| policy.clusters_of(path).map(ToString::to_string).collect());
-        self.revoke(&tags, clusters.unwrap_or_default(), Some(Reason::RevokedByOperator));
-        tracing::warn!(%path, "an operator revoked a credential at this resolver");
-        Some(Revoked { through_generation, ended: tags.len(), saved })
-    }
-
-    /// An operator takes a revocation back. `false` if there was none.
-    ///
-    /// # Errors
-    /// [`std::io::Error`]: it could not be saved, and still holds.
-    pub fn lift(&self, path: &LogicalPath) -> std::io::Result<bool> {
-        let lifted = self.revocations.lift(path)?;
-        if lifted {
-            tracing::warn!(%path, "an operator lifted a revocation at this resolver");
-            let clusters =
-                self.policy.latest().map(|policy| policy.clusters_of(path).map(ToString::to_string).collect());
-            // The filters may hold denials.
-            let clusters = clusters.unwrap_or_default();
-            self.watch.publish(Invalidate { tags: Vec::new(), clusters, reset_streams: false });
-        }
-        Ok(lifted)
-    }
-
     /// Records what happened to a credential without a stream. It is done already: a spool without room does not undo it.
     fn record_change(&self, event: Event) {
         if let Err(error) = self.spool.append_denial(event) {
             tracing::warn!(%error, "what happened to a credential was not recorded");
         }
-    }
-
-    /// Asks the backends again of what Envoy may use and was not confirmed for a while. A no ends it at once, also where
-    /// no new stream comes. Called every few seconds.
-    pub async fn recheck(&self) {
-        // Once, in however many versions it is granted.
-        let granted: HashSet<Tag> = self.grants.tags().iter().map(Tag::unversioned).collect();
-        let calls = granted.into_iter().filter_map(|tag| self.envelope_of(&tag)).map(|envelope| async move {
-            if let Err(error) = self.cache.get(&envelope).await
-                && !error.reason.is_transient()
-            {
-                self.end(&envelope.tag, error.reason);
-            }
-        });
-        stream::iter(calls).buffer_unordered(TRIALS).for_each(|()| std::future::ready(())).await;
     }
 
     /// The credential that SDS may serve under a tag: granted to this Envoy for this cluster, and still of today, or
