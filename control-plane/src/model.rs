@@ -152,6 +152,8 @@ pub struct EnvelopeRecord {
     pub enabled: bool,
     /// How often it was disabled and enabled again.
     pub activation: u64,
+    /// The newest generation of the path that was disabled or deleted; 0 for none.
+    pub revoked_through: u64,
     /// When and by whom it was registered.
     pub created: Change,
     /// When and by whom it was last enabled or disabled, if ever.

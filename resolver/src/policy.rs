@@ -169,7 +169,10 @@ impl Changes {
                 let narrowed = after
                     .filter(|now| now.enabled && now.logical_path == resource.logical_path)
                     .all(|now| resource.callers.iter().any(|caller| !now.callers.contains(caller)));
-                let gone = !new.enabled || narrowed || new.envelope(&resource.logical_path).is_err();
+                let now = new.envelope(&resource.logical_path);
+                let taken_back =
+                    now.is_ok_and(|now| envelope.generation.get() <= now.revoked_through && envelope.tag != now.tag);
+                let gone = !new.enabled || narrowed || now.is_err() || taken_back;
                 if gone && !changes.revoked.contains(&envelope.tag) {
                     changes.revoked.push(envelope.tag.clone());
                 }

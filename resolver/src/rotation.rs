@@ -60,7 +60,7 @@ impl Rotation {
     #[must_use]
     pub fn choose(&self, wanted: &Arc<Envelope>) -> Arc<Envelope> {
         match self.lock().get(&wanted.path) {
-            Some(in_use) if wanted.generation > in_use.envelope.generation => Arc::clone(&in_use.envelope),
+            Some(in_use) if wanted.succeeds(&in_use.envelope) => Arc::clone(&in_use.envelope),
             _ => Arc::clone(wanted),
         }
     }
@@ -73,7 +73,7 @@ impl Rotation {
         if before.as_ref().is_some_and(|before| before.tag == envelope.tag || before.generation > envelope.generation) {
             return;
         }
-        let previous = before.filter(|before| before.generation < envelope.generation);
+        let previous = before.filter(|before| envelope.succeeds(before));
         in_use.insert(envelope.path.clone(), InUse { envelope: Arc::clone(envelope), previous, failed: None });
     }
 
@@ -116,8 +116,7 @@ impl Rotation {
         let mut ended = Vec::new();
         self.lock().retain(|path, in_use| {
             let now = policy.envelope(path).ok().filter(|_| policy.enabled);
-            let goes_on =
-                now.is_some_and(|now| now.tag == in_use.envelope.tag || now.generation > in_use.envelope.generation);
+            let goes_on = now.is_some_and(|now| now.tag == in_use.envelope.tag || now.succeeds(&in_use.envelope));
             if !goes_on {
                 ended.extend(in_use.tags());
             }
@@ -134,7 +133,7 @@ impl Rotation {
         let due = in_use.iter().filter_map(|(path, in_use)| {
             let wanted = policy.envelope(path).ok()?;
             let waits = in_use.failed.as_ref().is_some_and(|failed| failed.tag == wanted.tag && failed.again > now);
-            (wanted.generation > in_use.envelope.generation && !waits).then(|| Arc::clone(wanted))
+            (wanted.succeeds(&in_use.envelope) && !waits).then(|| Arc::clone(wanted))
         });
         due.collect()
     }
@@ -174,6 +173,7 @@ impl InUse {
 mod tests {
     use super::*;
     use crate::policy::tests::{envelope, policy_of};
+    use bouncer_proto::bridge::v1 as wire;
 
     const PATH: &str = "creds/alice";
 
@@ -244,7 +244,9 @@ mod tests {
             off
         };
         let gone = policy_of(envelope("creds/other", 1, 0));
-        for ends in [off, gone, of(1, 1).0] {
+        // Taken back and registered anew while this resolver was away.
+        let missed = policy_of(wire::Envelope { revoked_through: 1, ..envelope(PATH, 2, 0) });
+        for ends in [off, gone, missed, of(1, 1).0] {
             let rotation = in_use();
             assert_eq!(rotation.follow(&ends), std::slice::from_ref(&first.tag));
             assert!(rotation.of(&first.tag).is_none());

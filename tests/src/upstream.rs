@@ -73,6 +73,7 @@ pub struct Handshake {
 #[derive(Default)]
 struct Record {
     connections: AtomicU64,
+    started: AtomicU64,
     broken: AtomicU64,
     requests: Mutex<Vec<Seen>>,
     handshakes: Mutex<Vec<Handshake>>,
@@ -149,6 +150,12 @@ impl Upstream {
         self.record.connections.load(Ordering::SeqCst)
     }
 
+    /// How many requests have begun to arrive.
+    #[must_use]
+    pub fn started(&self) -> u64 {
+        self.record.started.load(Ordering::SeqCst)
+    }
+
     /// How many requests broke off before their end.
     #[must_use]
     pub fn broken(&self) -> u64 {
@@ -216,6 +223,7 @@ async fn answer(
     record: &Record,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let (parts, body) = request.into_parts();
+    record.started.fetch_add(1, Ordering::SeqCst);
     body.collect().await.map_err(|error| {
         record.broken.fetch_add(1, Ordering::SeqCst);
         std::io::Error::other(error)

@@ -215,10 +215,10 @@ async fn bouncerctl(args: &[&str]) -> Result<(Option<i32>, String)> {
 
 /// A stream that stays open upstream.
 async fn held(stack: &Stack) -> Result<Raw> {
-    let before = stack.upstream("payments")?.connections();
+    let before = stack.upstream("payments")?.started();
     let mut held = Raw::open(stack, &stack.identities.mint(CART)?, ENVOY_NAME).await?;
     held.send("POST /held HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\n1").await?;
-    let carried = || async { (stack.upstream("payments").ok()?.connections() > before).then_some(()) };
+    let carried = || async { (stack.upstream("payments").ok()?.started() > before).then_some(()) };
     stack.until("the stream upstream", SOON, carried).await?;
     Ok(held)
 }
@@ -297,4 +297,41 @@ async fn an_operator_revokes_at_the_control_plane_for_every_bouncer() -> Result<
     stack.until("the denial", SOON, denied).await?;
     stack.audited("the revocation", |event| event["outcome"] == "revoke" && event["logical_path"] == PATH).await?;
     Ok(())
+}
+
+/// Registers the next generation of the credential, and says which before it were taken back.
+async fn next_generation(stack: &Stack, revoked_through: u64) -> Result<()> {
+    let credential = Credential::new("payments-api", "payments");
+    let (_, body) = credential.wrap(&stack.kms, &stack.key_arn, None, &stack.customer_ca).await?;
+    let mut generation = 0;
+    stack.bridge()?.push(|snapshot| {
+        for envelope in &mut snapshot.envelopes {
+            envelope.generation += 1;
+            generation = envelope.generation;
+            envelope.ciphertext_ref = body["ciphertext_ref"].as_str().unwrap_or_default().to_owned();
+            envelope.revoked_through = revoked_through;
+        }
+    });
+    let client = stack.client(CART, Protocol::Http1)?;
+    let used = |event: &Value| event["outcome"] == "inject" && event["generation"] == generation;
+    let asked = || async {
+        client.get("/").await.ok()?;
+        stack.audit().await.ok()?.into_iter().find(used)
+    };
+    stack.until(format!("the use of generation {generation}"), SOON, asked).await.map(drop)
+}
+
+/// Disabled and registered anew while the resolver was away: what it then hears of is no rotation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_that_a_resolver_missed_ends_what_is_in_use() -> Result<()> {
+    let stack = Stack::builder("missed").own_bridge().workers(1).start().await?;
+    // The control: a rotation leaves streams alone.
+    let mut drains = held(&stack).await?;
+    next_generation(&stack, 0).await?;
+    drains.send("2").await?;
+    assert_eq!((drains.answer().await?.0, stack.upstream("payments")?.broken()), (200, 0));
+
+    let ends = held(&stack).await?;
+    next_generation(&stack, 2).await?;
+    cut_off(&stack, ends).await
 }

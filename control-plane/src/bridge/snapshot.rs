@@ -39,5 +39,6 @@ fn envelope(record: EnvelopeRecord) -> wire::Envelope {
         aad: envelope.aad.map(String::from),
         certificate_chain: envelope.certificate_chain.map(|chain| chain.as_str().to_owned()).unwrap_or_default(),
         activation: record.activation,
+        revoked_through: record.revoked_through,
     }
 }

@@ -71,6 +71,11 @@ async fn a_hello_is_answered_by_a_snapshot_and_each_change_by_another() {
     assert_eq!(resolver.snapshot().await.envelopes[0].activation, 1);
     plane.delete(&at).await;
     assert!(resolver.snapshot().await.envelopes.is_empty(), "a deleted one is absent");
+    // Who was away meanwhile learns from the next one that those before it were taken back.
+    assert_eq!((rotated.envelopes[0].generation, rotated.envelopes[0].revoked_through), (2, 0));
+    plane.post("/v1/crypto/envelope-secrets", &body).await.ok();
+    let again = resolver.snapshot().await;
+    assert_eq!((again.envelopes[0].generation, again.envelopes[0].revoked_through), (3, 2));
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ async fn two_processes_may_set_up_one_database_at_once() {
 async fn a_database_of_a_newer_program_is_not_touched() {
     let plane = ControlPlane::new().await;
     let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", plane.database().display())).await.unwrap();
-    sqlx::query("UPDATE _sqlx_migrations SET version = 9999").execute(&pool).await.unwrap();
+    sqlx::query("UPDATE _sqlx_migrations SET version = version + 9998").execute(&pool).await.unwrap();
     let opened = SqliteStore::open(&plane.database(), Arc::new(SystemClock)).await;
     assert!(matches!(opened, Err(StoreError::Migration(_))));
 }

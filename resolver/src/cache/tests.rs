@@ -77,6 +77,7 @@ fn envelope(path: &str) -> Arc<Envelope> {
         aad: None,
         certificate_chain: String::new(),
         tag,
+        revoked_through: 0,
         content,
     })
 }

@@ -26,6 +26,8 @@ pub struct Envelope {
     pub certificate_chain: String,
     /// Its name towards Envoy; a version of the backend's may follow it.
     pub tag: Tag,
+    /// The newest generation of the path that was taken back, whether or not this resolver heard of it; 0 for none.
+    pub revoked_through: u64,
     /// As the tag's issue, however often it was enabled again: what a generation's number stands for.
     pub content: Issue,
 }
@@ -60,6 +62,12 @@ impl Envelope {
         }
     }
 
+    /// Whether this is what a rotation puts in the place of `before`: newer, and `before` was not taken back since.
+    #[must_use]
+    pub fn succeeds(&self, before: &Self) -> bool {
+        self.generation > before.generation && before.generation.get() > self.revoked_through
+    }
+
     pub(super) fn parse(raw: &wire::Envelope, endings: &Endings) -> Result<Self, Reason> {
         let malformed = |_| Reason::EnvelopeMalformed;
         let path: LogicalPath = raw.logical_path.parse().map_err(malformed)?;
@@ -90,6 +98,18 @@ impl Envelope {
         let tag = Tag::new(path.clone(), generation, Issue::digest(&issue));
         let content = Issue::digest(&content);
         let certificate_chain = raw.certificate_chain.clone();
-        Ok(Self { path, generation, key_id, ciphertext_ref, vault, aad, certificate_chain, tag, content })
+        let revoked_through = raw.revoked_through;
+        Ok(Self {
+            path,
+            generation,
+            key_id,
+            ciphertext_ref,
+            vault,
+            aad,
+            certificate_chain,
+            tag,
+            revoked_through,
+            content,
+        })
     }
 }

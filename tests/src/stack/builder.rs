@@ -381,6 +381,7 @@ impl Builder {
             aad: body["aad"].as_str().map(str::to_owned),
             certificate_chain: String::new(),
             activation: 0,
+            revoked_through: 0,
         };
         let registered = self.credentials.iter().zip(wrapped).filter(|(credential, _)| credential.with_envelope);
         wire::Snapshot {

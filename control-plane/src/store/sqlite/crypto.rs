@@ -88,6 +88,7 @@ pub(super) struct Row {
     certificate_chain: Option<String>,
     enabled: bool,
     activation: i64,
+    revoked_through: i64,
     created_ms: i64,
     created_by: String,
     changed_ms: Option<i64>,
@@ -112,6 +113,7 @@ impl Row {
             generation: Generation::new(unsigned(self.generation)?).ok_or(StoreError::Corrupt(TABLE))?,
             enabled: self.enabled,
             activation: unsigned(self.activation)?,
+            revoked_through: unsigned(self.revoked_through)?,
             created: change(TABLE, self.created_ms, self.created_by)?,
             changed,
         })
@@ -122,7 +124,7 @@ impl Row {
 macro_rules! select_latest {
     ($rest:literal) => {
         concat!(
-            "SELECT g.*, s.logical_path FROM envelope_secrets s
+            "SELECT g.*, s.logical_path, s.revoked_through FROM envelope_secrets s
              JOIN envelope_generations g ON g.secret_id = s.id AND g.generation = s.latest
              WHERE s.deleted_ms IS NULL ",
             $rest
@@ -137,10 +139,10 @@ async fn insert_generation(
     enabled: bool,
     actor: &Actor,
 ) -> Result<EnvelopeRecord> {
-    let (id, generation): (String, i64) = sqlx::query_as(
+    let (id, generation, revoked_through): (String, i64, i64) = sqlx::query_as(
         "INSERT INTO envelope_secrets (id, logical_path, latest) VALUES (?, ?, 1)
          ON CONFLICT (logical_path) DO UPDATE SET latest = latest + 1, deleted_ms = NULL, deleted_by = NULL
-         RETURNING id, latest",
+         RETURNING id, latest, revoked_through",
     )
     .bind(Uuid::now_v7().to_string())
     .bind(envelope.path.as_str())
@@ -168,6 +170,7 @@ async fn insert_generation(
         generation: Generation::new(unsigned(generation)?).ok_or(StoreError::OutOfRange)?,
         enabled,
         activation: 0,
+        revoked_through: unsigned(revoked_through)?,
         created: write.change(actor),
         changed: None,
     })
@@ -217,7 +220,7 @@ pub(super) async fn list(database: &Database, page: &Page<LogicalPath>) -> Resul
 
 pub(super) async fn history(database: &Database, id: Uuid, page: &Page<u64>) -> Result<Part<EnvelopeRecord>> {
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT g.*, s.logical_path FROM envelope_generations g JOIN envelope_secrets s ON s.id = g.secret_id
+        "SELECT g.*, s.logical_path, s.revoked_through FROM envelope_generations g JOIN envelope_secrets s ON s.id = g.secret_id
          WHERE s.id = ? AND g.generation < ? ORDER BY g.generation DESC LIMIT ?",
     )
     .bind(id.to_string())
@@ -246,19 +249,27 @@ pub(super) async fn set_enabled(database: &Database, id: Uuid, enabled: bool, ac
     .bind(signed(before.generation.get())?)
     .execute(write.connection())
     .await?;
+    let revoked_through = if enabled { before.revoked_through } else { before.generation.get() };
+    sqlx::query("UPDATE envelope_secrets SET revoked_through = max(revoked_through, ?) WHERE id = ?")
+        .bind(signed(revoked_through)?)
+        .bind(id.to_string())
+        .execute(write.connection())
+        .await?;
     let action = if enabled { "envelope.enabled" } else { "envelope.disabled" };
     let detail = format!("generation {}", before.generation);
     write.record(actor, action, before.envelope.path.as_str(), &detail).await?;
     write.raise_epoch().await?;
     let changed = Some(write.change(actor));
     write.commit().await?;
-    Ok(EnvelopeRecord { enabled, activation: before.activation + u64::from(enabled), changed, ..before })
+    let activation = before.activation + u64::from(enabled);
+    Ok(EnvelopeRecord { enabled, activation, revoked_through, changed, ..before })
 }
 
 pub(super) async fn delete(database: &Database, id: Uuid, actor: &Actor) -> Result<()> {
     let mut write = database.begin().await?;
     let path: Option<String> = sqlx::query_scalar(
-        "UPDATE envelope_secrets SET deleted_ms = ?, deleted_by = ? WHERE id = ? AND deleted_ms IS NULL
+        "UPDATE envelope_secrets SET deleted_ms = ?, deleted_by = ?, revoked_through = latest
+         WHERE id = ? AND deleted_ms IS NULL
          RETURNING logical_path",
     )
     .bind(write.now_ms())
