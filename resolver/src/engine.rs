@@ -135,6 +135,7 @@ impl Engine {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { config, policy, identity, cache, grants, spool, metrics } = parts;
         let permits = Semaphore::new(config.limits.max_decisions);
+        let rotation = Rotation::open(&config.state_dir, |kept| policy.read(kept));
         let cooling = Cooling::open(&config.state_dir);
         let (history, revocations) = (History::open(&config.state_dir), Revocations::open(&config.state_dir));
         let (watch, sds, denials) = (WatchHub::default(), SdsHub::default(), Denials::default());
@@ -144,7 +145,7 @@ impl Engine {
             policy,
             identity,
             cache,
-            rotation: Rotation::default(),
+            rotation,
             revocations,
             cooling,
             grants,

@@ -230,7 +230,7 @@ impl PolicyStore {
     }
 
     fn load(&self, endings: Endings) -> (State, Option<LoadError>) {
-        match self.read() {
+        match self.read_file() {
             Ok(Some((snapshot, contact))) => {
                 let policy = Some(Arc::new(Policy::parse(&snapshot, &endings)));
                 let raw = snapshot.encode_to_vec();
@@ -241,7 +241,7 @@ impl PolicyStore {
         }
     }
 
-    fn read(&self) -> Result<Option<(wire::Snapshot, Instant)>, LoadError> {
+    fn read_file(&self) -> Result<Option<(wire::Snapshot, Instant)>, LoadError> {
         let Some(content) = state_file::read(&self.file)? else { return Ok(None) };
         let (contact, raw) = content.split_first_chunk::<8>().ok_or(LoadError::NoSnapshot)?;
         let snapshot = wire::Snapshot::decode(raw).map_err(|_| LoadError::NoSnapshot)?;
@@ -319,6 +319,13 @@ impl PolicyStore {
         state.contact = Some(Instant::now());
         self.save(&mut state);
         Ok((policy, changes))
+    }
+
+    /// An envelope that was kept apart from the snapshot, under the name that it has now.
+    #[must_use]
+    pub fn read(&self, kept: &wire::Envelope) -> Option<Arc<Envelope>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        Envelope::parse(kept, &state.endings).ok().map(Arc::new)
     }
 
     /// The credential was ended here: should it come back, it comes under another tag.

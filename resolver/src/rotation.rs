@@ -4,10 +4,17 @@
 //! use stays, and [`crate::engine`] tries the next one ahead of the streams: a good one takes its place, a bad one
 //! changes nothing. Only a newer generation is a rotation. What is gone from the policy, and what was enabled again, is
 //! none: that ends at once, and must never be kept in use from here.
+//!
+//! What is in use in the place of a bad one is kept on disk, as the metadata that it is: a resolver that is started anew
+//! would else know the bad one only.
 
 use crate::policy::{Envelope, Policy};
+use crate::state_file;
 use bouncer_custody::{LogicalPath, Reason, Tag};
+use bouncer_proto::bridge::v1 as wire;
+use prost::Message as _;
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -21,6 +28,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The generations in use.
 #[derive(Debug, Default)]
 pub struct Rotation {
+    /// Nothing is kept without it.
+    file: Option<PathBuf>,
     in_use: Mutex<HashMap<LogicalPath, InUse>>,
     wake: Notify,
 }
@@ -32,6 +41,8 @@ struct InUse {
     previous: Option<Arc<Envelope>>,
     /// The newer one that was no good, if one was tried.
     failed: Option<Failed>,
+    /// Whether it is on disk: since a newer one is no good, now or when another run of this resolver ended.
+    kept: bool,
 }
 
 #[derive(Debug)]
@@ -56,6 +67,31 @@ impl Rotation {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// With what a former run had in use in the place of bad ones; `read` parses it.
+    #[must_use]
+    pub fn open(state_dir: &Path, read: impl Fn(&wire::Envelope) -> Option<Arc<Envelope>>) -> Self {
+        let file = state_dir.join("in-use");
+        let content = state_file::read(&file).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what was in use in the place of bad generations can't be read; those are denied until they are replaced");
+            None
+        });
+        let kept = content.and_then(|content| wire::Snapshot::decode(&*content).ok()).unwrap_or_default().envelopes;
+        let in_use = |envelope: Arc<Envelope>| {
+            (envelope.path.clone(), InUse { envelope, previous: None, failed: None, kept: true })
+        };
+        let in_use = kept.iter().filter_map(read).map(in_use).collect();
+        Self { file: Some(file), in_use: Mutex::new(in_use), wake: Notify::new() }
+    }
+
+    fn save(&self, in_use: &HashMap<LogicalPath, InUse>) {
+        let Some(file) = &self.file else { return };
+        let kept = in_use.values().filter(|one| one.kept).map(|one| one.envelope.to_wire()).collect();
+        let content = wire::Snapshot { envelopes: kept, ..wire::Snapshot::default() }.encode_to_vec();
+        if let Err(error) = state_file::write(file, &content) {
+            tracing::warn!(%error, "what is in use in the place of a bad generation could not be saved; after a restart that one alone is known, and denied");
+        }
+    }
+
     /// What a stream is to use where the policy wants `wanted`: the one in use, if `wanted` is newer and not proven.
     #[must_use]
     pub fn choose(&self, wanted: &Arc<Envelope>) -> Arc<Envelope> {
@@ -74,7 +110,10 @@ impl Rotation {
             return;
         }
         let previous = before.filter(|before| envelope.succeeds(before));
-        in_use.insert(envelope.path.clone(), InUse { envelope: Arc::clone(envelope), previous, failed: None });
+        let now = InUse { envelope: Arc::clone(envelope), previous, failed: None, kept: false };
+        if in_use.insert(envelope.path.clone(), now).is_some_and(|before| before.kept) {
+            self.save(&in_use);
+        }
     }
 
     /// This tag is used no more. What it had replaced, or what replaced it, goes its own way.
@@ -82,7 +121,11 @@ impl Rotation {
         let mut in_use = self.lock();
         let Some(now) = in_use.get_mut(tag.path()) else { return };
         if tag.is_of(&now.envelope.tag) {
+            let kept = now.kept;
             in_use.remove(tag.path());
+            if kept {
+                self.save(&in_use);
+            }
         } else if now.previous.as_ref().is_some_and(|previous| tag.is_of(&previous.tag)) {
             now.previous = None;
         }
@@ -90,7 +133,10 @@ impl Rotation {
 
     /// Nothing is in use under this path any more.
     pub fn forget(&self, path: &LogicalPath) {
-        self.lock().remove(path);
+        let mut in_use = self.lock();
+        if in_use.remove(path).is_some_and(|before| before.kept) {
+            self.save(&in_use);
+        }
     }
 
     /// The tags in use under a path, with the one that drains.
@@ -113,15 +159,21 @@ impl Rotation {
 
     /// A policy came. Forgets what it does not rotate but ends, and returns those tags.
     pub fn follow(&self, policy: &Policy) -> Vec<Tag> {
-        let mut ended = Vec::new();
-        self.lock().retain(|path, in_use| {
+        let (mut ended, mut kept) = (Vec::new(), false);
+        let mut all = self.lock();
+        all.retain(|path, in_use| {
             let now = policy.envelope(path).ok().filter(|_| policy.enabled);
             let goes_on = now.is_some_and(|now| now.tag == in_use.envelope.tag || now.succeeds(&in_use.envelope));
             if !goes_on {
                 ended.extend(in_use.tags());
+                kept |= in_use.kept;
             }
             goes_on
         });
+        if kept {
+            self.save(&all);
+        }
+        drop(all);
         self.wake.notify_one();
         ended
     }
@@ -140,12 +192,15 @@ impl Rotation {
 
     /// A trial failed: the one in use stays. `true` if that is news.
     pub fn refuse(&self, candidate: &Envelope, reason: Reason, now: Instant) -> bool {
-        let mut in_use = self.lock();
-        let Some(in_use) = in_use.get_mut(&candidate.path) else { return false };
+        let mut all = self.lock();
+        let Some(in_use) = all.get_mut(&candidate.path) else { return false };
         let before = in_use.failed.take().filter(|failed| failed.tag == candidate.tag);
         let times = before.as_ref().map_or(0, |before| before.times.saturating_add(1));
         let again = now + RETRY_MIN.saturating_mul(1 << times.min(10)).min(RETRY_MAX);
         in_use.failed = Some(Failed { tag: candidate.tag.clone(), reason, times, again });
+        if !std::mem::replace(&mut in_use.kept, true) {
+            self.save(&all);
+        }
         before.is_none_or(|before| before.reason != reason)
     }
 
@@ -173,7 +228,6 @@ impl InUse {
 mod tests {
     use super::*;
     use crate::policy::tests::{envelope, policy_of};
-    use bouncer_proto::bridge::v1 as wire;
 
     const PATH: &str = "creds/alice";
 

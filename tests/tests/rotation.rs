@@ -101,6 +101,11 @@ async fn a_bad_generation_leaves_the_one_in_use_and_says_why() -> Result<()> {
         assert!(metrics.contains(&counted), "{metrics}");
     }
     traffic.end().await?.only_good(&stack)?;
+    // A resolver that is started anew still knows it.
+    stack.restart_resolver()?;
+    stack.resolver()?.ready().await?;
+    let kept = || async { (serial(&client).await.ok()? == first).then_some(()) };
+    stack.until("the older one after a restart", SOON, kept).await?;
 
     // The control: it was the older one that served. Who never used that has none, and the bad one alone is a denial.
     stack.kill_resolver();

@@ -77,6 +77,7 @@ fn envelope(path: &str) -> Arc<Envelope> {
         aad: None,
         certificate_chain: String::new(),
         tag,
+        activation: 0,
         revoked_through: 0,
         content,
     })

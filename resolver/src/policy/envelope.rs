@@ -26,6 +26,8 @@ pub struct Envelope {
     pub certificate_chain: String,
     /// Its name towards Envoy; a version of the backend's may follow it.
     pub tag: Tag,
+    /// How often this generation was disabled and enabled again.
+    pub activation: u64,
     /// The newest generation of the path that was taken back, whether or not this resolver heard of it; 0 for none.
     pub revoked_through: u64,
     /// As the tag's issue, however often it was enabled again: what a generation's number stands for.
@@ -59,6 +61,22 @@ impl Envelope {
         match self.key_id {
             KeyId::Kms(_) => Reason::KmsUnavailable,
             KeyId::Vault(_) => Reason::VaultUnavailable,
+        }
+    }
+
+    /// As it came from the control plane.
+    #[must_use]
+    pub fn to_wire(&self) -> wire::Envelope {
+        wire::Envelope {
+            logical_path: self.path.to_string(),
+            generation: self.generation.get(),
+            provider: self.key_id.provider().as_str().to_owned(),
+            key_id: self.key_id.as_str().to_owned(),
+            ciphertext_ref: self.ciphertext_ref.as_str().to_owned(),
+            aad: self.aad.as_ref().map(|aad| aad.as_str().to_owned()),
+            certificate_chain: self.certificate_chain.clone(),
+            activation: self.activation,
+            revoked_through: self.revoked_through,
         }
     }
 
@@ -98,7 +116,7 @@ impl Envelope {
         let tag = Tag::new(path.clone(), generation, Issue::digest(&issue));
         let content = Issue::digest(&content);
         let certificate_chain = raw.certificate_chain.clone();
-        let revoked_through = raw.revoked_through;
+        let (activation, revoked_through) = (raw.activation, raw.revoked_through);
         Ok(Self {
             path,
             generation,
@@ -108,6 +126,7 @@ impl Envelope {
             aad,
             certificate_chain,
             tag,
+            activation,
             revoked_through,
             content,
         })
