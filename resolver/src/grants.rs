@@ -3,13 +3,13 @@
 //! A decision makes one; SDS serves nothing without. They are kept on disk, without secret bytes, so that a restarted
 //! resolver still knows what a running Envoy was granted.
 
-use crate::state_file;
+use crate::state_file::{self, unix_ms};
 use bouncer_custody::{ClusterName, Tag};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// The process on the other end of a socket, as the kernel names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,14 +49,12 @@ impl Grants {
     #[must_use]
     pub fn open(state_dir: &Path, idle: Duration) -> Self {
         let file = state_dir.join("grants");
-        let saved = match state_file::read(&file) {
-            Ok(Some(content)) => serde_json::from_slice::<Vec<Saved>>(&content).unwrap_or_default(),
-            Ok(None) => Vec::new(),
-            Err(error) => {
+        let saved: Vec<Saved> = state_file::load(&file)
+            .unwrap_or_else(|error| {
                 tracing::warn!(%error, "the grants of the former run can't be read; Envoy's secrets are granted anew by the next decisions");
-                Vec::new()
-            }
-        };
+                None
+            })
+            .unwrap_or_default();
         let (now, now_ms) = (Instant::now(), unix_ms());
         let live = saved.into_iter().filter_map(|saved| {
             let left = Duration::from_millis(saved.expires_ms.checked_sub(now_ms)?).min(idle);
@@ -157,18 +155,10 @@ impl Grants {
                 expires_ms: now_ms + left(expires),
             })
             .collect();
-        let written = serde_json::to_vec(&saved)
-            .map_err(std::io::Error::from)
-            .and_then(|content| state_file::write(&self.file, &content));
-        if let Err(error) = written {
+        if let Err(error) = state_file::store(&self.file, &saved) {
             tracing::warn!(%error, "grants could not be saved; after a restart Envoy's secrets are granted anew by the next decisions");
         }
     }
-}
-
-fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

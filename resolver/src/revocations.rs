@@ -35,11 +35,9 @@ impl Revocations {
     #[must_use]
     pub fn open(state_dir: &Path) -> Self {
         let file = state_dir.join("revocations");
-        let read = state_file::read(&file).map(|content| content.map(|content| serde_json::from_slice(&content)));
-        let (lost, paths) = match read {
-            Ok(None) => (false, BTreeMap::new()),
-            Ok(Some(Ok(paths))) => (false, paths),
-            Ok(Some(Err(_))) | Err(_) => {
+        let (lost, paths) = match state_file::load(&file) {
+            Ok(paths) => (false, paths.unwrap_or_default()),
+            Err(_) => {
                 tracing::error!(file = %file.display(), "the record of revocations can't be read; everything is denied until it is restored, or removed by who knows that nothing was revoked");
                 (true, BTreeMap::new())
             }
@@ -99,7 +97,7 @@ impl Revocations {
     }
 
     fn save(&self, paths: &BTreeMap<LogicalPath, Revocation>) -> io::Result<()> {
-        state_file::write(&self.file, &serde_json::to_vec(paths)?)
+        state_file::store(&self.file, paths)
     }
 }
 

@@ -1,11 +1,13 @@
 //! Small state on disk: written whole to a new file, synced, and renamed, so that a crash leaves the old or the new.
-//! Policy and grants use it. Never secret bytes.
+//! Never secret bytes.
 
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Why a state file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +16,7 @@ pub enum StateError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// Truncated, changed, or not a file of ours. It is fetched anew.
-    #[error("the file is damaged: its digest does not match its content")]
+    #[error("the file is damaged: its digest does not match its content, or it holds something else")]
     Damaged,
 }
 
@@ -56,9 +58,43 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
     Ok(Some(content.to_vec()))
 }
 
+/// Replaces the record at `path`; JSON, as [`write`] writes it.
+///
+/// # Errors
+/// [`io::Error`]; the old record stays then.
+pub fn store(path: &Path, record: &impl Serialize) -> io::Result<()> {
+    write(path, &serde_json::to_vec(record)?)
+}
+
+/// Reads the record at `path`; `None` if there is none.
+///
+/// # Errors
+/// [`StateError::Damaged`] also where it is not a record of this kind.
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
+    let Some(content) = read(path)? else { return Ok(None) };
+    serde_json::from_slice(&content).map(Some).map_err(|_| StateError::Damaged)
+}
+
+/// The wall clock in Unix milliseconds, for what is kept over a restart.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_of_another_kind_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        assert!(load::<Vec<u8>>(&path).unwrap().is_none());
+        store(&path, &[1, 2]).unwrap();
+        assert_eq!(load::<Vec<u8>>(&path).unwrap().unwrap(), [1, 2]);
+        assert!(matches!(load::<String>(&path), Err(StateError::Damaged)));
+    }
 
     #[test]
     fn what_is_damaged_is_refused_whole() {

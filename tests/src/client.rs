@@ -1,8 +1,8 @@
 //! A client of Envoy's listener, with an SVID of its own or without one.
 
 use crate::pki::{self, Identity};
-use crate::upstream::Seen;
-use crate::{Result, fault::Doing as _};
+use crate::upstream::{Peer, Seen};
+use crate::{Fault, Result, fault::Doing as _};
 use http::{HeaderMap, StatusCode};
 use rustls::ClientConfig;
 use std::net::SocketAddr;
@@ -114,5 +114,13 @@ impl Reply {
     /// If it was not the upstream that answered.
     pub fn seen(&self) -> Result<Seen> {
         serde_json::from_str(&self.body).doing(format!("{} {:?} {}", self.status, self.reason(), self.body))
+    }
+
+    /// Whose client certificate the upstream saw.
+    ///
+    /// # Errors
+    /// If it was not the upstream that answered, or it saw none.
+    pub fn peer(&self) -> Result<Peer> {
+        self.seen()?.peer.ok_or_else(|| Fault::new("the upstream saw no client certificate"))
     }
 }

@@ -1,15 +1,14 @@
 //! Stands between the resolver and KMS: counts calls by operation, and delays, holds, refuses or fails them.
 
+use crate::plain_http::PlainHttp;
 use crate::sts::{Refusal, Trust};
 use crate::{Fault, Result, fault::Doing as _};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
 use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -56,9 +55,8 @@ struct State {
 
 /// A running proxy.
 pub struct KmsProxy {
-    address: SocketAddr,
+    server: PlainHttp,
     state: Arc<State>,
-    task: tokio::task::JoinHandle<()>,
 }
 
 impl KmsProxy {
@@ -67,8 +65,6 @@ impl KmsProxy {
     /// # Errors
     /// If no port is free.
     pub async fn start(target: &str) -> Result<Self> {
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
         let state = Arc::new(State {
             target: target.to_owned(),
             http: reqwest::Client::builder().no_proxy().build()?,
@@ -78,31 +74,20 @@ impl KmsProxy {
             quotas: Mutex::default(),
             trust: Mutex::default(),
         });
-        let shared = Arc::clone(&state);
-        let task = tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let state = Arc::clone(&shared);
-                let service = hyper::service::service_fn(move |request| answer(Arc::clone(&state), request));
-                tokio::spawn(async move {
-                    let server = auto::Builder::new(TokioExecutor::new());
-                    // A client that goes away is no fault here.
-                    let _ = server.serve_connection(TokioIo::new(socket), service).await;
-                });
-            }
-        });
-        Ok(Self { address, state, task })
+        let server = PlainHttp::start(Arc::clone(&state), respond).await?;
+        Ok(Self { server, state })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     /// Its base URL.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.endpoint()
     }
 
     /// Sets what happens to the calls of an operation; held ones follow at once.
@@ -142,12 +127,6 @@ impl KmsProxy {
     /// Forgets the calls so far.
     pub fn reset(&self) {
         self.state.calls().clear();
-    }
-}
-
-impl Drop for KmsProxy {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
@@ -234,11 +213,7 @@ fn aws_error(operation: &str, status: u16, code: &str, message: &str) -> Result<
 }
 
 /// An error ends the connection, which is what [`Behaviour::Refuse`] wants.
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
-    respond(&state, request).await.map_err(|fault| std::io::Error::other(fault.what().to_owned()))
-}
-
-async fn respond(state: &State, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
+async fn respond(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.doing("the request's body")?.to_bytes();
     let operation = operation(&parts.headers, &body);

@@ -19,6 +19,7 @@ pub mod leak;
 pub mod openbao;
 pub mod operator;
 pub mod pki;
+pub mod plain_http;
 pub mod process;
 pub mod resolver;
 pub mod scratch;

@@ -46,7 +46,7 @@ impl Ended {
 /// # Errors
 /// If it is not built, or the control plane was stopped.
 pub fn bouncerctl(stack: &Stack, arguments: &[&str]) -> Result<Child> {
-    let control_plane = stack.control_plane.as_ref().ok_or_else(|| Fault::new("no control plane"))?;
+    let control_plane = stack.control_plane()?;
     let mut command = Command::new(tools::binary("bouncerctl")?);
     command.args(arguments).env_clear();
     command.env("CONTROL_PLANE_URL", control_plane.url()).env("TOKEN", control_plane.token());
@@ -59,6 +59,17 @@ pub fn bouncerctl(stack: &Stack, arguments: &[&str]) -> Result<Child> {
 /// If it can't be run. How it ended is the caller's to judge.
 pub async fn run(stack: &Stack, arguments: &[&str], input: &[u8]) -> Result<Ended> {
     ended(bouncerctl(stack, arguments)?, input).await
+}
+
+/// Wraps a bundle under the stack's key and registers it, with `bouncerctl wrap`, which answers in JSON.
+///
+/// # Errors
+/// If it can't be run. How it ended is the caller's to judge.
+pub async fn wrap(stack: &Stack, form: &str, aad: &str, path: &str, bundle: &str) -> Result<Ended> {
+    let endpoint = stack.kms.endpoint();
+    let key = ["wrap", "--key-arn", &stack.key_arn, "--aad", aad, "--in", "-", "--form", form];
+    let to = ["--kms-endpoint", &endpoint, "--dev", "--register", path, "--json"];
+    run(stack, &[key.as_slice(), &to].concat(), bundle.as_bytes()).await
 }
 
 /// Runs one of `tests/python` with the Python that has AWS's SDK.

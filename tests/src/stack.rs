@@ -40,6 +40,12 @@ pub const BOUNCER_ID: &str = "spiffe://example.org/bouncer/payments-east";
 pub const CONTROL_PLANE_ID: &str = "spiffe://example.org/bouncer/control-plane";
 /// A caller that is allowed by default.
 pub const CART: &str = "spiffe://example.org/ns/shop/sa/cart";
+
+/// The SPIFFE ID of a caller of this name.
+#[must_use]
+pub fn caller(name: &str) -> String {
+    format!("spiffe://example.org/ns/shop/sa/{name}")
+}
 /// Another one, which no credential is registered for by default.
 pub const BILLING: &str = "spiffe://example.org/ns/shop/sa/billing";
 /// One that the rails do not allow.
@@ -111,12 +117,20 @@ impl Stack {
         self.resolver.as_ref().ok_or_else(|| Fault::new("this stack's resolver was stopped"))
     }
 
+    /// The control plane.
+    ///
+    /// # Errors
+    /// If it was stopped.
+    pub fn control_plane(&self) -> Result<&ControlPlane> {
+        self.control_plane.as_ref().ok_or_else(|| Fault::new("this stack's control plane was stopped"))
+    }
+
     /// The control plane's API.
     ///
     /// # Errors
     /// If it was stopped.
     pub fn api(&self) -> Result<Api> {
-        self.control_plane.as_ref().ok_or_else(|| Fault::new("this stack's control plane was stopped"))?.api()
+        self.control_plane()?.api()
     }
 
     /// The scenario's own bridge.
@@ -232,14 +246,22 @@ impl Stack {
         Ok(())
     }
 
+    /// Starts the resolver again and waits for it.
+    ///
+    /// # Errors
+    /// If it does not get ready.
+    pub async fn restart_resolver_until_ready(&mut self) -> Result<()> {
+        self.restart_resolver()?;
+        self.resolver()?.ready().await
+    }
+
     /// Starts the resolver again with another configuration, as an operator does who changes it, and waits for it.
     ///
     /// # Errors
     /// If it does not get ready.
     pub async fn reconfigure_resolver(&mut self, edit: impl FnOnce(&mut crate::resolver::Setup)) -> Result<()> {
         edit(&mut self.resolver_setup);
-        self.restart_resolver()?;
-        self.resolver()?.ready().await
+        self.restart_resolver_until_ready().await
     }
 
     /// Stops the control plane as `kill -9` does.

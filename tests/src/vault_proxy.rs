@@ -1,13 +1,11 @@
 //! Stands between the resolver and OpenBao, in plain HTTP for `--dev`: keeps what was asked, and answers in its place.
 
+use crate::plain_http::PlainHttp;
 use crate::{Fault, Result, fault::Doing as _};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What happens to calls for secrets. Logins and token calls go through.
@@ -41,9 +39,8 @@ struct State {
 
 /// A running proxy.
 pub struct VaultProxy {
-    address: SocketAddr,
+    server: PlainHttp,
     state: Arc<State>,
-    task: tokio::task::JoinHandle<()>,
 }
 
 impl VaultProxy {
@@ -64,30 +61,17 @@ impl VaultProxy {
     }
 
     async fn serve(target: Option<String>, roots: &[reqwest::Certificate]) -> Result<Self> {
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
         let http = reqwest::Client::builder().no_proxy().tls_certs_only(roots.iter().cloned()).build()?;
         let state =
             Arc::new(State { target, http, calls: Mutex::default(), behaviour: Mutex::new(Behaviour::Forward) });
-        let shared = Arc::clone(&state);
-        let task = tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let state = Arc::clone(&shared);
-                let service = hyper::service::service_fn(move |request| answer(Arc::clone(&state), request));
-                tokio::spawn(async move {
-                    let server = auto::Builder::new(TokioExecutor::new());
-                    // A client that goes away is no fault here.
-                    let _ = server.serve_connection(TokioIo::new(socket), service).await;
-                });
-            }
-        });
-        Ok(Self { address, state, task })
+        let server = PlainHttp::start(Arc::clone(&state), respond).await?;
+        Ok(Self { server, state })
     }
 
     /// Its base URL.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.endpoint()
     }
 
     /// Sets what happens to calls for secrets.
@@ -113,18 +97,7 @@ impl VaultProxy {
     }
 }
 
-impl Drop for VaultProxy {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// An error ends the connection.
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
-    respond(&state, request).await.map_err(|fault| std::io::Error::other(fault.what().to_owned()))
-}
-
-async fn respond(state: &State, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
+async fn respond(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.doing("the request's body")?.to_bytes();
     let path = parts.uri.path().trim_start_matches("/v1/").to_owned();

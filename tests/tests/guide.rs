@@ -92,7 +92,7 @@ async fn while_the_flag_is_off_crypto_is_refused_by_name_and_streams_are_denied(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_its_token_the_api_answers_nothing() -> Result<()> {
     let stack = Stack::builder("token").without_envoy().start().await?;
-    let control_plane = stack.control_plane.as_ref().ok_or_else(|| Fault::new("no control plane"))?;
+    let control_plane = stack.control_plane()?;
     for token in [None, Some("wrong"), Some("")] {
         let api = bouncer_tests::api::Api::new(control_plane.url(), token)?;
         for path in ["/v1/crypto/settings", "/v1/audit/events", "/v1/bootstrap/status", "/v1/feature-flags"] {

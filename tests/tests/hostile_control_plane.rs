@@ -92,8 +92,7 @@ async fn it_cannot_roll_a_credential_back_even_across_a_restart() -> Result<()> 
 
     assert_eq!(push(&stack, generation(2)).await?, "");
     ends(&stack, &client, "/", Some(Reason::RollbackRefused)).await?;
-    stack.restart_resolver()?;
-    stack.resolver()?.ready().await?;
+    stack.restart_resolver_until_ready().await?;
     ends(&stack, &client, "/", Some(Reason::RollbackRefused)).await?;
     assert_eq!(push(&stack, generation(4)).await?, "");
     ends(&stack, &client, "/", None).await
@@ -226,8 +225,7 @@ async fn it_cannot_replay_an_old_generation_to_a_fresh_resolver_where_the_aad_na
     stack.kill_resolver();
     std::fs::remove_dir_all(stack.scratch.file("resolver"))?;
     stack.bridge()?.push(|snapshot| snapshot.envelopes[0] = wire::Envelope { generation: 5, ..old.clone() });
-    stack.restart_resolver()?;
-    stack.resolver()?.ready().await?;
+    stack.restart_resolver_until_ready().await?;
     ends(&stack, &client, "/", Some(Reason::BindingGeneration)).await?;
     audited(&stack, Reason::BindingGeneration).await?;
     // The control, and the limit: under its own number a fresh resolver cannot know that there was a newer one.

@@ -2,18 +2,14 @@
 //! envelope's format by another library.
 
 use bouncer_tests::client::Protocol;
-use bouncer_tests::operator::{python, run};
-use bouncer_tests::stack::{AAD, Credential, Stack};
+use bouncer_tests::operator::{self, python};
+use bouncer_tests::stack::{AAD, Credential, Stack, caller};
 use bouncer_tests::{Fault, Result, tools};
 use serde_json::json;
 use std::time::Duration;
 
 /// A caller for each way of wrapping.
 const WAYS: [&str; 4] = ["by-sdk", "sealed-by-sdk", "by-us", "sealed-by-us"];
-
-fn caller(name: &str) -> String {
-    format!("spiffe://example.org/ns/shop/sa/{name}")
-}
 
 fn path(name: &str) -> String {
     format!("protected-resources/{name}/upstream-tls")
@@ -68,24 +64,7 @@ async fn what_awss_sdk_encrypts_opens_here_and_what_we_wrap_opens_there() -> Res
     // What bouncerctl wraps.
     for (name, form) in [("by-us", "direct"), ("sealed-by-us", "envelope")] {
         let bundle = stack.credential(name)?.bundle();
-        let arguments = [
-            "wrap",
-            "--key-arn",
-            &key,
-            "--aad",
-            AAD,
-            "--in",
-            "-",
-            "--form",
-            form,
-            "--kms-endpoint",
-            &endpoint,
-            "--dev",
-            "--register",
-            &path(name),
-            "--json",
-        ];
-        let wrapped = run(&stack, &arguments, bundle.as_bytes()).await?;
+        let wrapped = operator::wrap(&stack, form, AAD, &path(name), &bundle).await?;
         let reference = wrapped.json()?["ciphertext_ref"].as_str().unwrap_or_default().to_owned();
         wrapped.success()?;
         assert_eq!(reference.starts_with("vEJOQwEB"), form == "envelope");

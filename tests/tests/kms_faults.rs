@@ -3,14 +3,10 @@
 use bouncer_custody::Reason;
 use bouncer_tests::client::Protocol;
 use bouncer_tests::kms_proxy::Behaviour;
-use bouncer_tests::stack::{Credential, Stack};
+use bouncer_tests::stack::{Credential, Stack, caller};
 use bouncer_tests::{Fault, Result};
 use serde_json::json;
 use std::time::{Duration, Instant};
-
-fn caller(name: &str) -> String {
-    format!("spiffe://example.org/ns/shop/sa/{name}")
-}
 
 /// A stack with a cold credential for each of the callers.
 async fn with_callers(scenario: &str, names: impl Iterator<Item = &str>) -> Result<Stack> {

@@ -4,9 +4,9 @@
 use bouncer_tests::client::Protocol;
 use bouncer_tests::envoy::Version;
 use bouncer_tests::leak::{Found, Needles, not_checked};
-use bouncer_tests::operator::run;
+use bouncer_tests::operator;
 use bouncer_tests::process::Process;
-use bouncer_tests::stack::{AAD, Builder, Bundle, CART, Credential, Stack};
+use bouncer_tests::stack::{AAD, Builder, Bundle, CART, Credential, Stack, caller};
 use bouncer_tests::{Fault, Result};
 use rustix::process::Signal;
 use std::cell::RefCell;
@@ -48,7 +48,7 @@ async fn the_private_key_is_found_nowhere_that_it_may_not_be() -> Result<()> {
     let stats = stack.envoy()?.admin("/stats").await?;
     assert!(needles.search(stats.as_bytes(), "stats").is_empty());
 
-    let control_plane = stack.control_plane.as_ref().ok_or_else(|| Fault::new("no control plane"))?;
+    let control_plane = stack.control_plane()?;
     let hits = needles.search_memory(control_plane.process().pid())?;
     assert!(hits.is_empty(), "{hits:?}");
     let hits = needles.search_wasm_memory(stack.envoy()?.process().pid(), b"upstream-tls@1.")?;
@@ -90,10 +90,6 @@ fn every_kind() -> Vec<(&'static str, Bundle)> {
         ("e", Bundle::Rsa),
         ("f", Bundle::Sealed),
     ]
-}
-
-fn caller(name: &str) -> String {
-    format!("spiffe://example.org/ns/shop/sa/{name}")
 }
 
 /// The credentials are used, rest, and are taken back.
@@ -179,25 +175,7 @@ async fn what_is_in_an_envelope_shows_nowhere_on_its_way() -> Result<()> {
     let stack = Stack::builder("leaks-envelope").credential(credential).start().await?;
     let identity = stack.credential("payments-api")?;
     let needles = Needles::of(&identity.private_scalar()?)?;
-    let endpoint = stack.kms.endpoint();
-    let wrap = [
-        "wrap",
-        "--key-arn",
-        &stack.key_arn,
-        "--aad",
-        AAD,
-        "--in",
-        "-",
-        "--form",
-        "envelope",
-        "--kms-endpoint",
-        &endpoint,
-        "--dev",
-        "--register",
-        &path,
-        "--json",
-    ];
-    let wrapped = run(&stack, &wrap, identity.bundle().as_bytes()).await?;
+    let wrapped = operator::wrap(&stack, "envelope", AAD, &path, &identity.bundle()).await?;
     wrapped.json()?;
     assert!(needles.search(&wrapped.out, "what wrap prints").is_empty());
     assert!(needles.search(wrapped.err.as_bytes(), "what wrap warns of").is_empty());
@@ -210,7 +188,7 @@ async fn what_is_in_an_envelope_shows_nowhere_on_its_way() -> Result<()> {
     for call in stack.kms.proxy().calls() {
         assert!(needles.search(&call.body, &call.operation).is_empty(), "KMS is sent no plaintext");
     }
-    let control_plane = stack.control_plane.as_ref().ok_or_else(|| Fault::new("no control plane"))?;
+    let control_plane = stack.control_plane()?;
     assert_eq!(needles.search_memory(control_plane.process().pid())?, []);
 
     // The control: the same search finds it where it must be.

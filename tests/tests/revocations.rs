@@ -12,7 +12,7 @@ use bouncer_tests::client::{Client, ENVOY_NAME, Protocol};
 use bouncer_tests::envoy::{Bootstrap, Version, at};
 use bouncer_tests::resolver::Setup;
 use bouncer_tests::stack::{CART, Cluster, Credential, Stack};
-use bouncer_tests::{Fault, Result, tools};
+use bouncer_tests::{Fault, Result, operator, tools};
 use futures::future::join_all;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -121,8 +121,7 @@ async fn what_is_enabled_again_never_uses_a_connection_of_before() -> Result<()>
     stack.bridge()?.push(|snapshot| snapshot.intercept_enabled = false);
     let denied = || async { client.get("/").await.ok()?.reason().map(drop) };
     stack.until("the flag is off", SOON, denied).await?;
-    stack.restart_resolver()?;
-    stack.resolver()?.ready().await?;
+    stack.restart_resolver_until_ready().await?;
     stack.bridge()?.push(|snapshot| snapshot.intercept_enabled = true);
     let back = || async { connection(&client).await.ok() };
     let after = stack.until("the flag is on again", SOON, back).await?;
@@ -189,8 +188,7 @@ async fn in_mode_named_what_is_enabled_again_waits_until_connections_of_before_a
         };
         stack.until("the denial", SOON, || denied(Reason::FeatureDisabled)).await?;
         if restart {
-            stack.restart_resolver()?;
-            stack.resolver()?.ready().await?;
+            stack.restart_resolver_until_ready().await?;
         }
         stack.bridge()?.push(|snapshot| snapshot.intercept_enabled = true);
         let waits =
@@ -287,11 +285,7 @@ async fn an_operator_revokes_at_the_control_plane_for_every_bouncer() -> Result<
     let stack = Stack::builder("operator-cp").workers(1).start().await?;
     let client = stack.client(CART, Protocol::Http1)?;
     let held = held(&stack).await?;
-    let control_plane = stack.control_plane.as_ref().ok_or_else(|| Fault::new("no control plane"))?;
-    let mut command = tokio::process::Command::new(tools::binary("bouncerctl")?);
-    command.args(["revoke", PATH]).env("CONTROL_PLANE_URL", control_plane.url()).env("TOKEN", control_plane.token());
-    let output = command.output().await?;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    operator::run(&stack, &["revoke", PATH], b"").await?.success()?;
     cut_off(&stack, held).await?;
     let denied = || async { (client.get("/").await.ok()?.reason()? == Reason::EnvelopeMissing.code()).then_some(()) };
     stack.until("the denial", SOON, denied).await?;

@@ -4,16 +4,12 @@ use bouncer_custody::Reason;
 use bouncer_tests::client::Protocol;
 use bouncer_tests::kms_proxy::Behaviour;
 use bouncer_tests::operator::{self, Ended, bouncerctl, run};
-use bouncer_tests::stack::{AAD, Credential, Stack};
+use bouncer_tests::stack::{AAD, Credential, Stack, caller};
 use bouncer_tests::{Fault, Result};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const NUMBERED: &str = "env=production,bouncer=payments-east,generation=1";
-
-fn caller(name: &str) -> String {
-    format!("spiffe://example.org/ns/shop/sa/{name}")
-}
 
 fn path(name: &str) -> String {
     format!("protected-resources/{name}/upstream-tls")
@@ -60,23 +56,7 @@ async fn every_credential_moves_inside_kms_and_is_served_under_the_new_key_alone
     let (old, endpoint) = (stack.key_arn.clone(), stack.kms.endpoint());
     let new = stack.kms.create_key().await?;
     let bundle = stack.credential("sealed")?.bundle();
-    let wrap = [
-        "wrap",
-        "--key-arn",
-        &old,
-        "--aad",
-        NUMBERED,
-        "--in",
-        "-",
-        "--form",
-        "envelope",
-        "--kms-endpoint",
-        &endpoint,
-        "--dev",
-        "--register",
-        &path("sealed"),
-    ];
-    run(&stack, &wrap, bundle.as_bytes()).await?.success()?;
+    operator::wrap(&stack, "envelope", NUMBERED, &path("sealed"), &bundle).await?.success()?;
     let revoked = stack.envelopes.get("revoked").ok_or_else(|| Fault::new("no id"))?.clone();
     stack.api()?.enable_envelope(&revoked, false).await?;
     let everything = ["--all", "--from-key", &old];

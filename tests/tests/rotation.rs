@@ -6,7 +6,7 @@ use bouncer_tests::client::Protocol;
 use bouncer_tests::stack::{Bundle, CART, Credential, Stack};
 use bouncer_tests::traffic::Traffic;
 use bouncer_tests::upstream::Peer;
-use bouncer_tests::{Fault, Result, tools};
+use bouncer_tests::{Fault, Result, operator};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -36,8 +36,7 @@ async fn next_generation(stack: &Stack, credential: &Credential) -> Result<(u64,
 
 /// The serial number of the client certificate that upstream sees of a request.
 async fn serial(client: &bouncer_tests::client::Client) -> Result<u64> {
-    let peer = client.get("/").await?.seen()?.peer;
-    peer.map(|peer| peer.serial).ok_or_else(|| Fault::new("the upstream saw no client certificate"))
+    Ok(client.get("/").await?.peer()?.serial)
 }
 
 fn rotation(generation: u64, reason: &str) -> impl Fn(&Value) -> bool {
@@ -102,16 +101,14 @@ async fn a_bad_generation_leaves_the_one_in_use_and_says_why() -> Result<()> {
     }
     traffic.end().await?.only_good(&stack)?;
     // A resolver that is started anew still knows it.
-    stack.restart_resolver()?;
-    stack.resolver()?.ready().await?;
+    stack.restart_resolver_until_ready().await?;
     let kept = || async { (serial(&client).await.ok()? == first).then_some(()) };
     stack.until("the older one after a restart", SOON, kept).await?;
 
     // The control: it was the older one that served. Who never used that has none, and the bad one alone is a denial.
     stack.kill_resolver();
     std::fs::remove_dir_all(stack.scratch.file("resolver"))?;
-    stack.restart_resolver()?;
-    stack.resolver()?.ready().await?;
+    stack.restart_resolver_until_ready().await?;
     let denied = || async { (client.get("/").await.ok()?.reason()? == Reason::BindingGeneration.code()).then_some(()) };
     stack.until("a denial by a resolver without memory", SOON, denied).await?;
 
@@ -150,11 +147,8 @@ async fn the_end_of_a_certificate_shows_in_metrics_and_in_status() -> Result<()>
     let hours = (end.parse::<u64>()? - now) / 3_600;
     assert!((1..24).contains(&hours), "{hours} h");
 
-    let control_plane = stack.control_plane.as_ref().ok_or_else(|| Fault::new("no control plane"))?;
     let status = || async {
-        let mut command = tokio::process::Command::new(tools::binary("bouncerctl").ok()?);
-        command.arg("status").env("CONTROL_PLANE_URL", control_plane.url()).env("TOKEN", control_plane.token());
-        let said = String::from_utf8_lossy(&command.output().await.ok()?.stdout).into_owned();
+        let said = String::from_utf8(operator::run(&stack, &["status"], b"").await.ok()?.out).ok()?;
         said.lines().any(|line| line.starts_with("URGENT: protected-resources/payments-api/upstream-tls")).then_some(())
     };
     stack.until("the warning in bouncerctl status", SOON, status).await

@@ -6,7 +6,7 @@ use bouncer_tests::client::{Client, Protocol};
 use bouncer_tests::leak::Needles;
 use bouncer_tests::openbao::{AUDIENCE, CLIENT_NAME, TEAM};
 use bouncer_tests::pki::{Ca, Leaf};
-use bouncer_tests::stack::{AAD, BOUNCER_ID, Builder, CART, Credential, Login, Stack};
+use bouncer_tests::stack::{AAD, BOUNCER_ID, CART, Credential, Login, Stack, caller};
 use bouncer_tests::{Fault, Result};
 use reqwest::Method;
 use serde_json::json;
@@ -14,10 +14,6 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(15);
 const SECRET: &str = "kv2:secret/payments/upstream-tls";
-
-fn caller(name: &str) -> String {
-    format!("spiffe://example.org/ns/shop/sa/{name}")
-}
 
 /// A credential of the caller of the same name.
 fn of(name: &str, namespace: &str, reference: &str) -> Credential {
@@ -31,19 +27,8 @@ fn unwritten(name: &str, reference: &str) -> Credential {
     credential
 }
 
-/// A stack whose decisions are made anew each time, and whose secrets are asked for again after a second.
-fn impatient(scenario: &str) -> Builder {
-    Stack::builder(scenario).vault(Login::JwtByProxy).resolver(|setup| {
-        setup.set("limits.decision_ttl_ms", 0);
-        setup.set("limits.recheck_s", 1);
-    })
-}
-
 async fn peer_of(client: &Client) -> Result<bouncer_tests::upstream::Peer> {
-    let reply = client.get("/").await?;
-    let reason = reply.reason().unwrap_or("none").to_owned();
-    let peer = reply.seen().ok().and_then(|seen| seen.peer);
-    peer.ok_or_else(|| Fault::new(format!("the upstream saw no client certificate; reason: {reason}")))
+    client.get("/").await?.peer()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,8 +94,7 @@ async fn the_x509_svid_logs_in_and_no_other_identity_does() -> Result<()> {
     let other = json!({"allowed_uri_sans": ["spiffe://example.org/bouncer/other"]});
     let mut stack = stack;
     stack.vault()?.call(Method::POST, "", "auth/cert/certs/bouncer", &other).await?;
-    stack.restart_resolver()?;
-    stack.resolver()?.ready().await?;
+    stack.restart_resolver_until_ready().await?;
     let refused = || async {
         let reply = stack.client(&caller("mtls"), Protocol::Http1).ok()?.get("/").await.ok()?;
         (reply.reason()? == Reason::VaultLoginFailed.code()).then_some(())
@@ -136,7 +120,12 @@ async fn a_server_that_the_configured_ca_does_not_name_is_told_nothing() -> Resu
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_jwt_svid_of_another_audience_or_identity_buys_no_token() -> Result<()> {
-    let stack = impatient("vault-jwt").credential(of("audience", "root", SECRET)).start().await?;
+    let stack = Stack::builder("vault-jwt")
+        .vault(Login::JwtByProxy)
+        .impatient()
+        .credential(of("audience", "root", SECRET))
+        .start()
+        .await?;
     let client = || stack.client(&caller("audience"), Protocol::Http1);
     // The control first: with the role as it should be.
     assert_eq!(peer_of(&client()?).await?.common_name, "audience");
@@ -219,7 +208,12 @@ async fn custom_metadata_binds_and_nothing_else_takes_its_place() -> Result<()> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotated_secret_is_another_name_and_a_changed_binding_counts() -> Result<()> {
-    let stack = impatient("vault-rotation").credential(of("rotating", "root", SECRET)).start().await?;
+    let stack = Stack::builder("vault-rotation")
+        .vault(Login::JwtByProxy)
+        .impatient()
+        .credential(of("rotating", "root", SECRET))
+        .start()
+        .await?;
     let client = || stack.client(&caller("rotating"), Protocol::Http1);
     let first = peer_of(&client()?).await?.serial;
 
@@ -252,7 +246,12 @@ async fn a_rotated_secret_is_another_name_and_a_changed_binding_counts() -> Resu
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_lived_certificate_is_issued_anew_before_its_end_and_only_by_the_rails() -> Result<()> {
-    let stack = impatient("vault-pki").credential(of("pki", "root", "pki:pki/client")).start().await?;
+    let stack = Stack::builder("vault-pki")
+        .vault(Login::JwtByProxy)
+        .impatient()
+        .credential(of("pki", "root", "pki:pki/client"))
+        .start()
+        .await?;
     let role = |more: serde_json::Value| {
         let mut role = json!({
             "allowed_domains": "example.org", "allow_subdomains": true, "max_ttl": "9s", "ttl": "9s",

@@ -5,27 +5,15 @@ use bouncer_custody::Reason;
 use bouncer_tests::Result;
 use bouncer_tests::client::Protocol;
 use bouncer_tests::scratch::free_port;
-use bouncer_tests::stack::{Builder, Credential, Login, Stack};
+use bouncer_tests::stack::{Credential, Login, Stack, caller};
 use bouncer_tests::vault_proxy::{Behaviour, VaultProxy};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(15);
 
-fn caller(name: &str) -> String {
-    format!("spiffe://example.org/ns/shop/sa/{name}")
-}
-
 fn of(name: &str, reference: &str) -> Credential {
     Credential::new(name, "payments").callers(&[&caller(name)]).in_vault("root", reference)
-}
-
-/// A stack whose decisions are made anew each time, and whose secrets are asked for again after a second.
-fn impatient(scenario: &str) -> Builder {
-    Stack::builder(scenario).vault(Login::JwtByProxy).resolver(|setup| {
-        setup.set("limits.decision_ttl_ms", 0);
-        setup.set("limits.recheck_s", 1);
-    })
 }
 
 /// The end of one request: `None` for success, else the reason.
@@ -78,7 +66,12 @@ async fn a_final_no_is_named_and_costs_one_login_at_most() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_token_costs_one_login_and_no_stream() -> Result<()> {
-    let stack = impatient("vault-revoked").credential(of("steady", "kv2:secret/steady")).start().await?;
+    let stack = Stack::builder("vault-revoked")
+        .vault(Login::JwtByProxy)
+        .impatient()
+        .credential(of("steady", "kv2:secret/steady"))
+        .start()
+        .await?;
     ends(&stack, "steady", None).await?;
     let proxy = stack.vault_proxy()?;
     let tokens = || -> BTreeSet<String> { proxy.calls().into_iter().filter_map(|call| call.token).collect() };
@@ -98,7 +91,9 @@ async fn a_revoked_token_costs_one_login_and_no_stream() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sealed_vault_is_bridged_by_the_cache_until_the_cap() -> Result<()> {
-    let stack = impatient("vault-sealed")
+    let stack = Stack::builder("vault-sealed")
+        .vault(Login::JwtByProxy)
+        .impatient()
         .resolver(|setup| setup.set("limits.hard_cap_s", 8))
         .credential(of("warm", "kv2:secret/warm"))
         .credential(of("cold", "kv2:secret/cold"))
@@ -172,7 +167,12 @@ async fn no_redirect_is_followed_with_a_token() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_renewed_before_its_end_and_replaced_at_its_last() -> Result<()> {
-    let stack = impatient("vault-renewal").credential(of("steady", "kv2:secret/steady")).start().await?;
+    let stack = Stack::builder("vault-renewal")
+        .vault(Login::JwtByProxy)
+        .impatient()
+        .credential(of("steady", "kv2:secret/steady"))
+        .start()
+        .await?;
     let role = serde_json::json!({
         "role_type": "jwt", "bound_audiences": [bouncer_tests::openbao::AUDIENCE], "user_claim": "sub",
         "bound_subject": bouncer_tests::stack::BOUNCER_ID, "token_policies": ["bouncer"], "token_ttl": "3s",
@@ -202,8 +202,7 @@ async fn a_restarted_resolver_serves_what_it_granted_if_vault_still_has_it() -> 
         .start()
         .await?;
     ends(&stack, "kept", None).await?;
-    stack.restart_resolver()?;
-    stack.resolver()?.ready().await?;
+    stack.restart_resolver_until_ready().await?;
     for _ in 0..20 {
         assert_eq!(end(&stack, "kept").await?, None);
     }

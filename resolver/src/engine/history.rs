@@ -20,15 +20,11 @@ pub(super) struct History {
 impl History {
     pub(super) fn open(state_dir: &Path) -> Self {
         let file = state_dir.join("generations");
-        let used = match state_file::read(&file) {
-            Ok(Some(content)) => serde_json::from_slice(&content).unwrap_or_default(),
-            Ok(None) => BTreeMap::new(),
-            Err(error) => {
-                tracing::warn!(%error, "the memory of used generations can't be read; only generation= in the AAD protects against roll-back until they are used again");
-                BTreeMap::new()
-            }
-        };
-        Self { file, used: Mutex::new(used) }
+        let used = state_file::load(&file).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the memory of used generations can't be read; only generation= in the AAD protects against roll-back until they are used again");
+            None
+        });
+        Self { file, used: Mutex::new(used.unwrap_or_default()) }
     }
 
     /// Refuses an older generation than one used before, and other content under its number.
@@ -53,8 +49,7 @@ impl History {
             return;
         }
         used.insert(envelope.path.clone(), now);
-        let saved = serde_json::to_vec(&*used).map_err(std::io::Error::from);
-        if let Err(error) = saved.and_then(|content| state_file::write(&self.file, &content)) {
+        if let Err(error) = state_file::store(&self.file, &*used) {
             tracing::warn!(%error, "the memory of used generations could not be saved");
         }
     }

@@ -27,11 +27,9 @@ impl Endings {
     /// The counts of a former run, if there was one.
     pub(super) fn open(state_dir: &Path) -> Self {
         let file = state_dir.join("endings");
-        let read = state_file::read(&file).map(|content| content.map(|content| serde_json::from_slice(&content)));
-        let counts = match read {
-            Ok(None) => Counts::default(),
-            Ok(Some(Ok(counts))) => counts,
-            Ok(Some(Err(_))) | Err(_) => {
+        let counts = match state_file::load(&file) {
+            Ok(counts) => counts.unwrap_or_default(),
+            Err(_) => {
                 tracing::warn!("the record of ended credentials can't be read; Envoy makes new connections for all");
                 Counts { base: u64::from(rand::random::<u32>()) + 1, paths: BTreeMap::new() }
             }
@@ -50,8 +48,7 @@ impl Endings {
             *self.counts.paths.entry(path.clone()).or_default() += 1;
         }
         let Some(file) = &self.file else { return };
-        let content = serde_json::to_vec(&self.counts).map_err(std::io::Error::from);
-        if let Err(error) = content.and_then(|content| state_file::write(file, &content)) {
+        if let Err(error) = state_file::store(file, &self.counts) {
             tracing::warn!(%error, "the record of ended credentials could not be saved; after a restart one that is enabled again may use connections of before");
         }
     }

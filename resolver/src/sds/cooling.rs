@@ -4,12 +4,12 @@
 //! [`crate::engine`] starts it at a revocation and asks at each decision. Kept on disk, since Envoy's connections survive
 //! a restart of ours.
 
-use crate::state_file;
+use crate::state_file::{self, unix_ms};
 use bouncer_custody::ClusterName;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// When each of them may be used again.
 #[derive(Debug)]
@@ -25,15 +25,11 @@ impl Cooling {
     #[must_use]
     pub fn open(state_dir: &Path) -> Self {
         let file = state_dir.join("cooling");
-        let until_ms = match state_file::read(&file) {
-            Ok(Some(content)) => serde_json::from_slice(&content).unwrap_or_default(),
-            Ok(None) => BTreeMap::new(),
-            Err(error) => {
-                tracing::warn!(%error, "the record of clusters whose credential was taken back can't be read");
-                BTreeMap::new()
-            }
-        };
-        Self { file, until_ms: Mutex::new(until_ms) }
+        let until_ms = state_file::load(&file).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the record of clusters whose credential was taken back can't be read");
+            None
+        });
+        Self { file, until_ms: Mutex::new(until_ms.unwrap_or_default()) }
     }
 
     /// The cluster's credential was taken back now.
@@ -42,8 +38,7 @@ impl Cooling {
         let mut all = self.until_ms.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, until| *until > now);
         all.insert(cluster.clone(), now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)));
-        let content = serde_json::to_vec(&*all).map_err(std::io::Error::from);
-        if let Err(error) = content.and_then(|content| state_file::write(&self.file, &content)) {
+        if let Err(error) = state_file::store(&self.file, &*all) {
             tracing::warn!(%error, "which clusters' credentials were just taken back could not be saved");
         }
     }
@@ -54,11 +49,6 @@ impl Cooling {
         let all = self.until_ms.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(cluster).is_some_and(|until| *until > unix_ms())
     }
-}
-
-fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

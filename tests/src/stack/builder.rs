@@ -184,6 +184,15 @@ impl Builder {
         self
     }
 
+    /// Every decision is made anew, and what a backend said is asked for again after a second.
+    #[must_use]
+    pub fn impatient(self) -> Self {
+        self.resolver(|setup| {
+            setup.set("limits.decision_ttl_ms", 0);
+            setup.set("limits.recheck_s", 1);
+        })
+    }
+
     /// Starts everything, registers everything, and waits until all of it is ready.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bouncer_custody::Reason;
 use bouncer_tests::client::Reply;
 use bouncer_tests::pki::{Identity, Leaf};
-use bouncer_tests::stack::{AAD, BILLING, CART, STRANGER};
+use bouncer_tests::stack::{AAD, BILLING, CART, STRANGER, caller};
 use bouncer_tests::upstream::Seen;
 use bouncer_tests::{Fault, Result};
 use http::Method;
@@ -195,10 +195,6 @@ async fn hostile(
     }
     guide::in_sync(operator, ground).await?;
     Ok((credentials, refusals))
-}
-
-fn caller(name: &str) -> String {
-    format!("spiffe://example.org/ns/shop/sa/{name}")
 }
 
 /// In the last byte, which every authenticated ciphertext covers.
