@@ -181,8 +181,12 @@ unsafe impl Sync for Secret {}
 impl Secret {
     /// The one way out: lends the bytes. Copy them only into what is wiped or sent to Envoy.
     pub fn expose<R>(&self, to: impl FnOnce(&[u8]) -> R) -> R {
-        // SAFETY: `start` points to `len` initialised bytes that this value owns until it is dropped.
-        to(unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) })
+        to(self.bytes())
+    }
+
+    const fn bytes(&self) -> &[u8] {
+        // SAFETY: `start` points to `len` initialised bytes that this value owns, and does not change, until it is dropped.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
     /// The way to Envoy: the bytes where they are, lent to the connection that writes them, and wiped when it lets go.
@@ -208,8 +212,7 @@ struct Lent(Secret);
 
 impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: as in `Secret::expose`; the value outlives the borrow, and is not changed while it lives.
-        unsafe { std::slice::from_raw_parts(self.0.start.as_ptr(), self.0.len) }
+        self.0.bytes()
     }
 }
 

@@ -46,5 +46,5 @@ async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
     live.ready.set(i64::from(engine.not_ready().is_empty()));
     live.dev.set(i64::from(engine.config.dev));
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], engine.metrics.encode(&engine.secrets())).into_response()
+    ([(header::CONTENT_TYPE, content_type)], engine.metrics.encode(&engine.cache.status())).into_response()
 }

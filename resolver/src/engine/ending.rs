@@ -4,6 +4,7 @@
 use super::{AT_ONCE, Engine};
 use crate::audit::Event;
 use crate::config::Mode;
+use crate::policy::Policy;
 use crate::revocations::Revocation;
 use bouncer_custody::{Generation, LogicalPath, Reason, Tag};
 use bouncer_proto::intercept::v1::Invalidate;
@@ -33,8 +34,7 @@ impl Engine {
         if policy.envelope_of(tag).is_some() {
             self.policy.end(tag.path());
         }
-        let clusters = policy.clusters_of(tag.path()).map(ToString::to_string).collect();
-        self.revoke(std::slice::from_ref(tag), clusters, Some(reason));
+        self.revoke(std::slice::from_ref(tag), clusters_of(Some(&policy), tag.path()), Some(reason));
     }
 
     /// Ends these tags wherever they are, and records it; `reason` says why, where it was not the policy.
@@ -90,7 +90,8 @@ impl Engine {
         ended.into_keys().collect()
     }
 
-    fn announce(&self, ended: &[Tag], clusters: Vec<String>) {
+    /// Tells the filters: to reset the streams with these tags, and to decide anew for these clusters.
+    pub(super) fn announce(&self, ended: &[Tag], clusters: Vec<String>) {
         let tags = ended.iter().map(ToString::to_string).collect();
         self.watch.publish(Invalidate { tags, clusters, reset_streams: !ended.is_empty() });
     }
@@ -114,8 +115,7 @@ impl Engine {
         let saved = self.revocations.add(path.clone(), revocation);
         self.rotation.forget(path);
         self.policy.end(path);
-        let clusters = policy.map(|policy| policy.clusters_of(path).map(ToString::to_string).collect());
-        self.revoke(&tags, clusters.unwrap_or_default(), Some(Reason::RevokedByOperator));
+        self.revoke(&tags, clusters_of(policy.as_deref(), path), Some(Reason::RevokedByOperator));
         tracing::warn!(%path, "an operator revoked a credential at this resolver");
         Some(Revoked { through_generation, ended: tags.len(), saved })
     }
@@ -128,11 +128,8 @@ impl Engine {
         let lifted = self.revocations.lift(path)?;
         if lifted {
             tracing::warn!(%path, "an operator lifted a revocation at this resolver");
-            let clusters =
-                self.policy.latest().map(|policy| policy.clusters_of(path).map(ToString::to_string).collect());
             // The filters may hold denials.
-            let clusters = clusters.unwrap_or_default();
-            self.watch.publish(Invalidate { tags: Vec::new(), clusters, reset_streams: false });
+            self.announce(&[], clusters_of(self.policy.latest().as_deref(), path));
         }
         Ok(lifted)
     }
@@ -151,4 +148,8 @@ impl Engine {
         });
         stream::iter(calls).buffer_unordered(AT_ONCE).for_each(|()| std::future::ready(())).await;
     }
+}
+
+fn clusters_of(policy: Option<&Policy>, path: &LogicalPath) -> Vec<String> {
+    policy.map(|policy| policy.clusters_of(path).map(ToString::to_string).collect()).unwrap_or_default()
 }

@@ -6,7 +6,6 @@ use crate::cache::Fetched;
 use crate::metrics::Outcome;
 use crate::policy::{Envelope, Pairs, Policy};
 use bouncer_custody::{ClusterName, Reason};
-use bouncer_proto::intercept::v1::Invalidate;
 use futures::{StreamExt as _, stream};
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,8 +31,7 @@ impl Engine {
                 self.rotation.proven(&candidate);
                 self.metrics.rotations.get_or_create(&Outcome::good("in_use")).inc();
                 tracing::info!(path = %candidate.path, generation = %candidate.generation, "a newer generation is in use");
-                let clusters = clusters.into_iter().map(ToString::to_string).collect();
-                self.watch.publish(Invalidate { tags: Vec::new(), clusters, reset_streams: false });
+                self.announce(&[], clusters.into_iter().map(ToString::to_string).collect());
             }
             Err((reason, request_id)) => {
                 self.metrics.rotations.get_or_create(&Outcome::bad("not_in_use", reason)).inc();
