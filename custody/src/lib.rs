@@ -32,5 +32,5 @@ pub use spiffe_id::{CallerPattern, SpiffeId};
 pub use tag::{Generation, Issue, IssueOf, Tag};
 pub use upstream::{Upstream, UpstreamPattern};
 pub use vault::{
-    TransitCiphertext, VaultEngine, VaultItem, VaultMount, VaultMountName, VaultName, VaultPath, VaultRef,
+    BoundBy, TransitCiphertext, VaultEngine, VaultItem, VaultMount, VaultMountName, VaultName, VaultPath, VaultRef,
 };

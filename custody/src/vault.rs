@@ -5,7 +5,6 @@
 
 use crate::malformed::{Malformed, Problem, checked_text};
 use crate::{CiphertextRef, LogicalPath, VaultNamespace};
-use std::fmt;
 
 const WHAT: &str = "ciphertext_ref";
 const FORM: &str =
@@ -25,22 +24,26 @@ pub enum VaultEngine {
     Transit,
 }
 
-impl VaultEngine {
-    /// As a reference begins.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Kv2 => "kv2",
-            Self::Kv1 => "kv1",
-            Self::Pki => "pki",
-            Self::Transit => "transit",
-        }
-    }
+/// What binds a secret of an engine: where its pairs stand, and so who proves them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BoundBy {
+    /// The registered AAD: without it the backend does not decrypt.
+    Aad,
+    /// What the Vault keeps beside the secret. A registered AAD only speaks against a stream.
+    Metadata,
+    /// The rails alone. A registered AAD is nobody's proof, and says nothing.
+    Rails,
 }
 
-impl fmt::Display for VaultEngine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+impl VaultEngine {
+    /// What binds its secrets.
+    #[must_use]
+    pub const fn bound_by(self) -> BoundBy {
+        match self {
+            Self::Transit => BoundBy::Aad,
+            Self::Kv2 => BoundBy::Metadata,
+            Self::Kv1 | Self::Pki => BoundBy::Rails,
+        }
     }
 }
 
@@ -117,23 +120,18 @@ impl VaultRef {
 impl std::str::FromStr for VaultRef {
     type Err = Malformed;
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        let (engine, rest) = match text.split_once(':') {
-            Some(("kv2", rest)) => (VaultEngine::Kv2, rest),
-            Some(("kv1", rest)) => (VaultEngine::Kv1, rest),
-            Some(("pki", rest)) => (VaultEngine::Pki, rest),
-            Some(("transit", rest)) => (VaultEngine::Transit, rest),
-            Some(_) => return Err(Problem::Form(FORM).of(WHAT)),
-            None => (VaultEngine::Kv2, text),
-        };
-        let (mount, rest) = rest.split_once('/').ok_or(Problem::Form(FORM).of(WHAT))?;
+        let form = || Problem::Form(FORM).of(WHAT);
+        let (engine, rest) = text.split_once(':').unwrap_or(("kv2", text));
+        let (mount, rest) = rest.split_once('/').ok_or_else(form)?;
         let what = match engine {
-            VaultEngine::Kv2 => VaultItem::Kv2(rest.parse()?),
-            VaultEngine::Kv1 => VaultItem::Kv1(rest.parse()?),
-            VaultEngine::Pki => VaultItem::Pki(rest.parse()?),
-            VaultEngine::Transit => {
-                let (key, ciphertext) = rest.split_once('#').ok_or(Problem::Form(FORM).of(WHAT))?;
+            "kv2" => VaultItem::Kv2(rest.parse()?),
+            "kv1" => VaultItem::Kv1(rest.parse()?),
+            "pki" => VaultItem::Pki(rest.parse()?),
+            "transit" => {
+                let (key, ciphertext) = rest.split_once('#').ok_or_else(form)?;
                 VaultItem::Transit(key.parse()?, ciphertext.parse()?)
             }
+            _ => return Err(form()),
         };
         Ok(Self { mount: mount.parse()?, what })
     }

@@ -6,8 +6,10 @@ use crate::{Fault, Result, fault::Doing as _};
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const WINDOW: usize = 16;
 
@@ -144,14 +146,25 @@ impl Needles {
         hits
     }
 
-    /// Searches a file, or every file below a folder. What is no file (sockets) is passed over.
+    /// Searches a file, or every file below a folder. What is no file (sockets) is passed over. Where a file is gone
+    /// before it was read, the whole folder is listed anew: it may have got another name.
     ///
     /// # Errors
     /// If something can't be read: not searched is not clean.
     pub fn search_files(&self, path: &Path) -> Result<Vec<Hit>> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.search_listed(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound && path.exists() && Instant::now() < deadline => {}
+                searched => return Ok(searched?),
+            }
+        }
+    }
+
+    fn search_listed(&self, path: &Path) -> io::Result<Vec<Hit>> {
         let mut hits = vec![];
         for file in files(path)? {
-            let bytes = std::fs::read(&file).doing(file.display())?;
+            let bytes = std::fs::read(&file).map_err(|error| at(&file, &error))?;
             hits.extend(self.search(&bytes, &file.display().to_string()));
         }
         Ok(hits)
@@ -221,18 +234,23 @@ pub fn not_checked(what: &str) {
     let _ = writeln!(std::io::stderr(), "not checked: {what}");
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>> {
-    let kind = std::fs::symlink_metadata(path).doing(path.display())?.file_type();
+fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let kind = std::fs::symlink_metadata(path).map_err(|error| at(path, &error))?.file_type();
     if kind.is_file() {
         return Ok(vec![path.to_path_buf()]);
     }
     let mut found = vec![];
     if kind.is_dir() {
-        for entry in std::fs::read_dir(path)? {
+        for entry in std::fs::read_dir(path).map_err(|error| at(path, &error))? {
             found.extend(files(&entry?.path())?);
         }
     }
     Ok(found)
+}
+
+/// The same error, with the file's name.
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 struct Memory {

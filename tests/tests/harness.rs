@@ -174,6 +174,29 @@ async fn a_leak_is_found_in_every_shape_and_every_place() -> Result<()> {
     scratch.write("sub/dirty.log", format!("key={hex}"))?;
     assert_eq!(needles.search_files(scratch.path())?.len(), 1);
 
+    // Written anew all the time, as state files are: it is always there, under one name or the other.
+    let (new, file) = (scratch.file("sub/dirty.log.new"), scratch.file("sub/dirty.log"));
+    let content = std::fs::read(&file)?;
+    std::thread::scope(|scope| -> Result<()> {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let writer = scope.spawn(move || -> std::io::Result<u32> {
+            let mut renames = 0;
+            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                std::fs::write(&new, &content)?;
+                std::fs::rename(&new, &file)?;
+                renames += 1;
+            }
+            Ok(renames)
+        });
+        let searched = (0..500).try_for_each(|_| {
+            let hits = needles.search_files(scratch.path())?;
+            if hits.is_empty() { Err(Fault::new("not found while it took another name")) } else { Ok(()) }
+        });
+        drop(stop);
+        assert!(writer.join().expect("the writer does not panic")? > 0);
+        searched
+    })?;
+
     // A process that holds the file's content, and one that does not.
     let marker = "marker-of-this-scenario";
     let hold = |name: &str, file: &Path| {

@@ -5,7 +5,7 @@ use super::inventory::all;
 use super::problem::ApiError;
 use crate::certificate::Validity;
 use crate::model::{EnvelopeRecord, ResourceRecord, Settings, SettingsRecord};
-use bouncer_custody::{BouncerName, CallerPattern, EncryptionContext, KeyId, Reserved, UpstreamPattern, VaultEngine};
+use bouncer_custody::{BouncerName, BoundBy, CallerPattern, EncryptionContext, KeyId, Reserved, UpstreamPattern};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -61,21 +61,27 @@ async fn one_envelope(
     if let Some(settings) = settings {
         key(record, &settings.settings, &mut warnings);
     }
-    let engine = match record.envelope.key_id {
-        KeyId::Kms(_) => None,
-        KeyId::Vault(_) => record.envelope.ciphertext_ref.vault().ok().map(|reference| reference.engine()),
-    };
-    match (&record.envelope.aad, engine) {
-        (aad, Some(VaultEngine::Kv2)) => pairs_of_vault(aad.is_some(), &mut warnings),
-        (Some(aad), _) => {
+    match (bound_by(record), &record.envelope.aad) {
+        (BoundBy::Aad, Some(aad)) => {
             pairs(record, aad, &mut warnings);
             bouncer(api, aad, &mut warnings).await?;
         }
-        (None, _) => warnings.push(warning(
+        (BoundBy::Aad, None) => warnings.push(warning(
             "aad_missing",
             "No AAD binds this credential. A bouncer uses it only if its rails name bouncer, upstream and caller \
              themselves (a dedicated key, logical_paths, callers). Wrap it again with at least bouncer=<name>.",
         )),
+        (BoundBy::Metadata, Some(_)) => warnings.push(warning(
+            "aad_not_proven",
+            "For KV v2 only the pairs in the secret's custom metadata bind it. What is registered as aad can deny a \
+             stream and never allow one.",
+        )),
+        (BoundBy::Rails, Some(_)) => warnings.push(warning(
+            "aad_ignored",
+            "KV v1 and pki have no place for pairs, so bouncers ignore what is registered as aad. Bind the secret by \
+             the bouncer's rails (dedicated = true on the mount, logical_paths, callers), or keep it in KV v2.",
+        )),
+        (BoundBy::Metadata | BoundBy::Rails, None) => {}
     }
     if let Some(chain) = &record.envelope.certificate_chain {
         match chain.validity_at(api.clock.now()) {
@@ -111,14 +117,13 @@ fn ciphertext(record: &EnvelopeRecord, warnings: &mut Vec<Warning>) {
     }
 }
 
-/// KV v2 keeps the pairs beside the secret, where no control plane can write.
-fn pairs_of_vault(registered: bool, warnings: &mut Vec<Warning>) {
-    if registered {
-        warnings.push(warning(
-            "aad_not_proven",
-            "For KV v2 only the pairs in the secret's custom metadata bind it. What is registered as aad can deny a \
-             stream and never allow one.",
-        ));
+/// What binds an envelope's secret; a reference that names nothing in a Vault is read as the guide's own.
+fn bound_by(record: &EnvelopeRecord) -> BoundBy {
+    match record.envelope.key_id {
+        KeyId::Kms(_) => BoundBy::Aad,
+        KeyId::Vault(_) => {
+            record.envelope.ciphertext_ref.vault().map_or(BoundBy::Aad, |reference| reference.engine().bound_by())
+        }
     }
 }
 

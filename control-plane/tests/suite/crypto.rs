@@ -162,6 +162,18 @@ async fn fields_of_an_envelope_are_parsed_at_the_edge() {
     vault.as_object_mut().unwrap().remove("aad");
     let answer = plane.post("/v1/crypto/envelope-secrets", &vault).await.ok();
     assert_eq!(codes(&answer), ["provider_differs"]);
+    for rails_only in ["kv1:secret/payments/upstream-tls", "pki:pki/payments"] {
+        vault["ciphertext_ref"] = json!(rails_only);
+        let answer = plane.post("/v1/crypto/envelope-secrets", &vault).await.ok();
+        assert_eq!(codes(&answer), ["provider_differs"], "{rails_only}: nothing is promised");
+        vault["aad"] = json!("bouncer=payments-east");
+        let answer = plane.post("/v1/crypto/envelope-secrets", &vault).await.ok();
+        assert_eq!(codes(&answer), ["provider_differs", "aad_ignored"], "{rails_only}: it would bind nothing");
+        vault.as_object_mut().unwrap().remove("aad");
+    }
+    vault["ciphertext_ref"] = json!("transit:transit/payments#vault:v1:AAAA");
+    let answer = plane.post("/v1/crypto/envelope-secrets", &vault).await.ok();
+    assert_eq!(codes(&answer), ["provider_differs", "aad_missing"], "transit proves its pairs");
     vault["ciphertext_ref"] = json!("kv2:secret/../sys");
     let answer = plane.post("/v1/crypto/envelope-secrets", &vault).await.ok();
     assert!(codes(&answer).contains(&"ciphertext_never_unwraps"));

@@ -2,8 +2,8 @@
 
 use super::endings::Endings;
 use bouncer_custody::{
-    CiphertextRef, EncryptionContext, Generation, Issue, IssueOf, KeyId, LogicalPath, Provider, Reason, Tag,
-    VaultEngine, VaultRef,
+    BoundBy, CiphertextRef, EncryptionContext, Generation, Issue, IssueOf, KeyId, LogicalPath, Provider, Reason, Tag,
+    VaultRef,
 };
 use bouncer_proto::bridge::v1 as wire;
 
@@ -48,10 +48,10 @@ impl Envelope {
     /// proof, and binds nothing.
     #[must_use]
     pub fn pairs(&self) -> Pairs<'_> {
-        match self.vault.as_ref().map(VaultRef::engine) {
-            None | Some(VaultEngine::Transit) => Pairs::Known(self.aad.as_ref()),
-            Some(VaultEngine::Kv2) => Pairs::WithSecret,
-            Some(VaultEngine::Kv1 | VaultEngine::Pki) => Pairs::Known(None),
+        match self.vault.as_ref().map_or(BoundBy::Aad, |reference| reference.engine().bound_by()) {
+            BoundBy::Aad => Pairs::Known(self.aad.as_ref()),
+            BoundBy::Metadata => Pairs::WithSecret,
+            BoundBy::Rails => Pairs::Known(None),
         }
     }
 
