@@ -25,6 +25,7 @@ pub mod resolver;
 pub mod scratch;
 pub mod spire;
 pub mod stack;
+pub mod stats;
 pub mod stop;
 pub mod sts;
 pub mod tls_front;

@@ -30,6 +30,17 @@ pub enum Selector<'a> {
     Uid(u32),
 }
 
+impl Selector<'_> {
+    /// As the agent's `unix` attestor has it.
+    fn value(self) -> Result<String> {
+        Ok(match self {
+            // The agent sees a process by the file that it really is.
+            Self::Path(program) => format!("path:{}", program.canonicalize().doing(program.display())?.display()),
+            Self::Uid(uid) => format!("uid:{uid}"),
+        })
+    }
+}
+
 /// A running SPIRE server and agent.
 pub struct Spire {
     server_program: PathBuf,
@@ -71,10 +82,7 @@ impl Spire {
         // Entries first: the agent's first synchronisation then brings them.
         let agent_id = format!("spiffe://{TRUST_DOMAIN}/agent");
         for entry in entries {
-            let selector = match entry.known_by {
-                Selector::Path(program) => format!("unix:path:{}", real_path(program)?),
-                Selector::Uid(uid) => format!("unix:uid:{uid}"),
-            };
+            let selector = format!("unix:{}", entry.known_by.value()?);
             ask(&["entry", "create", "-parentID", &agent_id, "-spiffeID", entry.spiffe_id, "-selector", &selector])?;
         }
         let answer = ask(&["token", "generate", "-spiffeID", &agent_id])?;
@@ -107,6 +115,21 @@ impl Spire {
     #[must_use]
     pub fn server(&self) -> &Process {
         &self.server
+    }
+
+    /// Registers many identities of one program at once. They reach the agent as others do.
+    ///
+    /// # Errors
+    /// If the server says no.
+    pub fn register(&self, spiffe_ids: &[String], known_by: Selector<'_>) -> Result<()> {
+        let selectors = serde_json::json!([{"type": "unix", "value": known_by.value()?}]);
+        let parent = format!("spiffe://{TRUST_DOMAIN}/agent");
+        let entry = |id| serde_json::json!({"spiffe_id": id, "parent_id": parent, "selectors": selectors});
+        let entries: Vec<_> = spiffe_ids.iter().map(entry).collect();
+        let file = self.minted.join("entries.json");
+        std::fs::write(&file, serde_json::json!({ "entries": entries }).to_string())?;
+        let path = file.to_str().ok_or_else(|| Fault::new("a path that is no UTF-8"))?;
+        self.ask(&["entry", "create", "-data", path]).map(drop)
     }
 
     /// The trust domain's authorities, PEM.
@@ -153,11 +176,6 @@ fn run(mut command: Command) -> Result<String> {
     Err(Fault::new(format!("{command:?}: {} {}", output.status, said.trim())))
 }
 
-/// The agent sees a process by the file that it really is.
-fn real_path(program: &Path) -> Result<String> {
-    Ok(program.canonicalize().doing(program.display())?.display().to_string())
-}
-
 fn server_config(folder: &Path, port: u16) -> String {
     let folder = folder.display();
     format!(
@@ -193,6 +211,7 @@ fn agent_config(folder: &Path, port: u16, bundle: &Path) -> String {
     trust_bundle_path = "{bundle}"
     data_dir = "{folder}/agent"
     log_level = "INFO"
+    x509_svid_cache_max_size = 10000
     experimental {{ sync_interval = "1s" }}
 }}
 plugins {{

@@ -255,6 +255,21 @@ impl Stack {
         self.resolver()?.ready().await
     }
 
+    /// Starts the resolver as on a new node, with nothing on disk and nothing registered, and waits for it.
+    ///
+    /// # Errors
+    /// If the scenario has no bridge of its own, or the resolver does not get ready.
+    pub async fn fresh_resolver(&mut self) -> Result<()> {
+        self.kill_resolver();
+        std::fs::remove_dir_all(self.scratch.file("resolver"))?;
+        self.scratch.folder("resolver")?;
+        self.bridge()?.push(|snapshot| {
+            snapshot.resources.clear();
+            snapshot.envelopes.clear();
+        });
+        self.restart_resolver_until_ready().await
+    }
+
     /// Starts the resolver again with another configuration, as an operator does who changes it, and waits for it.
     ///
     /// # Errors

@@ -11,7 +11,6 @@ mod load;
 mod plot;
 mod report;
 mod stage;
-mod stats;
 mod variants;
 
 use bouncer_tests::stop::Stop;

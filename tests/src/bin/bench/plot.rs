@@ -1,7 +1,7 @@
 //! The results as a picture: one panel for each measure, one bar for each variant, readable on light and on dark.
 
 use crate::report::{Report, Row};
-use crate::stats::Spread;
+use bouncer_tests::stats::Spread;
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 1180.0;

@@ -4,8 +4,8 @@ use crate::Args;
 use crate::checks::Look;
 use crate::cores::Cores;
 use crate::load::Slice;
-use crate::stats::Spread;
 use crate::variants::Kind;
+use bouncer_tests::stats::Spread;
 use serde::Serialize;
 use std::io::{self, Write};
 

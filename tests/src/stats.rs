@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// Where the values of several rounds lie.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Spread {
+pub struct Spread {
     /// The middle.
     pub median: f64,
     /// The smallest.
@@ -19,7 +19,8 @@ pub(crate) struct Spread {
 
 impl Spread {
     /// Of values, in any order. Of none, all is 0.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
+    #[must_use]
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let at = |share| quantile(&values, share);
@@ -27,8 +28,9 @@ impl Spread {
     }
 }
 
-/// Linear between neighbours.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+/// The value below which this share of the others is, linear between neighbours; 0 of none.
+#[must_use]
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let place = share * last as f64;
     let below = place.floor() as usize;

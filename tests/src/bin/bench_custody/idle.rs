@@ -1,0 +1,93 @@
+//! Many idle secrets, each with an SDS stream of its own: what memory they take, and how fast they are served.
+
+use crate::decide::Decider;
+use crate::fleet::{self, Secret};
+use crate::{memory, progress, sds};
+use bouncer_tests::scratch::Scratch;
+use bouncer_tests::spire::{Entry, Selector, Spire};
+use bouncer_tests::stack::Stack;
+use bouncer_tests::{Fault, Result};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+const READY: Duration = Duration::from_secs(120);
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct Idle {
+    /// Secrets.
+    pub secrets: usize,
+    /// Bytes of one answer.
+    pub answer_bytes: f64,
+    /// Memory that the server holds more for each secret, without the answer's bytes once.
+    pub overhead_bytes: f64,
+    /// Secrets served in a second, one after the other on one connection, each on a stream of its own.
+    pub per_second: f64,
+}
+
+impl Idle {
+    fn new(held: &[sds::Held], took: Duration, grown: u64) -> Self {
+        let count = held.len() as f64;
+        let answer_bytes = held.iter().map(|held| held.bytes).sum::<usize>() as f64 / count;
+        let overhead_bytes = grown as f64 / count - answer_bytes;
+        Self { secrets: held.len(), answer_bytes, overhead_bytes, per_second: count / took.as_secs_f64() }
+    }
+}
+
+/// A resolver that starts with nothing, and is then told of these secrets.
+///
+/// # Errors
+/// If it does not serve one.
+pub(crate) async fn bouncer(stack: &mut Stack, secrets: &[Secret]) -> Result<Idle> {
+    stack.fresh_resolver().await?;
+    let resolver = stack.resolver()?;
+    let (setup, pid) = (resolver.setup(), resolver.process().pid());
+    let before = memory::settled(pid).await?;
+    fleet::push(stack, secrets).await?;
+    let decider = Decider::at(&setup.intercept_socket).await?;
+    let channel = sds::connect(&setup.sds_socket).await?;
+    let start = Instant::now();
+    let tags = decider.decide_all(secrets).await?;
+    progress(format_args!("{} secrets unwrapped in {:.1} s", tags.len(), start.elapsed().as_secs_f64()));
+    let mut held = Vec::with_capacity(tags.len());
+    let (cluster, start) = ("payments".parse()?, Instant::now());
+    for tag in tags {
+        held.push(sds::delta(&channel, &cluster, format!("{}/{tag}", setup.sds_key)).await?);
+    }
+    let took = start.elapsed();
+    progress(format_args!("Bouncer served {} of them in {:.1} s", held.len(), took.as_secs_f64()));
+    Ok(Idle::new(&held, took, memory::settled(pid).await?.saturating_sub(before)))
+}
+
+/// SPIRE Agent, likewise. Its SVIDs are as it makes them: an EC key, and no chain beyond the leaf.
+///
+/// # Errors
+/// If SPIRE is not installed, or does not serve one.
+pub(crate) async fn spire(count: usize) -> Result<Idle> {
+    let scratch = Scratch::new("bench-spire")?;
+    let known_by = Selector::Uid(rustix::process::getuid().as_raw());
+    let name = |number: usize| format!("spiffe://example.org/agent-{number}");
+    // One from the start, so that the base has a served secret in it too.
+    let first = name(0);
+    let spire = Spire::start(&scratch, &[Entry { spiffe_id: &first, known_by }]).await?;
+    let socket = spire.address();
+    let socket = socket.strip_prefix("unix://").unwrap_or(&socket).to_owned();
+    let channel = sds::connect(socket.as_ref()).await?;
+    let ready = || async { sds::state(&channel, first.clone()).await.ok() };
+    drop(spire.agent().until("serves the first", READY, ready).await?);
+    let pid = spire.agent().pid();
+    let before = memory::settled(pid).await?;
+    let names: Vec<String> = (1..=count).map(name).collect();
+    spire.register(&names, known_by)?;
+    let last = names.last().ok_or_else(|| Fault::new("no names"))?;
+    let ready = || async { sds::state(&channel, last.clone()).await.ok() };
+    drop(spire.agent().until("serves the last", READY, ready).await?);
+    let mut held = Vec::with_capacity(count);
+    let start = Instant::now();
+    for name in names {
+        held.push(sds::state(&channel, name).await?);
+    }
+    let took = start.elapsed();
+    progress(format_args!("SPIRE Agent served {count} in {:.1} s", took.as_secs_f64()));
+    Ok(Idle::new(&held, took, memory::settled(pid).await?.saturating_sub(before)))
+}
