@@ -102,6 +102,8 @@ pub struct Spool {
     capacity: u64,
     fsync: bool,
     inner: Mutex<Inner>,
+    /// Held by the one who acknowledges.
+    acknowledging: Mutex<()>,
     appended: tokio::sync::Notify,
 }
 
@@ -120,6 +122,29 @@ struct Inner {
 struct Segment {
     first: u64,
     bytes: u64,
+}
+
+/// How far a reader of the spool has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Cursor {
+    after: u64,
+    /// The segment read last, and how far into it.
+    segment: u64,
+    offset: u64,
+}
+
+impl Cursor {
+    /// Behind the event of this sequence; 0 for the first.
+    #[must_use]
+    pub const fn behind(sequence: u64) -> Self {
+        Self { after: sequence, segment: 0, offset: 0 }
+    }
+
+    /// The last sequence that it is behind.
+    #[must_use]
+    pub const fn sequence(&self) -> u64 {
+        self.after
+    }
 }
 
 impl Spool {
@@ -150,7 +175,8 @@ impl Spool {
             file.set_len(tail.bytes)?;
             inner.tail = Some(file);
         }
-        let spool = Self { folder, capacity, fsync, inner: Mutex::new(inner), appended: tokio::sync::Notify::new() };
+        let (inner, acknowledging, appended) = (Mutex::new(inner), Mutex::default(), tokio::sync::Notify::new());
+        let spool = Self { folder, capacity, fsync, inner, acknowledging, appended };
         spool.drop_acked(&mut spool.lock());
         Ok(spool)
     }
@@ -200,46 +226,63 @@ impl Spool {
         Ok(())
     }
 
-    /// The oldest events after `after`, at most about `limit` of them.
+    /// The events behind the cursor, at most about `limit` of them; the cursor moves behind them.
     ///
     /// # Errors
-    /// [`io::Error`] if a segment can't be read.
-    pub fn read_after(&self, after: u64, limit: usize) -> io::Result<Vec<Event>> {
+    /// [`io::Error`] if a segment can't be read; the cursor stays.
+    pub fn read(&self, cursor: &mut Cursor, limit: usize) -> io::Result<Vec<Event>> {
         let (next, segments) = {
             let inner = self.lock();
             (inner.next, inner.segments.iter().map(|segment| segment.first).collect::<Vec<_>>())
         };
-        let mut events = Vec::new();
+        let (mut at, mut events, mut line) = (*cursor, Vec::new(), Vec::new());
         for (i, first) in segments.iter().enumerate() {
-            if segments.get(i + 1).is_some_and(|following| *following <= after + 1) {
+            if segments.get(i + 1).is_some_and(|following| *following <= at.after + 1) {
                 continue;
             }
-            for line in BufReader::new(File::open(path_of(&self.folder, *first))?).lines() {
+            if *first != at.segment {
+                (at.segment, at.offset) = (*first, 0);
+            }
+            let mut file = File::open(path_of(&self.folder, *first))?;
+            file.seek(SeekFrom::Start(at.offset))?;
+            let mut reader = BufReader::new(file);
+            while events.len() < limit {
+                line.clear();
+                let read = reader.read_until(b'\n', &mut line)?;
                 // A torn line at the end is cut off by the next append; it was never acknowledged to anyone.
-                let Ok(event) = serde_json::from_str::<Event>(&line?) else { break };
-                if event.sequence > after && event.sequence < next {
-                    events.push(event);
+                let whole = line.ends_with(b"\n");
+                let Some(event) = serde_json::from_slice::<Event>(&line).ok().filter(|_| whole) else { break };
+                if event.sequence >= next {
+                    break;
                 }
-                if events.len() >= limit {
-                    return Ok(events);
+                at.offset += read as u64;
+                if event.sequence > at.after {
+                    at.after = event.sequence;
+                    events.push(event);
                 }
             }
         }
+        *cursor = at;
         Ok(events)
     }
 
-    /// The control plane stores everything up to this sequence.
+    /// The control plane stores everything up to this sequence. Waits for the disk, and lets nobody else wait meanwhile.
     pub fn acknowledge(&self, sequence: u64) {
-        let mut inner = self.lock();
-        // A hostile control plane may claim anything; what was never sent is not dropped.
-        let sequence = sequence.min(inner.next - 1);
-        if sequence <= inner.acked {
-            return;
-        }
-        inner.acked = sequence;
+        let _one = self.acknowledging.lock().unwrap_or_else(PoisonError::into_inner);
+        let sequence = {
+            let inner = self.lock();
+            // A hostile control plane may claim anything; what was never sent is not dropped.
+            let sequence = sequence.min(inner.next - 1);
+            if sequence <= inner.acked {
+                return;
+            }
+            sequence
+        };
         if let Err(error) = crate::state_file::write(&self.folder.join("acked"), &sequence.to_be_bytes()) {
             tracing::warn!(%error, "the acknowledged audit position could not be saved; events may be sent twice, and are deduplicated by id");
         }
+        let mut inner = self.lock();
+        inner.acked = sequence;
         self.drop_acked(&mut inner);
     }
 
@@ -342,8 +385,12 @@ mod tests {
         Event { id: id.into(), outcome: "inject".into(), ..Default::default() }
     }
 
+    fn read(spool: &Spool, after: u64) -> Vec<Event> {
+        spool.read(&mut Cursor::behind(after), usize::MAX).unwrap()
+    }
+
     fn ids(spool: &Spool, after: u64) -> Vec<String> {
-        spool.read_after(after, usize::MAX).unwrap().into_iter().map(|event| event.id).collect()
+        read(spool, after).into_iter().map(|event| event.id).collect()
     }
 
     #[test]
@@ -358,7 +405,7 @@ mod tests {
         let spool = open();
         spool.append(event("c")).unwrap();
         assert_eq!(ids(&spool, 0), ["a", "b", "c"]);
-        assert_eq!(spool.read_after(0, 9).unwrap().iter().map(|e| e.sequence).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(read(&spool, 0).iter().map(|e| e.sequence).collect::<Vec<_>>(), [1, 2, 3]);
     }
 
     #[test]
@@ -379,7 +426,33 @@ mod tests {
         drop(spool);
         let spool = open();
         spool.append(event("next")).unwrap();
-        assert_eq!(spool.read_after(0, 9).unwrap()[0].sequence, 3_001);
+        assert_eq!(read(&spool, 0)[0].sequence, 3_001);
+    }
+
+    #[test]
+    fn a_reader_goes_on_where_it_was_over_segments_and_torn_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path(), 64 << 20, false).unwrap();
+        let mut cursor = Cursor::behind(0);
+        let mut next =
+            |limit| spool.read(&mut cursor, limit).unwrap().iter().map(|event| event.sequence).collect::<Vec<_>>();
+        assert!(next(9).is_empty());
+        let long = "x".repeat(1_000);
+        for _ in 0..2_500 {
+            spool.append(event(&long)).unwrap();
+        }
+        assert!(spool.lock().segments.len() > 2);
+        assert_eq!(next(2), [1, 2]);
+        assert_eq!(next(usize::MAX), (3..=2_500).collect::<Vec<_>>());
+        let tail = path_of(&spool.folder, spool.lock().segments.back().unwrap().first);
+        OpenOptions::new().append(true).open(tail).unwrap().write_all(b"{\"id\":\"torn").unwrap();
+        spool.lock().torn = true;
+        assert!(next(9).is_empty());
+        spool.append(event("a")).unwrap();
+        assert_eq!(next(9), [2_501]);
+        spool.acknowledge(2_501);
+        spool.append(event("b")).unwrap();
+        assert_eq!(next(9), [2_502]);
     }
 
     #[test]
@@ -393,7 +466,7 @@ mod tests {
         fill(&|event| spool.append(event));
         assert!(matches!(spool.append(event("x")), Err(SpoolError::Full)));
         assert!(!spool.is_writable());
-        let last = spool.read_after(0, usize::MAX).unwrap().len() as u64;
+        let last = read(&spool, 0).len() as u64;
         spool.acknowledge(last);
         assert!(spool.append(event("x")).is_ok());
     }

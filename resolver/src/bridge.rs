@@ -3,6 +3,7 @@
 //! It holds the stream open for the daemon's life and reconnects with backoff. What comes down is not trusted: the
 //! [`crate::policy`] parses it, the rails bound it.
 
+use crate::audit::Cursor;
 use crate::config::BridgeConfig;
 use crate::engine::Engine;
 use bouncer_proto::bridge::v1 as wire;
@@ -26,6 +27,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 const STATUS: Duration = Duration::from_secs(10);
 /// Audit events in one message.
 const BATCH: usize = 500;
+/// From one of those messages to the next: each is acknowledged, and each acknowledgement kept on disk.
+const PACE: Duration = Duration::from_millis(50);
 
 /// Why a connection to the control plane ended.
 #[derive(Debug, thiserror::Error)]
@@ -162,7 +165,8 @@ async fn take(
             send(up, Up::Ack(ack)).await
         }
         Some(Down::AuditAck(ack)) => {
-            engine.spool.acknowledge(ack.sequence);
+            let told = Arc::clone(engine);
+            let _ = tokio::task::spawn_blocking(move || told.spool.acknowledge(ack.sequence)).await;
             acked.notify_one();
             Ok(())
         }
@@ -182,9 +186,9 @@ async fn audit(
     up: mpsc::Sender<wire::ResolverMessage>,
     acked: Arc<Notify>,
 ) -> Result<(), BridgeError> {
+    let mut cursor = Cursor::behind(engine.spool.acknowledged());
     loop {
-        let after = engine.spool.acknowledged();
-        let events = engine.spool.read_after(after, BATCH).unwrap_or_else(|error| {
+        let events = engine.spool.read(&mut cursor, BATCH).unwrap_or_else(|error| {
             tracing::error!(%error, "the audit spool can't be read; its events stay until it can");
             Vec::new()
         });
@@ -195,11 +199,17 @@ async fn audit(
             }
             continue;
         }
+        let next = tokio::time::Instant::now() + PACE;
         let events = events.into_iter().map(Into::into).collect();
         send(&up, Up::Audit(wire::AuditBatch { events })).await?;
         if tokio::time::timeout(SILENCE, acked.notified()).await.is_err() {
             return Err(BridgeError::Silent);
         }
+        let stored = engine.spool.acknowledged();
+        if stored < cursor.sequence() {
+            cursor = Cursor::behind(stored);
+        }
+        tokio::time::sleep_until(next).await;
     }
 }
 

@@ -215,7 +215,8 @@ async fn chores(engine: Arc<Engine>, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
         engine.flush_denials();
-        engine.expire();
+        let tidied = Arc::clone(&engine);
+        let _ = tokio::task::spawn_blocking(move || tidied.tidy()).await;
         if engine.not_ready().is_empty() {
             engine.cache.prepare().await;
             engine.recheck().await;

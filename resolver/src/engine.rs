@@ -424,11 +424,13 @@ impl Engine {
         self.grants.allows(tag, cluster, peer)
     }
 
-    /// Ends what nobody has asked for in a while. Called every few seconds.
-    pub fn expire(&self) {
+    /// Ends what nobody has asked for in a while, and has the disk keep what this resolver must not forget. Called every
+    /// few seconds; waits for the disk.
+    pub fn tidy(&self) {
         for tag in self.grants.expire() {
             self.sds.remove(&tag);
         }
+        self.history.sync();
     }
 
     /// Why protected streams would be denied now, whatever they are; empty when ready.

@@ -18,6 +18,7 @@ pub mod harden;
 pub mod http;
 pub mod identity;
 pub mod intercept;
+pub mod journal;
 pub mod kms;
 pub mod metrics;
 pub mod policy;

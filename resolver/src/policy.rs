@@ -6,19 +6,20 @@
 mod endings;
 mod envelope;
 
-use crate::state_file::{self, StateError};
+use crate::state_file::{self, StateError, unix_ms};
 use bouncer_custody::{BouncerName, CallerPattern, ClusterName, LogicalPath, Reason, ResourceName, SpiffeId, Tag};
 use bouncer_proto::bridge::v1 as wire;
 use endings::Endings;
 pub use envelope::{Envelope, Pairs};
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// One snapshot, parsed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     /// Only goes up.
     pub epoch: u64,
@@ -33,7 +34,7 @@ pub struct Policy {
 }
 
 /// A protected resource.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
     /// Its name.
     pub name: ResourceName,
@@ -73,6 +74,16 @@ impl Policy {
             }
         }
         policy
+    }
+
+    /// Names the envelope of a path anew, after another ending of it.
+    fn rename(&mut self, path: &LogicalPath, endings: &Endings) {
+        if let Some(Ok(envelope)) = self.envelopes.get_mut(path) {
+            match Envelope::parse(&envelope.to_wire(), endings) {
+                Ok(renamed) => *envelope = Arc::new(renamed),
+                Err(reason) => drop(self.envelopes.insert(path.clone(), Err(reason))),
+            }
+        }
     }
 
     /// The resource of `cluster` that allows `caller`.
@@ -207,7 +218,8 @@ pub struct PolicyStore {
 #[derive(Debug, Default)]
 struct State {
     policy: Option<Arc<Policy>>,
-    raw: Vec<u8>,
+    /// Of the snapshot in use.
+    content: Content,
     endings: Endings,
     /// When the control plane was last heard, on the monotonic clock.
     contact: Option<Instant>,
@@ -233,8 +245,8 @@ impl PolicyStore {
         match self.read_file() {
             Ok(Some((snapshot, contact))) => {
                 let policy = Some(Arc::new(Policy::parse(&snapshot, &endings)));
-                let raw = snapshot.encode_to_vec();
-                (State { policy, raw, endings, contact: Some(contact), saved: None }, None)
+                let content = Content::of(snapshot);
+                (State { policy, content, endings, contact: Some(contact), saved: None }, None)
             }
             Ok(None) => (State { endings, ..State::default() }, None),
             Err(error) => (State { endings, ..State::default() }, Some(error)),
@@ -243,16 +255,23 @@ impl PolicyStore {
 
     fn read_file(&self) -> Result<Option<(wire::Snapshot, Instant)>, LoadError> {
         let Some(content) = state_file::read(&self.file)? else { return Ok(None) };
-        let (contact, raw) = content.split_first_chunk::<8>().ok_or(LoadError::NoSnapshot)?;
+        let (contact, raw) = content.split_first_chunk().ok_or(LoadError::NoSnapshot)?;
         let snapshot = wire::Snapshot::decode(raw).map_err(|_| LoadError::NoSnapshot)?;
         if snapshot.bouncer != self.bouncer.as_str() {
             return Err(LoadError::OtherBouncer);
         }
+        let heard = state_file::read(&self.heard_file()).ok().flatten().and_then(|heard| heard.try_into().ok());
+        let contact = u64::from_be_bytes(*contact).max(heard.map_or(0, u64::from_be_bytes));
         // A clock that went back makes the age unknown, and an unknown age is too old.
-        let contact = UNIX_EPOCH + Duration::from_millis(u64::from_be_bytes(*contact));
+        let contact = UNIX_EPOCH + Duration::from_millis(contact);
         let age = SystemTime::now().duration_since(contact).ok().filter(|age| *age <= self.max_age);
         let contact = age.and_then(|age| Instant::now().checked_sub(age)).ok_or(LoadError::TooOld)?;
         Ok(Some((snapshot, contact)))
+    }
+
+    /// When the control plane was heard after the snapshot came.
+    fn heard_file(&self) -> PathBuf {
+        self.file.with_file_name("heard")
     }
 
     /// The policy, if there is one and the control plane was heard within the age cap.
@@ -296,10 +315,10 @@ impl PolicyStore {
             return Err(Refused::OtherBouncer);
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let raw = snapshot.encode_to_vec();
+        let content = Content::of(snapshot.clone());
         if let Some(old) = &state.policy {
             // The same epoch may come again after a reconnect, but only with the same content.
-            let same = snapshot.epoch == old.epoch && same_content(&state.raw, snapshot);
+            let same = snapshot.epoch == old.epoch && content == state.content;
             if snapshot.epoch < old.epoch || (snapshot.epoch == old.epoch && !same) {
                 return Err(Refused::Replayed);
             }
@@ -315,9 +334,11 @@ impl PolicyStore {
         }
         let policy = Arc::new(policy);
         state.policy = Some(Arc::clone(&policy));
-        state.raw = raw;
+        state.content = content;
         state.contact = Some(Instant::now());
-        self.save(&mut state);
+        let mut file = unix_ms().to_be_bytes().to_vec();
+        snapshot.encode_raw(&mut file);
+        state.kept(state_file::write(&self.file, &file));
         Ok((policy, changes))
     }
 
@@ -330,12 +351,10 @@ impl PolicyStore {
 
     /// The credential was ended here: should it come back, it comes under another tag.
     pub fn end(&self, path: &LogicalPath) {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.endings.count([path]);
-        if let Ok(snapshot) = wire::Snapshot::decode(&*state.raw)
-            && state.policy.is_some()
-        {
-            state.policy = Some(Arc::new(Policy::parse(&snapshot, &state.endings)));
+        if let Some(policy) = &mut state.policy {
+            Arc::make_mut(policy).rename(path, &state.endings);
         }
     }
 
@@ -344,17 +363,16 @@ impl PolicyStore {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.contact = Some(Instant::now());
         if state.policy.is_some() && state.saved.is_none_or(|saved| saved.elapsed() >= SAVE_CONTACT) {
-            self.save(&mut state);
+            state.kept(state_file::write(&self.heard_file(), &unix_ms().to_be_bytes()));
         }
     }
+}
 
+impl State {
     /// A disk that can't be written costs the snapshot after a restart, not service now; the log says it.
-    fn save(&self, state: &mut State) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut content = u64::try_from(now.as_millis()).unwrap_or(0).to_be_bytes().to_vec();
-        content.extend_from_slice(&state.raw);
-        match state_file::write(&self.file, &content) {
-            Ok(()) => state.saved = Some(Instant::now()),
+    fn kept(&mut self, written: std::io::Result<()>) {
+        match written {
+            Ok(()) => self.saved = Some(Instant::now()),
             Err(error) => {
                 tracing::warn!(%error, "the policy snapshot could not be saved; a restart will have none until the control plane answers")
             }
@@ -362,8 +380,14 @@ impl PolicyStore {
     }
 }
 
-fn same_content(raw: &[u8], snapshot: &wire::Snapshot) -> bool {
-    wire::Snapshot::decode(raw).is_ok_and(|old| wire::Snapshot { issued_ms: snapshot.issued_ms, ..old } == *snapshot)
+/// What a snapshot says, but for when it was issued, as a digest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Content([u8; 32]);
+
+impl Content {
+    fn of(snapshot: wire::Snapshot) -> Self {
+        Self(Sha256::digest(wire::Snapshot { issued_ms: 0, ..snapshot }.encode_to_vec()).into())
+    }
 }
 
 /// Why the snapshot on disk was not taken up. It is fetched anew.

@@ -17,14 +17,17 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
 use tonic::Status;
 
+/// What goes to Envoy. Boxed: a channel keeps room for 32 messages, and a stream hardly ever has one.
+pub(super) type Answer = Box<Result<DeltaResponse, Status>>;
+
 pub(super) struct Answers {
     arena: Arc<Arena>,
     /// `None` once the stream has ended.
-    answers: Option<mpsc::Receiver<Result<DeltaResponse, Status>>>,
+    answers: Option<mpsc::Receiver<Answer>>,
 }
 
 impl Answers {
-    pub(super) const fn new(arena: Arc<Arena>, answers: mpsc::Receiver<Result<DeltaResponse, Status>>) -> Self {
+    pub(super) const fn new(arena: Arc<Arena>, answers: mpsc::Receiver<Answer>) -> Self {
         Self { arena, answers: Some(answers) }
     }
 
@@ -42,7 +45,7 @@ impl Body for Answers {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(answers) = &mut self.answers else { return Poll::Ready(None) };
-        Poll::Ready(Some(match ready!(answers.poll_recv(cx)) {
+        Poll::Ready(Some(match ready!(answers.poll_recv(cx)).map(|answer| *answer) {
             Some(Ok(answer)) => match answer.message(&self.arena) {
                 Ok(message) => Ok(Frame::data(message)),
                 Err(error) => {

@@ -8,7 +8,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use std::collections::HashMap;
 use std::sync::Arc;
 use tonic::Status;
-use tonic::codec::{DecodeBuf, Decoder};
+use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
 use zeroize::Zeroizing;
 
 /// The type of every resource here.
@@ -170,6 +170,12 @@ pub(super) struct RequestDecoder;
 impl Decoder for RequestDecoder {
     type Item = DeltaRequest;
     type Error = Status;
+
+    /// Kept for as long as the stream lives, and then hardly used: Envoy says something when its secret changes.
+    fn buffer_settings(&self) -> BufferSettings {
+        const YIELD: usize = 32 * 1_024;
+        BufferSettings::new(256, YIELD)
+    }
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<DeltaRequest>, Status> {
         let request = prost::Message::decode(from).map_err(|_| Status::invalid_argument("no DeltaDiscoveryRequest"))?;

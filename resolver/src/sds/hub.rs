@@ -20,9 +20,12 @@ pub(super) enum Topic {
     Named(ClusterName),
 }
 
+/// What a stream is told without having asked. Boxed: a channel keeps room for 32 of them.
+pub(super) type Push = Box<(Topic, Content)>;
+
 struct Subscriber {
     peer: Peer,
-    push: mpsc::UnboundedSender<(Topic, Content)>,
+    push: mpsc::UnboundedSender<Push>,
     /// The last version that Envoy took.
     acked: Option<String>,
 }
@@ -63,7 +66,7 @@ impl SdsHub {
         topic: Topic,
         stream: u64,
         peer: Peer,
-        push: mpsc::UnboundedSender<(Topic, Content)>,
+        push: mpsc::UnboundedSender<Push>,
         held: Option<String>,
     ) {
         let subscriber = Subscriber { peer, push, acked: held };
@@ -136,7 +139,7 @@ impl SdsHub {
         for subscriber in inner.subscribers.get(&topic).into_iter().flat_map(HashMap::values) {
             // One that kept its secret over a restart of ours has this version already.
             if subscriber.acked.as_ref() != Some(&given.version) {
-                let _ = subscriber.push.send((topic.clone(), given.content()));
+                let _ = subscriber.push.send(Box::new((topic.clone(), given.content())));
             }
         }
         inner.named.insert(cluster.clone(), given);
@@ -169,7 +172,7 @@ impl SdsHub {
         let topic = Topic::Tag(tag.clone());
         let inner = self.lock();
         for subscriber in inner.subscribers.get(&topic).into_iter().flat_map(HashMap::values) {
-            let _ = subscriber.push.send((topic.clone(), Content::Removed));
+            let _ = subscriber.push.send(Box::new((topic.clone(), Content::Removed)));
         }
     }
 }

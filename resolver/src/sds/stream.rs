@@ -1,7 +1,8 @@
 //! One SDS stream: what Envoy asks on it, and what it is told.
 
+use super::answers::Answer;
 use super::codec::{Content, DeltaRequest, DeltaResponse, SECRET};
-use super::hub::Topic;
+use super::hub::{Push, Topic};
 use crate::config::Mode;
 use crate::engine::Engine;
 use crate::grants::Peer;
@@ -24,14 +25,14 @@ pub(super) struct Session {
     cluster: Option<ClusterName>,
     /// Whether its configuration carries the SDS key.
     has_key: bool,
-    answers: mpsc::Sender<Result<DeltaResponse, Status>>,
+    answers: mpsc::Sender<Answer>,
     /// The topics that were subscribed, and under which name.
     topics: HashMap<Topic, Zeroizing<String>>,
     /// Answers without an acknowledgement so far, by nonce.
     unacked: HashMap<String, (Topic, String)>,
     nonce: u64,
-    pushes: mpsc::UnboundedReceiver<(Topic, Content)>,
-    push: mpsc::UnboundedSender<(Topic, Content)>,
+    pushes: mpsc::UnboundedReceiver<Push>,
+    push: mpsc::UnboundedSender<Push>,
 }
 
 /// What a name stands for, on this stream.
@@ -47,7 +48,7 @@ impl Session {
         peer: Peer,
         cluster: Option<ClusterName>,
         has_key: bool,
-        answers: mpsc::Sender<Result<DeltaResponse, Status>>,
+        answers: mpsc::Sender<Answer>,
     ) -> Self {
         let (push, pushes) = mpsc::unbounded_channel();
         let id = engine.sds.stream();
@@ -76,7 +77,8 @@ impl Session {
                     Ok(None) => break None,
                     Err(_) => break None,
                 },
-                Some((topic, content)) = self.pushes.recv() => {
+                Some(push) = self.pushes.recv() => {
+                    let (topic, content) = *push;
                     if let Some(name) = self.topics.get(&topic).cloned() {
                         self.answer(Some(topic), name, content).await;
                     }
@@ -86,7 +88,7 @@ impl Session {
             }
         };
         if let Some(status) = ended {
-            let _ = self.answers.send(Err(status)).await;
+            let _ = self.answers.send(Box::new(Err(status))).await;
         }
     }
 
@@ -217,7 +219,7 @@ impl Session {
             Content::Removed => "removed",
         };
         self.engine.metrics.sds.get_or_create(&Kind { kind }).inc();
-        let _ = self.answers.send(Ok(DeltaResponse { nonce, name, content })).await;
+        let _ = self.answers.send(Box::new(Ok(DeltaResponse { nonce, name, content }))).await;
     }
 }
 

@@ -44,11 +44,13 @@ pub(crate) async fn bouncer(stack: &mut Stack, secrets: &[Secret]) -> Result<Idl
     let (setup, pid) = (resolver.setup(), resolver.process().pid());
     let before = memory::settled(pid).await?;
     fleet::push(stack, secrets).await?;
+    let known = memory::settled(pid).await?;
     let decider = Decider::at(&setup.intercept_socket).await?;
     let channel = sds::connect(&setup.sds_socket).await?;
     let start = Instant::now();
     let tags = decider.decide_all(secrets).await?;
     progress(format_args!("{} secrets unwrapped in {:.1} s", tags.len(), start.elapsed().as_secs_f64()));
+    let unwrapped = memory::settled(pid).await?;
     let mut held = Vec::with_capacity(tags.len());
     let (cluster, start) = ("payments".parse()?, Instant::now());
     for tag in tags {
@@ -56,7 +58,15 @@ pub(crate) async fn bouncer(stack: &mut Stack, secrets: &[Secret]) -> Result<Idl
     }
     let took = start.elapsed();
     progress(format_args!("Bouncer served {} of them in {:.1} s", held.len(), took.as_secs_f64()));
-    Ok(Idle::new(&held, took, memory::settled(pid).await?.saturating_sub(before)))
+    let served = memory::settled(pid).await?;
+    let each = |now: u64, then: u64| now.saturating_sub(then) / secrets.len() as u64;
+    progress(format_args!(
+        "of each secret's bytes {} came with its metadata, {} with its unwrapping, {} with its stream",
+        each(known, before),
+        each(unwrapped, known),
+        each(served, unwrapped),
+    ));
+    Ok(Idle::new(&held, took, served.saturating_sub(before)))
 }
 
 /// SPIRE Agent, likewise. Its SVIDs are as it makes them: an EC key, and no chain beyond the leaf.
