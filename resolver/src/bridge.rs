@@ -11,6 +11,7 @@ use bouncer_proto::bridge::v1::control_message::Body as Down;
 use bouncer_proto::bridge::v1::policy_bridge_client::PolicyBridgeClient;
 use bouncer_proto::bridge::v1::resolver_message::Body as Up;
 use hyper_util::rt::TokioIo;
+use prost::Message as _;
 use rustls_pki_types::ServerName;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,8 @@ use tonic::transport::Endpoint;
 
 /// Without a word for this long the control plane is taken for gone; it sends something each 10 s.
 const SILENCE: Duration = Duration::from_secs(30);
+/// The largest snapshot, in bytes, all its parts together.
+const SNAPSHOT: usize = 64 << 20;
 /// How often the resolver's own status goes up.
 const STATUS: Duration = Duration::from_secs(10);
 /// Audit events in one message.
@@ -45,6 +48,8 @@ enum BridgeError {
     Ended,
     #[error("it was silent for 30 s")]
     Silent,
+    #[error("its snapshot is larger than 64 MiB")]
+    TooLarge,
 }
 
 /// Keeps the bridge up until told to stop.
@@ -82,19 +87,20 @@ async fn session(engine: &Arc<Engine>) -> Result<(), BridgeError> {
         epoch: engine.policy.epoch(),
     };
     send(&up, Up::Hello(hello)).await?;
-    let mut client = PolicyBridgeClient::new(channel).max_decoding_message_size(64 << 20);
+    let mut client = PolicyBridgeClient::new(channel);
     let mut down = client.sync(ReceiverStream::new(outgoing)).await?.into_inner();
     let acked = Arc::new(Notify::new());
     let audit = audit(Arc::clone(engine), up.clone(), Arc::clone(&acked));
     let status = status(Arc::clone(engine), up.clone());
     let receive = async {
+        let mut arriving = Arriving::default();
         loop {
             let message = tokio::time::timeout(SILENCE, down.message()).await.map_err(|_| BridgeError::Silent)??;
             let message = message.ok_or(BridgeError::Ended)?;
             if engine.metrics.bridge_connected.set(1) == 0 {
                 tracing::info!("the Policy Bridge is up");
             }
-            take(engine, message, &up, &acked).await?;
+            take(engine, message, &mut arriving, &up, &acked).await?;
         }
     };
     tokio::select! {
@@ -134,16 +140,51 @@ async fn send(up: &mpsc::Sender<wire::ResolverMessage>, body: Up) -> Result<(), 
     up.send(wire::ResolverMessage { body: Some(body) }).await.map_err(|_| BridgeError::Ended)
 }
 
+/// A snapshot of which parts are still to come.
+#[derive(Default)]
+struct Arriving {
+    snapshot: Option<wire::Snapshot>,
+    bytes: usize,
+}
+
+impl Arriving {
+    /// The snapshot, once it is whole. A part of another epoch begins it anew.
+    fn add(&mut self, part: wire::Snapshot) -> Result<Option<wire::Snapshot>, BridgeError> {
+        let length = part.encoded_len();
+        let snapshot = match self.snapshot.take().filter(|begun| begun.epoch == part.epoch) {
+            Some(mut begun) => {
+                begun.absorb(part);
+                begun
+            }
+            None => {
+                self.bytes = 0;
+                part
+            }
+        };
+        self.bytes += length;
+        if self.bytes > SNAPSHOT {
+            return Err(BridgeError::TooLarge);
+        }
+        if !snapshot.more {
+            return Ok(Some(snapshot));
+        }
+        self.snapshot = Some(snapshot);
+        Ok(None)
+    }
+}
+
 async fn take(
     engine: &Arc<Engine>,
     message: wire::ControlMessage,
+    arriving: &mut Arriving,
     up: &mpsc::Sender<wire::ResolverMessage>,
     acked: &Notify,
 ) -> Result<(), BridgeError> {
     match message.body {
-        Some(Down::Snapshot(snapshot)) => {
+        Some(Down::Snapshot(part)) => {
+            let Some(snapshot) = arriving.add(part)? else { return Ok(()) };
             let mut ack = wire::Ack { epoch: snapshot.epoch, ..Default::default() };
-            match engine.policy.install(&snapshot) {
+            match engine.policy.install(snapshot) {
                 Ok((policy, changes)) => {
                     tracing::info!(epoch = policy.epoch, enabled = policy.enabled, "a policy snapshot is in use");
                     let problem = |(subject, reason): &(String, bouncer_custody::Reason)| wire::Problem {
@@ -158,7 +199,7 @@ async fn take(
                     }
                 }
                 Err(refused) => {
-                    tracing::error!(%refused, epoch = snapshot.epoch, "a policy snapshot was refused; the one in use stays");
+                    tracing::error!(%refused, epoch = ack.epoch, "a policy snapshot was refused; the one in use stays");
                     ack.refused = refused.to_string();
                 }
             }
@@ -236,5 +277,34 @@ async fn status(engine: Arc<Engine>, up: mpsc::Sender<wire::ResolverMessage>) ->
         };
         last = Some(now);
         send(&up, Up::Status(status)).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(epoch: u64, paths: &[&str], more: bool) -> wire::Snapshot {
+        let envelope = |path: &&str| wire::Envelope { logical_path: (*path).to_owned(), ..Default::default() };
+        wire::Snapshot { epoch, envelopes: paths.iter().map(envelope).collect(), more, ..Default::default() }
+    }
+
+    #[test]
+    fn parts_of_one_epoch_make_a_snapshot_and_those_of_another_begin_anew() {
+        let mut arriving = Arriving::default();
+        assert_eq!(arriving.add(part(1, &["a"], false)).unwrap(), Some(part(1, &["a"], false)));
+        assert_eq!(arriving.add(part(2, &["a"], true)).unwrap(), None);
+        assert_eq!(arriving.add(part(3, &["b"], true)).unwrap(), None);
+        assert_eq!(arriving.add(part(3, &[], true)).unwrap(), None);
+        assert_eq!(arriving.add(part(3, &["c"], false)).unwrap(), Some(part(3, &["b", "c"], false)));
+        assert_eq!(arriving.add(part(4, &["d"], false)).unwrap(), Some(part(4, &["d"], false)));
+    }
+
+    #[test]
+    fn parts_without_end_end_the_connection() {
+        let mut arriving = Arriving::default();
+        let long = "x".repeat(1 << 20);
+        let added = (0..100).try_for_each(|_| arriving.add(part(1, &[&long], true)).map(drop));
+        assert!(matches!(added, Err(BridgeError::TooLarge)));
     }
 }

@@ -47,22 +47,23 @@ pub struct Resource {
 }
 
 impl Policy {
-    fn parse(raw: &wire::Snapshot, endings: &Endings) -> Self {
+    /// Takes the snapshot apart, so that what it held is free for what is made of it.
+    fn parse(raw: wire::Snapshot, endings: &Endings) -> Self {
         let mut policy = Self {
             epoch: raw.epoch,
             enabled: raw.intercept_enabled,
             resources: HashMap::new(),
-            envelopes: HashMap::new(),
+            envelopes: HashMap::with_capacity(raw.envelopes.len()),
             problems: Vec::new(),
         };
-        for resource in &raw.resources {
-            match parse_resource(resource) {
+        for resource in raw.resources {
+            match parse_resource(&resource) {
                 Some((cluster, resource)) => policy.resources.entry(cluster).or_default().push(resource),
                 None => policy.problems.push((shown(&resource.name), Reason::EnvelopeMalformed)),
             }
         }
-        for raw in &raw.envelopes {
-            let parsed = Envelope::parse(raw, endings);
+        for raw in raw.envelopes {
+            let parsed = Envelope::parse(&raw, endings);
             if let Err(reason) = &parsed {
                 policy.problems.push((shown(&raw.logical_path), *reason));
             }
@@ -243,9 +244,9 @@ impl PolicyStore {
 
     fn load(&self, endings: Endings) -> (State, Option<LoadError>) {
         match self.read_file() {
-            Ok(Some((snapshot, contact))) => {
-                let policy = Some(Arc::new(Policy::parse(&snapshot, &endings)));
-                let content = Content::of(snapshot);
+            Ok(Some((mut snapshot, contact))) => {
+                let content = Content::of(&encode(&mut snapshot));
+                let policy = Some(Arc::new(Policy::parse(snapshot, &endings)));
                 (State { policy, content, endings, contact: Some(contact), saved: None }, None)
             }
             Ok(None) => (State { endings, ..State::default() }, None),
@@ -310,12 +311,13 @@ impl PolicyStore {
     ///
     /// # Errors
     /// [`Refused`]: it is another bouncer's, or older than the one in use. The one in use stays.
-    pub fn install(&self, snapshot: &wire::Snapshot) -> Result<(Arc<Policy>, Changes), Refused> {
+    pub fn install(&self, mut snapshot: wire::Snapshot) -> Result<(Arc<Policy>, Changes), Refused> {
         if snapshot.bouncer != self.bouncer.as_str() {
             return Err(Refused::OtherBouncer);
         }
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let content = Content::of(snapshot.clone());
+        let state = &mut *self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let encoded = encode(&mut snapshot);
+        let content = Content::of(&encoded);
         if let Some(old) = &state.policy {
             // The same epoch may come again after a reconnect, but only with the same content.
             let same = snapshot.epoch == old.epoch && content == state.content;
@@ -330,15 +332,13 @@ impl PolicyStore {
         };
         if !changes.revoked.is_empty() {
             state.endings.count(changes.revoked.iter().map(Tag::path));
-            policy = Policy::parse(snapshot, &state.endings);
+            changes.revoked.iter().for_each(|tag| policy.rename(tag.path(), &state.endings));
         }
         let policy = Arc::new(policy);
         state.policy = Some(Arc::clone(&policy));
         state.content = content;
         state.contact = Some(Instant::now());
-        let mut file = unix_ms().to_be_bytes().to_vec();
-        snapshot.encode_raw(&mut file);
-        state.kept(state_file::write(&self.file, &file));
+        state.kept(state_file::write(&self.file, &[&unix_ms().to_be_bytes()[..], &encoded].concat()));
         Ok((policy, changes))
     }
 
@@ -385,9 +385,15 @@ impl State {
 struct Content([u8; 32]);
 
 impl Content {
-    fn of(snapshot: wire::Snapshot) -> Self {
-        Self(Sha256::digest(wire::Snapshot { issued_ms: 0, ..snapshot }.encode_to_vec()).into())
+    fn of(encoded: &[u8]) -> Self {
+        Self(Sha256::digest(encoded).into())
     }
+}
+
+/// As it is kept on disk, and compared: without when it was issued.
+fn encode(snapshot: &mut wire::Snapshot) -> Vec<u8> {
+    snapshot.issued_ms = 0;
+    snapshot.encode_to_vec()
 }
 
 /// Why the snapshot on disk was not taken up. It is fetched anew.

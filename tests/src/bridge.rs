@@ -156,6 +156,9 @@ impl PolicyBridge for Server {
     }
 }
 
+/// Bytes of a snapshot in one message.
+const PART: usize = 256 * 1_024;
+
 type Answers = mpsc::Sender<Result<wire::ControlMessage, Status>>;
 
 async fn talk(shared: Arc<Shared>, mut said: Streaming<wire::ResolverMessage>, answers: Answers) {
@@ -177,10 +180,20 @@ async fn talk(shared: Arc<Shared>, mut said: Streaming<wire::ResolverMessage>, a
                 Some(control_message::Body::KeepAlive(wire::KeepAlive { epoch, time_ms: now_ms() }))
             }
         };
-        if let Some(body) = answer
-            && answers.send(message(body)).await.is_err()
-        {
-            return;
+        let parts = match answer {
+            Some(control_message::Body::Snapshot(snapshot)) => snapshot.into_parts(PART),
+            Some(other) => {
+                if answers.send(message(other)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            None => continue,
+        };
+        for part in parts {
+            if answers.send(message(control_message::Body::Snapshot(part))).await.is_err() {
+                return;
+            }
         }
     }
 }

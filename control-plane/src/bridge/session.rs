@@ -14,6 +14,8 @@ use tonic::{Status, Streaming};
 
 /// How long a resolver may take to make room for a message.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes of a snapshot in one message.
+const PART: usize = 256 * 1_024;
 /// Most events in a batch.
 const BATCH_LIMIT: usize = 10_000;
 
@@ -109,7 +111,9 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let snapshot = snapshot::of(policy, self.bridge.clock.now());
-        self.send(control_message::Body::Snapshot(snapshot)).await?;
+        for part in snapshot.into_parts(PART) {
+            self.send(control_message::Body::Snapshot(part)).await?;
+        }
         self.epoch_sent = epoch;
         self.bridge.live.sent(&self.bouncer.name, self.id, epoch);
         self.bridge.metrics.snapshot_sent(epoch);

@@ -13,6 +13,7 @@ pub(super) fn of(policy: Policy, now: Timestamp) -> wire::Snapshot {
         intercept_enabled: policy.intercept_enabled,
         resources: policy.resources.into_iter().map(resource).collect(),
         envelopes: policy.envelopes.into_iter().map(envelope).collect(),
+        more: false,
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 
 fn parse(raw: &wire::Snapshot) -> Policy {
-    Policy::parse(raw, &Endings::default())
+    Policy::parse(raw.clone(), &Endings::default())
 }
 
 pub(crate) fn snapshot(epoch: u64) -> wire::Snapshot {
@@ -33,6 +33,7 @@ pub(crate) fn snapshot(epoch: u64) -> wire::Snapshot {
             resource("bob", "spiffe://example.org/bob", "creds/bob"),
         ],
         envelopes: vec![envelope("creds/alice"), envelope("creds/bob")],
+        more: false,
     }
 }
 
@@ -95,14 +96,14 @@ fn what_can_not_be_used_is_a_reason_and_not_a_guess() {
 fn epochs_only_go_up_and_never_change_their_content() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
-    store.install(&snapshot(5)).unwrap();
-    assert_eq!(store.install(&snapshot(4)).unwrap_err(), Refused::Replayed);
-    assert!(store.install(&wire::Snapshot { issued_ms: 9, ..snapshot(5) }).is_ok());
+    store.install(snapshot(5)).unwrap();
+    assert_eq!(store.install(snapshot(4)).unwrap_err(), Refused::Replayed);
+    assert!(store.install(wire::Snapshot { issued_ms: 9, ..snapshot(5) }).is_ok());
     let mut changed = snapshot(5);
     changed.resources[0].callers = vec!["spiffe://example.org/*".into()];
-    assert_eq!(store.install(&changed).unwrap_err(), Refused::Replayed);
+    assert_eq!(store.install(changed).unwrap_err(), Refused::Replayed);
     let other = wire::Snapshot { bouncer: "other".into(), ..snapshot(6) };
-    assert_eq!(store.install(&other).unwrap_err(), Refused::OtherBouncer);
+    assert_eq!(store.install(other).unwrap_err(), Refused::OtherBouncer);
     assert_eq!(store.epoch(), 5);
 }
 
@@ -110,7 +111,7 @@ fn epochs_only_go_up_and_never_change_their_content() {
 fn the_last_good_snapshot_survives_a_restart_and_a_bad_file_does_not() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(store(folder.path()).current().unwrap_err(), Reason::PolicyMissing);
-    store(folder.path()).install(&snapshot(5)).unwrap();
+    store(folder.path()).install(snapshot(5)).unwrap();
     assert_eq!(store(folder.path()).current().unwrap().epoch, 5);
     let (other, problem) = PolicyStore::open("other".parse().unwrap(), folder.path(), Duration::from_secs(60));
     assert!(matches!(problem, Some(LoadError::OtherBouncer)) && other.current().is_err());

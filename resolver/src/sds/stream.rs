@@ -71,16 +71,17 @@ impl Session {
     pub(super) async fn run(mut self, mut requests: Streaming<DeltaRequest>) {
         let stop = self.engine.stop.clone();
         let ended = loop {
+            // What it takes to answer is boxed: a stream waits nearly always, and should be small then.
             tokio::select! {
                 request = requests.message() => match request {
-                    Ok(Some(request)) => if let Err(status) = self.take(request).await { break Some(status) },
+                    Ok(Some(request)) => if let Err(status) = Box::pin(self.take(request)).await { break Some(status) },
                     Ok(None) => break None,
                     Err(_) => break None,
                 },
                 Some(push) = self.pushes.recv() => {
                     let (topic, content) = *push;
                     if let Some(name) = self.topics.get(&topic).cloned() {
-                        self.answer(Some(topic), name, content).await;
+                        Box::pin(self.answer(Some(topic), name, content)).await;
                     }
                 }
                 () = self.answers.closed() => break None,

@@ -400,6 +400,7 @@ impl Builder {
             intercept_enabled: self.flag,
             resources: self.credentials.iter().map(resource).collect(),
             envelopes: registered.map(|(_, (_, body))| envelope(body)).collect(),
+            more: false,
         }
     }
 
