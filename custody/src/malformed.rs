@@ -57,14 +57,14 @@ pub(crate) fn bounded(text: &str, what: &'static str, limit: usize) -> Result<()
     Ok(())
 }
 
-/// A newtype over a text that `$check` accepted: `FromStr`, `TryFrom<String>`, `Display`, `AsRef<str>` and serde, all
+/// A newtype over a shared text that `$check` accepted: `FromStr`, `TryFrom<String>`, `Display`, `AsRef<str>` and serde, all
 /// through that check.
 macro_rules! checked_text {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Box<str>);
+        pub struct $name(std::sync::Arc<str>);
 
         impl $name {
             /// The text as it was parsed.
@@ -92,7 +92,7 @@ macro_rules! checked_text {
 
         impl From<$name> for String {
             fn from(value: $name) -> Self {
-                value.0.into()
+                (*value.0).into()
             }
         }
 

@@ -5,6 +5,7 @@
 //! that a stream that goes away takes nothing from the others, and one that panics is replaced by the next who asks.
 
 use crate::arena::Arena;
+use crate::clock::Instant;
 use crate::config::Limits;
 use crate::credential::ClientCertificate;
 use crate::metrics::{self, Metrics};
@@ -14,7 +15,7 @@ use bouncer_custody::{EncryptionContext, Reason, Tag};
 use bouncer_proto::bridge::v1::SecretStatus;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// For how long a backend's authoritative no is believed without asking again.

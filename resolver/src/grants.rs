@@ -3,6 +3,7 @@
 //! A decision makes one; SDS serves nothing without. They are kept on disk, without secret bytes, so that a restarted
 //! resolver still knows what a running Envoy was granted.
 
+use crate::clock::Instant;
 use crate::journal::Journal;
 use crate::state_file::unix_ms;
 use bouncer_custody::{ClusterName, Tag};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The process on the other end of a socket, as the kernel names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -140,7 +141,7 @@ impl Grants {
         let now = Instant::now();
         let inner = &mut *self.lock();
         let ended: HashSet<Tag> = inner.live.extract_if(|_, expires| *expires <= now).map(|(key, _)| key.tag).collect();
-        if now.duration_since(inner.saved) >= SAVE {
+        if now.since(inner.saved) >= SAVE {
             inner.save();
         }
         let left: HashSet<&Tag> = inner.live.keys().map(|key| &key.tag).collect();
@@ -171,8 +172,7 @@ impl Inner {
 
     fn save(&mut self) {
         let (now, now_ms) = (Instant::now(), unix_ms());
-        let saved =
-            |(key, expires): (&Key, &Instant)| key.saved(now_ms + millis(expires.saturating_duration_since(now)));
+        let saved = |(key, expires): (&Key, &Instant)| key.saved(now_ms + millis(expires.since(now)));
         let all: Vec<Saved> = self.live.iter().map(saved).collect();
         if let Err(error) = self.journal.replace(&all) {
             not_saved(&error);

@@ -44,6 +44,7 @@ async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
     live.policy_age.set(engine.policy.age().map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX)));
     live.spool_bytes.set(i64::try_from(engine.spool.usage().0).unwrap_or(i64::MAX));
     live.ready.set(i64::from(engine.not_ready().is_empty()));
+    live.svid_not_after.set(engine.identity.not_after().unwrap_or(0));
     live.dev.set(i64::from(engine.config.dev));
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], engine.metrics.encode(&engine.cache.status())).into_response()

@@ -9,6 +9,7 @@ use spiffe::{WorkloadApiClient, X509Source};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
 /// How long the Workload API may take over a JWT-SVID.
@@ -90,6 +91,17 @@ impl Identity {
         let chain = svid.cert_chain().iter().map(|one| CertificateDer::from(one.as_bytes().to_vec())).collect();
         let key = PrivatePkcs8KeyDer::from(svid.private_key().as_bytes().to_vec());
         Ok(Svid { chain, key: PrivateKeyDer::Pkcs8(key) })
+    }
+
+    /// When this resolver's X.509-SVID ends, unix seconds.
+    ///
+    /// # Errors
+    /// As [`Identity::spiffe_id`].
+    pub fn not_after(&self) -> Result<i64, Reason> {
+        self.spiffe_id()?;
+        let svid = self.source.get().and_then(|source| source.svid().ok()).ok_or(Reason::IdentityUnavailable)?;
+        let leaf = X509Certificate::from_der(svid.leaf().as_bytes()).map_err(|_| Reason::IdentityUnavailable)?;
+        Ok(leaf.1.validity().not_after.timestamp())
     }
 
     /// As [`Identity::spiffe_id`], for a stream that comes just after the start: waits a moment for the first SVID, so

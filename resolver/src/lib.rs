@@ -9,6 +9,7 @@ pub mod arena;
 pub mod audit;
 pub mod bridge;
 pub mod cache;
+pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod daemon;

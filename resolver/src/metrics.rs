@@ -112,6 +112,8 @@ pub struct Live {
     pub ready: Gauge,
     /// 1 under --dev.
     pub dev: Gauge,
+    /// When this resolver's X.509-SVID ends, in Unix seconds; 0 without one.
+    pub svid_not_after: Gauge,
     /// When each credential ends, in Unix seconds.
     pub not_after: Family<CredentialOf, Gauge>,
 }
@@ -175,6 +177,12 @@ impl Metrics {
         r.register_with_unit("audit_spool", "In the audit spool", Unit::Bytes, live.spool_bytes.clone());
         r.register("ready", "1 when ready", live.ready.clone());
         r.register("dev", "1 under --dev, which weakens security", live.dev.clone());
+        r.register_with_unit(
+            "svid_not_after_timestamp",
+            "When this resolver's own X.509-SVID ends, in Unix time; 0 without one",
+            Unit::Seconds,
+            live.svid_not_after.clone(),
+        );
         r.register_with_unit(
             "credential_not_after_timestamp",
             "When the credential's certificate ends, in Unix time",

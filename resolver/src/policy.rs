@@ -6,6 +6,7 @@
 mod endings;
 mod envelope;
 
+use crate::clock::Instant;
 use crate::state_file::{self, StateError, unix_ms};
 use bouncer_custody::{BouncerName, CallerPattern, ClusterName, LogicalPath, Reason, ResourceName, SpiffeId, Tag};
 use bouncer_proto::bridge::v1 as wire;
@@ -16,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// One snapshot, parsed.
 #[derive(Debug, Clone)]

@@ -80,11 +80,10 @@ impl SdsService {
         let text = |key| request.headers().get(key).and_then(|value| value.to_str().ok());
         let cluster: Option<ClusterName> = text("x-bouncer-cluster").and_then(|name| name.parse().ok());
         let has_key = text("x-bouncer-sds-key").is_some_and(|key| engine.config.sds_key.matches(key.as_bytes()));
-        let (answers, stream) = tokio::sync::mpsc::channel(16);
-        let body = Body::new(Answers::new(Arc::clone(engine.cache.arena()), stream));
-        let session = Session::new(engine, peer, cluster, has_key, answers);
-        tokio::spawn(session.run(Streaming::new_request(RequestDecoder, request.into_body(), None, Some(MAX_REQUEST))));
-        let mut response = http::Response::new(body);
+        let arena = Arc::clone(engine.cache.arena());
+        let requests = Streaming::new_request(RequestDecoder, request.into_body(), None, Some(MAX_REQUEST));
+        let session = Session::new(engine, peer, cluster, has_key, requests);
+        let mut response = http::Response::new(Body::new(Answers::new(arena, session.answers())));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         Ok(response)
     }

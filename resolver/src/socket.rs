@@ -14,6 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::server::Connected;
 
+/// The most connections of one socket, whatever the limit on open files is.
+const MOST: usize = 4_096;
+
 /// Binds the socket. A stale one of a former run is replaced; one that somebody listens on is not.
 ///
 /// # Errors
@@ -49,6 +52,8 @@ pub fn bind(config: &SocketConfig) -> io::Result<UnixListener> {
 pub struct Admitted {
     stream: UnixStream,
     peer: Peer,
+    /// One of those that are open.
+    _open: Arc<()>,
 }
 
 impl Connected for Admitted {
@@ -91,9 +96,16 @@ impl AsyncWrite for Admitted {
     }
 }
 
-/// Accepts on the listener, and closes whoever is not allowed before a byte is read.
+/// How many connections may be open on one socket: so few that all sockets together leave half of the process's file
+/// descriptors for backends, audit and state. Envoy has one for each of its threads.
+fn most() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(MOST, |limit| usize::try_from(limit / 6).unwrap_or(MOST)).min(MOST)
+}
+
+/// Accepts on the listener, and closes whoever is not allowed, or one too many, before a byte is read.
 pub fn incoming(listener: UnixListener, allowed_uids: Vec<u32>, refused: Arc<dyn Fn() + Send + Sync>) -> Incoming {
-    Incoming { listener, allowed_uids, refused, backoff: None }
+    Incoming { listener, allowed_uids, refused, open: Arc::default(), backoff: None }
 }
 
 /// The connections that were let in.
@@ -101,6 +113,8 @@ pub struct Incoming {
     listener: UnixListener,
     allowed_uids: Vec<u32>,
     refused: Arc<dyn Fn() + Send + Sync>,
+    /// Shared by the connections that are open.
+    open: Arc<()>,
     /// Set while the process is out of file descriptors, so that accepting does not spin.
     backoff: Option<Pin<Box<tokio::time::Sleep>>>,
 }
@@ -125,7 +139,16 @@ impl Stream for Incoming {
             let Ok(credentials) = stream.peer_cred() else { continue };
             let peer = Peer { uid: credentials.uid(), pid: credentials.pid().unwrap_or(0) };
             if self.allowed_uids.contains(&peer.uid) {
-                return Poll::Ready(Some(Ok(Admitted { stream, peer })));
+                let open = Arc::clone(&self.open);
+                if Arc::strong_count(&open) - 2 < most() {
+                    return Poll::Ready(Some(Ok(Admitted { stream, peer, _open: open })));
+                }
+                (self.refused)();
+                tracing::warn!(
+                    pid = peer.pid,
+                    "a connection was turned away: as many are open on this socket as the limit on open files allows; raise RLIMIT_NOFILE"
+                );
+                continue;
             }
             (self.refused)();
             tracing::warn!(

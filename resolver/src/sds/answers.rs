@@ -9,26 +9,26 @@
 use super::codec::DeltaResponse;
 use crate::arena::Arena;
 use bytes::Bytes;
+use futures::stream::{BoxStream, Stream, StreamExt as _};
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::sync::mpsc;
 use tonic::Status;
-
-/// What goes to Envoy. Boxed: a channel keeps room for 32 messages, and a stream hardly ever has one.
-pub(super) type Answer = Box<Result<DeltaResponse, Status>>;
 
 pub(super) struct Answers {
     arena: Arc<Arena>,
     /// `None` once the stream has ended.
-    answers: Option<mpsc::Receiver<Answer>>,
+    answers: Option<BoxStream<'static, Result<DeltaResponse, Status>>>,
 }
 
 impl Answers {
-    pub(super) const fn new(arena: Arc<Arena>, answers: mpsc::Receiver<Answer>) -> Self {
-        Self { arena, answers: Some(answers) }
+    pub(super) fn new(
+        arena: Arc<Arena>,
+        answers: impl Stream<Item = Result<DeltaResponse, Status>> + Send + 'static,
+    ) -> Self {
+        Self { arena, answers: Some(answers.boxed()) }
     }
 
     fn end(&mut self, status: &Status) -> Result<Frame<Bytes>, Status> {
@@ -45,7 +45,7 @@ impl Body for Answers {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(answers) = &mut self.answers else { return Poll::Ready(None) };
-        Poll::Ready(Some(match ready!(answers.poll_recv(cx)).map(|answer| *answer) {
+        Poll::Ready(Some(match ready!(answers.poll_next_unpin(cx)) {
             Some(Ok(answer)) => match answer.message(&self.arena) {
                 Ok(message) => Ok(Frame::data(message)),
                 Err(error) => {

@@ -6,10 +6,11 @@ use super::codec::Content;
 use crate::credential::ClientCertificate;
 use crate::grants::Peer;
 use bouncer_custody::{ClusterName, Tag};
+use futures::channel::mpsc;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 /// What can be pushed to later than asked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,10 +21,11 @@ pub(super) enum Topic {
     Named(ClusterName),
 }
 
-/// What a stream is told without having asked. Boxed: a channel keeps room for 32 of them.
-pub(super) type Push = Box<(Topic, Content)>;
+/// What a stream is told without having asked.
+pub(super) type Push = (Topic, Content);
 
 struct Subscriber {
+    stream: u64,
     peer: Peer,
     push: mpsc::UnboundedSender<Push>,
     /// The last version that Envoy took.
@@ -32,7 +34,8 @@ struct Subscriber {
 
 #[derive(Default)]
 struct Inner {
-    subscribers: HashMap<Topic, HashMap<u64, Subscriber>>,
+    /// Hardly ever more than one of a topic.
+    subscribers: HashMap<Topic, Vec<Subscriber>>,
     named: HashMap<ClusterName, Given>,
 }
 
@@ -69,8 +72,13 @@ impl SdsHub {
         push: mpsc::UnboundedSender<Push>,
         held: Option<String>,
     ) {
-        let subscriber = Subscriber { peer, push, acked: held };
-        self.lock().subscribers.entry(topic).or_default().insert(stream, subscriber);
+        let subscriber = Subscriber { stream, peer, push, acked: held };
+        let mut inner = self.lock();
+        let subscribers = inner.subscribers.entry(topic).or_default();
+        subscribers.retain(|other| other.stream != stream);
+        subscribers.reserve_exact(1);
+        subscribers.push(subscriber);
+        drop(inner);
         self.acked.notify_waiters();
     }
 
@@ -78,7 +86,7 @@ impl SdsHub {
     pub(super) fn unsubscribe(&self, topic: &Topic, stream: u64) {
         let mut inner = self.lock();
         if let Some(subscribers) = inner.subscribers.get_mut(topic) {
-            subscribers.remove(&stream);
+            subscribers.retain(|subscriber| subscriber.stream != stream);
             if subscribers.is_empty() {
                 inner.subscribers.remove(topic);
             }
@@ -90,9 +98,12 @@ impl SdsHub {
 
     /// Envoy took a version.
     pub(super) fn acknowledge(&self, topic: &Topic, stream: u64, version: &str) {
-        if let Some(subscriber) = self.lock().subscribers.get_mut(topic).and_then(|all| all.get_mut(&stream)) {
+        let mut inner = self.lock();
+        let mut subscribers = inner.subscribers.get_mut(topic).into_iter().flatten();
+        if let Some(subscriber) = subscribers.find(|subscriber| subscriber.stream == stream) {
             subscriber.acked = Some(version.to_owned());
         }
+        drop(inner);
         self.acked.notify_waiters();
     }
 
@@ -118,8 +129,7 @@ impl SdsHub {
             changed.as_mut().enable();
             let taken = {
                 let inner = self.lock();
-                let own =
-                    inner.subscribers.get(&topic).into_iter().flat_map(HashMap::values).filter(|s| s.peer == peer);
+                let own = inner.subscribers.get(&topic).into_iter().flatten().filter(|s| s.peer == peer);
                 let acked: Vec<bool> = own.map(|subscriber| subscriber.acked.as_ref() == Some(&version)).collect();
                 !acked.is_empty() && acked.into_iter().all(|acked| acked)
             };
@@ -136,10 +146,10 @@ impl SdsHub {
             return;
         }
         let topic = Topic::Named(cluster.clone());
-        for subscriber in inner.subscribers.get(&topic).into_iter().flat_map(HashMap::values) {
+        for subscriber in inner.subscribers.get(&topic).into_iter().flatten() {
             // One that kept its secret over a restart of ours has this version already.
             if subscriber.acked.as_ref() != Some(&given.version) {
-                let _ = subscriber.push.send(Box::new((topic.clone(), given.content())));
+                let _ = subscriber.push.unbounded_send((topic.clone(), given.content()));
             }
         }
         inner.named.insert(cluster.clone(), given);
@@ -171,8 +181,8 @@ impl SdsHub {
     pub fn remove(&self, tag: &Tag) {
         let topic = Topic::Tag(tag.clone());
         let inner = self.lock();
-        for subscriber in inner.subscribers.get(&topic).into_iter().flat_map(HashMap::values) {
-            let _ = subscriber.push.send(Box::new((topic.clone(), Content::Removed)));
+        for subscriber in inner.subscribers.get(&topic).into_iter().flatten() {
+            let _ = subscriber.push.unbounded_send((topic.clone(), Content::Removed));
         }
     }
 }
@@ -194,7 +204,7 @@ mod tests {
         let tag: Tag = "a@1.0123456789abcdef".parse().unwrap();
         let topic = Topic::Named(cluster.clone());
         let (own, other) = (Peer { uid: 1, pid: 2 }, Peer { uid: 1, pid: 3 });
-        let (push, mut pushed) = mpsc::unbounded_channel();
+        let (push, mut pushed) = mpsc::unbounded();
         for (stream, peer) in [(1, own), (2, own), (3, other)] {
             hub.subscribe(topic.clone(), stream, peer, push.clone(), None);
         }

@@ -1,6 +1,5 @@
 //! One SDS stream: what Envoy asks on it, and what it is told.
 
-use super::answers::Answer;
 use super::codec::{Content, DeltaRequest, DeltaResponse, SECRET};
 use super::hub::{Push, Topic};
 use crate::config::Mode;
@@ -8,15 +7,17 @@ use crate::engine::Engine;
 use crate::grants::Peer;
 use crate::metrics::Kind;
 use bouncer_custody::ClusterName;
-use std::collections::HashMap;
+use futures::channel::mpsc;
+use futures::stream::{self, Stream, StreamExt as _};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 use zeroize::Zeroizing;
 
 /// Names that one stream may hold. Envoy asks for one on each.
 const NAMES: usize = 256;
 
+/// A stream's state, as small as it can be: it lives as long as its secret is in use, and hardly ever has anything to do.
 pub(super) struct Session {
     engine: Arc<Engine>,
     id: u64,
@@ -25,14 +26,23 @@ pub(super) struct Session {
     cluster: Option<ClusterName>,
     /// Whether its configuration carries the SDS key.
     has_key: bool,
-    answers: mpsc::Sender<Answer>,
+    requests: Streaming<DeltaRequest>,
     /// The topics that were subscribed, and under which name.
-    topics: HashMap<Topic, Zeroizing<String>>,
-    /// Answers without an acknowledgement so far, by nonce.
-    unacked: HashMap<String, (Topic, String)>,
+    topics: Vec<(Topic, Zeroizing<String>)>,
+    /// Certificates without an acknowledgement so far.
+    unacked: Vec<Unacked>,
     nonce: u64,
     pushes: mpsc::UnboundedReceiver<Push>,
     push: mpsc::UnboundedSender<Push>,
+    /// What is still to be told.
+    outbox: VecDeque<DeltaResponse>,
+}
+
+/// A certificate that Envoy has neither taken nor refused yet.
+struct Unacked {
+    nonce: u64,
+    topic: Topic,
+    version: String,
 }
 
 /// What a name stands for, on this stream.
@@ -48,56 +58,63 @@ impl Session {
         peer: Peer,
         cluster: Option<ClusterName>,
         has_key: bool,
-        answers: mpsc::Sender<Answer>,
+        requests: Streaming<DeltaRequest>,
     ) -> Self {
-        let (push, pushes) = mpsc::unbounded_channel();
+        let (push, pushes) = mpsc::unbounded();
         let id = engine.sds.stream();
         engine.metrics.sds_streams.inc();
-        Self {
-            engine,
-            id,
-            peer,
-            cluster,
-            has_key,
-            answers,
-            topics: HashMap::new(),
-            unacked: HashMap::new(),
-            nonce: 0,
-            pushes,
-            push,
+        let (topics, unacked, outbox) = (Vec::new(), Vec::new(), VecDeque::new());
+        Self { engine, id, peer, cluster, has_key, requests, topics, unacked, nonce: 0, pushes, push, outbox }
+    }
+
+    /// What Envoy is told, until the stream ends. Its requests are read as answers are asked for.
+    pub(super) fn answers(self) -> impl Stream<Item = Result<DeltaResponse, Status>> + Send {
+        stream::unfold(Some(self), async |session| {
+            let mut session = session?;
+            match session.next().await {
+                Ok(Some(answer)) => Some((Ok(answer), Some(session))),
+                Ok(None) => None,
+                Err(status) => Some((Err(status), None)),
+            }
+        })
+    }
+
+    /// The next answer; `None` when Envoy has ended the stream.
+    async fn next(&mut self) -> Result<Option<DeltaResponse>, Status> {
+        let stop = self.engine.stop.clone();
+        loop {
+            if let Some(answer) = self.outbox.pop_front() {
+                return Ok(Some(answer));
+            }
+            self.outbox = VecDeque::new();
+            // What it takes to answer is boxed, so that a stream that waits is small.
+            tokio::select! {
+                request = self.requests.message() => match request {
+                    Ok(Some(request)) => Box::pin(self.take(request)).await?,
+                    Ok(None) | Err(_) => return Ok(None),
+                },
+                Some(push) = self.pushes.next() => {
+                    let (topic, content) = push;
+                    if let Some(name) = self.name_of(&topic).cloned() {
+                        self.answer(Some(topic), name, content);
+                    }
+                }
+                () = stop.cancelled() => return Err(Status::unavailable("the resolver is going away")),
+            }
         }
     }
 
-    pub(super) async fn run(mut self, mut requests: Streaming<DeltaRequest>) {
-        let stop = self.engine.stop.clone();
-        let ended = loop {
-            // What it takes to answer is boxed: a stream waits nearly always, and should be small then.
-            tokio::select! {
-                request = requests.message() => match request {
-                    Ok(Some(request)) => if let Err(status) = Box::pin(self.take(request)).await { break Some(status) },
-                    Ok(None) => break None,
-                    Err(_) => break None,
-                },
-                Some(push) = self.pushes.recv() => {
-                    let (topic, content) = *push;
-                    if let Some(name) = self.topics.get(&topic).cloned() {
-                        Box::pin(self.answer(Some(topic), name, content)).await;
-                    }
-                }
-                () = self.answers.closed() => break None,
-                () = stop.cancelled() => break Some(Status::unavailable("the resolver is going away")),
-            }
-        };
-        if let Some(status) = ended {
-            let _ = self.answers.send(Box::new(Err(status))).await;
-        }
+    fn name_of(&self, topic: &Topic) -> Option<&Zeroizing<String>> {
+        self.topics.iter().find_map(|(known, name)| (known == topic).then_some(name))
     }
 
     async fn take(&mut self, request: DeltaRequest) -> Result<(), Status> {
         if !request.type_url.is_empty() && request.type_url != SECRET {
             return Err(Status::invalid_argument("only secrets are served here"));
         }
-        if let Some((topic, version)) = self.unacked.remove(&request.nonce) {
+        let acked = self.unacked.iter().position(|unacked| request.nonce == unacked.nonce.to_string());
+        if let Some(Unacked { topic, version, .. }) = acked.map(|place| self.unacked.swap_remove(place)) {
+            self.unacked.shrink_to_fit();
             match request.error {
                 None => self.engine.sds.acknowledge(&topic, self.id, &version),
                 Some(error) => {
@@ -110,11 +127,8 @@ impl Session {
             }
         }
         for name in request.unsubscribe {
-            let topics: Vec<Topic> =
-                self.topics.iter().filter(|(_, known)| ***known == name).map(|(topic, _)| topic.clone()).collect();
-            for topic in topics {
+            for (topic, _) in self.topics.extract_if(.., |(_, known)| **known == name) {
                 self.engine.sds.unsubscribe(&topic, self.id);
-                self.topics.remove(&topic);
             }
         }
         if self.topics.len() + request.subscribe.len() > NAMES {
@@ -149,7 +163,9 @@ impl Session {
             Name::Pushed(topic) => {
                 // Registered before the state is read, so that no push falls in between.
                 self.engine.sds.subscribe(topic.clone(), self.id, self.peer, self.push.clone(), held.clone());
-                self.topics.insert(topic.clone(), name.clone());
+                self.topics.retain(|(known, _)| *known != topic);
+                self.topics.reserve_exact(1);
+                self.topics.push((topic.clone(), name.clone()));
                 let content = match &topic {
                     Topic::Tag(tag) if held.as_deref() == Some(&*tag.to_string()) && self.may_have(&topic) => return,
                     Topic::Tag(_) => self.by_tag(&topic).await,
@@ -163,7 +179,7 @@ impl Session {
             Content::Removed => false,
         };
         if !same {
-            self.answer(topic, name, content).await;
+            self.answer(topic, name, content);
         }
     }
 
@@ -206,13 +222,13 @@ impl Session {
         }
     }
 
-    async fn answer(&mut self, topic: Option<Topic>, name: Zeroizing<String>, content: Content) {
+    fn answer(&mut self, topic: Option<Topic>, name: Zeroizing<String>, content: Content) {
         self.nonce += 1;
-        let nonce = self.nonce.to_string();
+        let nonce = self.nonce;
         let kind = match &content {
             Content::Certificate { version, .. } => {
                 if let Some(topic) = topic {
-                    self.unacked.insert(nonce.clone(), (topic, version.clone()));
+                    self.unacked.push(Unacked { nonce, topic, version: version.clone() });
                 }
                 "certificate"
             }
@@ -220,13 +236,13 @@ impl Session {
             Content::Removed => "removed",
         };
         self.engine.metrics.sds.get_or_create(&Kind { kind }).inc();
-        let _ = self.answers.send(Box::new(Ok(DeltaResponse { nonce, name, content }))).await;
+        self.outbox.push_back(DeltaResponse { nonce: nonce.to_string(), name, content });
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        for topic in self.topics.keys() {
+        for (topic, _) in &self.topics {
             self.engine.sds.unsubscribe(topic, self.id);
         }
         self.engine.metrics.sds_streams.dec();

@@ -6,13 +6,14 @@
 use super::VaultError;
 use super::answer::{self, Auth};
 use super::client::{Call, Client};
+use crate::clock::Instant;
 use crate::config::{VaultLogin, VaultLoginMethod};
 use crate::identity::Identity;
 use bouncer_custody::{Reason, VaultNamespace};
 use reqwest::Method;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// For how long a failed login is shared with those who ask at once, and no token is replaced for being refused after
@@ -45,7 +46,7 @@ struct Turn {
     replaced: Option<Instant>,
 }
 
-/// A token, and its times on the monotonic clock.
+/// A token, and its times.
 pub(super) struct Token {
     secret: Zeroizing<String>,
     made: Instant,

@@ -1,0 +1,185 @@
+//! What goes wrong on the node itself: the Workload API, the disk's room, the limit on open files.
+
+use bouncer_custody::Reason;
+use bouncer_tests::client::{Client, Protocol};
+use bouncer_tests::control_plane::ControlPlane;
+use bouncer_tests::stack::{CART, Credential, Identities, Stack, caller};
+use bouncer_tests::sts::{self, Trust};
+use bouncer_tests::traffic::Traffic;
+use bouncer_tests::workload_api::{Behaviour, TrustDomain, WorkloadApi};
+use bouncer_tests::{Fault, Result};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Our own Workload APIs: the control plane's and the resolver's.
+fn workload_apis(stack: &Stack) -> Result<[&WorkloadApi; 2]> {
+    match &stack.identities {
+        Identities::Own { control_plane, resolver, .. } => Ok([control_plane, resolver]),
+        Identities::Spire(_) => Err(Fault::new("SPIRE does not fail on demand")),
+    }
+}
+
+/// Waits until the client's stream ends so: with this reason, or well.
+async fn ends(stack: &Stack, client: &Client, reason: Option<Reason>) -> Result<()> {
+    let wanted = (reason.is_none().then_some(200), reason.map(|reason| reason.code().to_owned()));
+    let ends = || async {
+        let reply = client.get("/").await.ok()?;
+        let seen = (reply.status == 200).then_some(200);
+        ((seen, reply.reason().map(str::to_owned)) == wanted).then_some(())
+    };
+    stack.until(format!("a stream that ends with {reason:?}"), SOON, ends).await
+}
+
+/// When the resolver's SVID ends, in Unix seconds, by its metrics.
+async fn svid_ends(stack: &Stack) -> Result<u64> {
+    let (_, metrics) = stack.resolver()?.get("/metrics").await?;
+    let name = "bouncer_resolver_svid_not_after_timestamp_seconds ";
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+    Ok(value.ok_or_else(|| Fault::new("no metric of the SVID's end"))?.parse()?)
+}
+
+async fn readiness(stack: &Stack) -> Result<(u16, String)> {
+    let (status, text) = stack.resolver()?.get("/readyz").await?;
+    Ok((status.as_u16(), text))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_workload_api_the_svid_holds_until_its_end_and_no_longer() -> Result<()> {
+    const LEFT: Duration = Duration::from_secs(8);
+    let stack = Stack::builder("workload-api-down")
+        .impatient()
+        .credential(Credential::new("warm", "payments"))
+        .credential(Credential::new("cold", "payments").callers(&[&caller("cold")]))
+        .start()
+        .await?;
+    let (warm, cold) = (stack.client(CART, Protocol::Http1)?, stack.client(&caller("cold"), Protocol::Http1)?);
+    ends(&stack, &warm, None).await?;
+    let [_, workload_api] = workload_apis(&stack)?;
+    let before = svid_ends(&stack).await?;
+    workload_api.rotate(LEFT)?;
+    let taken = || async { svid_ends(&stack).await.ok().filter(|ends| *ends != before).map(drop) };
+    stack.until("the resolver to have the SVID that ends soon", SOON, taken).await?;
+    let refused = std::time::Instant::now();
+    workload_api.behave(Behaviour::Refusing);
+    // What it took before holds: for what is warm, and for a secret that nobody asked for so far.
+    assert_eq!(warm.get("/").await?.status, 200);
+    assert_eq!(cold.get("/").await?.status, 200);
+    assert_eq!(readiness(&stack).await?.0, 200);
+
+    ends(&stack, &warm, Some(Reason::IdentityExpired)).await?;
+    assert!(refused.elapsed() > LEFT / 2, "the SVID was given up after {:?}", refused.elapsed());
+    let (status, why) = readiness(&stack).await?;
+    assert!(status == 503 && why.contains(Reason::IdentityExpired.code()), "{status} {why}");
+    stack.kms.proxy().reset();
+    for client in [&warm, &cold] {
+        assert_eq!(client.get("/").await?.reason(), Some(Reason::IdentityExpired.code()));
+    }
+    let calls = ["Decrypt", "AssumeRoleWithWebIdentity"].map(|operation| stack.kms.proxy().count(operation));
+    assert_eq!(calls, [0, 0], "nobody logs in, or asks, with an identity that has ended");
+
+    let [_, workload_api] = workload_apis(&stack)?;
+    workload_api.behave(Behaviour::Answering);
+    workload_api.rotate(Duration::from_hours(1))?;
+    for client in [&warm, &cold] {
+        ends(&stack, client, None).await?;
+    }
+    assert_eq!(readiness(&stack).await?.0, 200);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn svids_and_their_authority_change_under_traffic_without_a_gap() -> Result<()> {
+    let mut stack = Stack::builder("authority").impatient().start().await?;
+    let client = stack.client(CART, Protocol::Http1)?;
+    ends(&stack, &client, None).await?;
+    let traffic = Traffic::start(client);
+    let next = TrustDomain::new()?;
+    stack.kms.proxy().trust(Trust::new(&next.jwks(), sts::AUDIENCE, bouncer_tests::stack::BOUNCER_ID)?);
+    for workload_api in workload_apis(&stack)? {
+        workload_api.change_domain(&next, true)?;
+    }
+    // A new connection between the two is by the new authority's SVIDs; the control: without them there is none.
+    stack.restart_control_plane().await?;
+    let connected = || async {
+        let (_, metrics) = stack.resolver().ok()?.get("/metrics").await.ok()?;
+        metrics.lines().any(|line| line == "bouncer_resolver_bridge_connected 1").then_some(())
+    };
+    stack.until("the bridge to be up again", SOON, connected).await?;
+    let before = traffic.count();
+    let more = || async { (traffic.count() > before + 50).then_some(()) };
+    stack.until("more traffic", SOON, more).await?;
+    stack.audited("a decision after the change", |event| event["outcome"] == "inject").await?;
+    traffic.end().await?.only_good(&stack)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_spool_releases_nothing_until_it_empties() -> Result<()> {
+    let mut stack =
+        Stack::builder("full-spool").impatient().resolver(|setup| setup.set("limits.spool_mib", 1)).start().await?;
+    let client = stack.client(CART, Protocol::Http1)?;
+    ends(&stack, &client, None).await?;
+    let (setup, token) = stack.kill_control_plane()?;
+    let mut released = 0;
+    let denied = loop {
+        let reply = client.get("/").await?;
+        if reply.status != 200 {
+            break reply;
+        }
+        released += 1;
+        assert!(released < 10_000, "1 MiB takes no end of events");
+    };
+    assert!(released > 500, "only {released} events filled it");
+    assert_eq!(denied.reason(), Some(Reason::AuditUnavailable.code()));
+    let connections = stack.upstream("payments")?.requests().len();
+    assert_eq!(client.get("/").await?.reason(), Some(Reason::AuditUnavailable.code()));
+    assert_eq!(stack.upstream("payments")?.requests().len(), connections, "nothing is released without audit");
+    let (status, why) = readiness(&stack).await?;
+    assert!(status == 503 && why.contains(Reason::AuditUnavailable.code()), "{status} {why}");
+
+    stack.control_plane = Some(ControlPlane::serve(&stack.scratch, setup, token).await?);
+    ends(&stack, &client, None).await?;
+    assert_eq!(readiness(&stack).await?.0, 200);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_all_connections_leaves_the_files_that_backend_and_audit_need() -> Result<()> {
+    const FILES: u64 = 96;
+    let stack = Stack::builder("out-of-files")
+        .workers(1)
+        .credential(Credential::new("warm", "payments"))
+        .credential(Credential::new("cold", "payments").callers(&[&caller("cold")]))
+        .start()
+        .await?;
+    // From here on Envoy has its connections.
+    ends(&stack, &stack.client(CART, Protocol::Http1)?, None).await?;
+    let resolver = stack.resolver()?;
+    let pid = i32::try_from(resolver.process().pid()).ok().and_then(Pid::from_raw);
+    let few = Rlimit { current: Some(FILES), maximum: getrlimit(Resource::Nofile).maximum };
+    prlimit(pid, Resource::Nofile, few)?;
+    let mut taken = vec![];
+    for socket in [&resolver.setup().intercept_socket, &resolver.setup().sds_socket] {
+        for _ in 0..FILES {
+            taken.push(UnixStream::connect(socket).await?);
+        }
+    }
+    let turned_away = || async {
+        let (_, metrics) = resolver.get("/metrics").await.ok()?;
+        let count = metrics.lines().find_map(|line| line.strip_prefix("bouncer_resolver_socket_refused_total "))?;
+        (count.parse::<u64>().ok()? >= FILES).then_some(())
+    };
+    stack.until("most of them to be turned away", SOON, turned_away).await?;
+
+    // What Envoy has open goes on, and a cold secret has all that it needs: STS, KMS, the state files, the audit.
+    let cold = stack.client(&caller("cold"), Protocol::Http1)?.get("/").await?;
+    assert_eq!(cold.status, 200, "{:?}", cold.reason());
+    stack.audited("the decision", |event| event["caller"] == caller("cold") && event["outcome"] == "inject").await?;
+    // Those that were turned away were closed, without a word.
+    let mut last = taken.pop().ok_or_else(|| Fault::new("no connection"))?;
+    assert_eq!(tokio::time::timeout(SOON, last.read(&mut [0])).await??, 0);
+    Ok(())
+}
