@@ -14,7 +14,7 @@ use std::time::Duration;
 mod help;
 mod keys;
 
-pub(crate) use keys::{Form, Inventory, Rewrap, Wrap};
+pub(crate) use keys::{Form, Inventory, Rewrap, VaultServer, Wrap};
 
 /// Parses the command line, or prints what is wrong with it (or the help asked for) and ends.
 pub(crate) fn parse() -> Args {

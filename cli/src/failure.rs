@@ -8,6 +8,7 @@ use crate::control_plane::ControlPlaneError;
 use crate::files::FileError;
 use crate::kms::KmsError;
 use crate::resolver::ResolverError;
+use crate::vault::VaultError;
 use crate::wrap::CredentialError;
 use std::process::ExitCode;
 
@@ -20,7 +21,7 @@ pub(crate) enum Exit {
     Refused,
     /// The command line asks for something that can't be.
     Usage,
-    /// The control plane or KMS could not be reached: no connection, no trust in its certificate, no answer in time.
+    /// The control plane, KMS or Vault could not be reached: no connection, no trust in its certificate, no answer in time.
     Unreachable,
 }
 
@@ -67,6 +68,9 @@ pub(crate) enum Failure {
     /// At KMS, or on the way there.
     #[error(transparent)]
     Kms(#[from] KmsError),
+    /// At Vault, or on the way there.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// The credential, chain or AAD can't be wrapped.
     #[error(transparent)]
     Credential(#[from] CredentialError),
@@ -98,6 +102,7 @@ impl Failure {
             Self::ControlPlane(error) => Some(error),
             Self::Resolver(error) => Some(error),
             Self::Kms(error) => Some(error),
+            Self::Vault(error) => Some(error),
             Self::Credential(error) => Some(error),
             Self::Unmovable(error) => Some(error),
             Self::File(error) => Some(error),

@@ -4,6 +4,7 @@
 //! any of it.
 
 use crate::failure::{Exit, Explain};
+use crate::output::Output;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt as _;
@@ -89,6 +90,21 @@ pub(crate) fn read(path: &Path, what: &'static str) -> Result<Input, FileError> 
     let metadata = file.metadata().map_err(unreadable)?;
     let exposed = metadata.is_file() && metadata.permissions().mode() & 0o044 != 0;
     Ok(Input { text: read_text(file, path, what)?, exposed })
+}
+
+/// Reads a token, and warns where others may read it too.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_token(path: &Path, what: &'static str, output: &Output) -> Result<Zeroizing<String>, FileError> {
+    let input = read(path, what)?;
+    if input.exposed {
+        output.warning(&format!(
+            "{} can be read by others than its owner: whoever reads it holds the token. chmod 600 it.",
+            path.display()
+        ));
+    }
+    Ok(input.text)
 }
 
 fn read_text(source: impl Read, path: &Path, what: &'static str) -> Result<Zeroizing<String>, FileError> {

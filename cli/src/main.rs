@@ -13,6 +13,7 @@ mod kms;
 mod output;
 mod progress;
 mod resolver;
+mod vault;
 mod wrap;
 
 use std::process::ExitCode;

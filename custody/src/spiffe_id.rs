@@ -50,6 +50,12 @@ pub struct CallerPattern {
 }
 
 impl CallerPattern {
+    /// The one caller that it names; `None` for a prefix.
+    #[must_use]
+    pub fn exact(&self) -> Option<&SpiffeId> {
+        (!self.below).then_some(&self.prefix)
+    }
+
     /// Whether `caller` is the one named, or lies below the prefix.
     #[must_use]
     pub fn matches(&self, caller: &SpiffeId) -> bool {

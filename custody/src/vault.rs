@@ -82,6 +82,15 @@ checked_text! {
     }
 }
 
+impl TransitCiphertext {
+    /// Which version of its key it is under.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        let rest = self.as_str().strip_prefix("vault:v").unwrap_or_default();
+        rest.split(':').next().and_then(|version| version.parse().ok()).unwrap_or_default()
+    }
+}
+
 /// A `ciphertext_ref` of the provider `vault_delegate`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultRef {

@@ -5,14 +5,16 @@
 
 mod endings;
 mod envelope;
+mod resources;
 
 use crate::clock::Instant;
 use crate::state_file::{self, StateError, unix_ms};
-use bouncer_custody::{BouncerName, CallerPattern, ClusterName, LogicalPath, Reason, ResourceName, SpiffeId, Tag};
+use bouncer_custody::{BouncerName, ClusterName, LogicalPath, Reason, SpiffeId, Tag};
 use bouncer_proto::bridge::v1 as wire;
 use endings::Endings;
 pub use envelope::{Envelope, Pairs};
 use prost::Message as _;
+pub use resources::{Resource, Resources};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -27,24 +29,11 @@ pub struct Policy {
     /// The flag `flags.crypto.dual_custody_intercept`.
     pub enabled: bool,
     /// What leads where. Several resources may share a cluster, for different callers.
-    pub resources: HashMap<ClusterName, Vec<Resource>>,
+    pub resources: HashMap<ClusterName, Resources>,
     /// What is registered, or why it can't be used.
     pub envelopes: HashMap<LogicalPath, Result<Arc<Envelope>, Reason>>,
     /// What in the snapshot can never be used, by name and reason.
     pub problems: Vec<(String, Reason)>,
-}
-
-/// A protected resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resource {
-    /// Its name.
-    pub name: ResourceName,
-    /// Which credential it wants.
-    pub logical_path: LogicalPath,
-    /// Who may call.
-    pub callers: Vec<CallerPattern>,
-    /// Whether it may be used at all.
-    pub enabled: bool,
 }
 
 impl Policy {
@@ -95,8 +84,7 @@ impl Policy {
     /// [`Reason::ResourceDisabled`].
     pub fn resource(&self, cluster: &ClusterName, caller: &SpiffeId) -> Result<&Resource, Reason> {
         let resources = self.resources.get(cluster).ok_or(Reason::NotRegistered)?;
-        let mut allowing =
-            resources.iter().filter(|resource| resource.callers.iter().any(|pattern| pattern.matches(caller)));
+        let mut allowing = resources.allowing(caller);
         let resource = allowing.next().ok_or(Reason::CallerNotAllowed)?;
         if allowing.next().is_some() {
             return Err(Reason::ResourceAmbiguous);
@@ -108,14 +96,14 @@ impl Policy {
     /// whole cluster, and would show one caller's to the upstream under another's stream.
     #[must_use]
     pub fn has_one_path(&self, cluster: &ClusterName) -> bool {
-        let mut resources = self.resources.get(cluster).into_iter().flatten();
+        let mut resources = self.resources.get(cluster).into_iter().flat_map(Resources::iter);
         let first = resources.next();
         resources.all(|other| first.is_some_and(|first| first.logical_path == other.logical_path))
     }
 
     /// The clusters whose resources want this credential.
     pub fn clusters_of<'a>(&'a self, path: &'a LogicalPath) -> impl Iterator<Item = &'a ClusterName> {
-        let wants = move |resources: &Vec<Resource>| resources.iter().any(|resource| resource.logical_path == *path);
+        let wants = move |resources: &Resources| resources.iter().any(|resource| resource.logical_path == *path);
         self.resources.iter().filter(move |(_, resources)| wants(resources)).map(|(cluster, _)| cluster)
     }
 
@@ -178,7 +166,7 @@ impl Changes {
             }
             for resource in resources.iter().filter(|resource| resource.enabled && old.enabled) {
                 let Ok(envelope) = old.envelope(&resource.logical_path) else { continue };
-                let after = new.resources.get(cluster).into_iter().flatten();
+                let after = new.resources.get(cluster).into_iter().flat_map(Resources::iter);
                 let narrowed = after
                     .filter(|now| now.enabled && now.logical_path == resource.logical_path)
                     .all(|now| resource.callers.iter().any(|caller| !now.callers.contains(caller)));

@@ -4,8 +4,9 @@ use bouncer_custody::Reason;
 use bouncer_tests::client::Protocol;
 use bouncer_tests::kms_proxy::Behaviour;
 use bouncer_tests::operator::{self, Ended, bouncerctl, run};
-use bouncer_tests::stack::{AAD, Credential, Stack, caller};
+use bouncer_tests::stack::{AAD, Credential, Login, Stack, caller};
 use bouncer_tests::{Fault, Result};
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -157,5 +158,71 @@ async fn a_move_never_overtakes_a_registration_that_came_between() -> Result<()>
     let moved = registered(&stack, "payments-api").await?;
     let reference = moved["ciphertext_ref"].as_str().unwrap_or_default();
     assert_eq!(stack.kms.decrypt(&new, AAD, reference).await?, b"the renewed credential");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_vault_a_credential_moves_to_the_newest_version_of_its_key_unless_it_is_bound() -> Result<()> {
+    let credential = |name: &str, aad: &str| {
+        let credential = Credential::new(name, "payments").callers(&[&caller(name)]).aad(aad);
+        credential.in_vault("root", "transit:transit/bouncer")
+    };
+    // Without associated data nothing binds it but the rails.
+    let dedicated = |setup: &mut bouncer_tests::resolver::Setup| {
+        let mounts = setup.config.get_mut("rails").and_then(|rails| rails.get_mut("vault_mounts"));
+        for mount in mounts.and_then(toml::Value::as_array_mut).into_iter().flatten() {
+            if let Some(mount) = mount.as_table_mut() {
+                mount.insert("dedicated".into(), true.into());
+            }
+        }
+    };
+    let stack = Stack::builder("rewrap-vault")
+        .vault(Login::Jwt)
+        .impatient()
+        .resolver(dedicated)
+        .credential(credential("free", ""))
+        .credential(credential("bound", AAD))
+        .start()
+        .await?;
+    let vault = stack.vault()?;
+    let transit = async |path: &str, body: Value| vault.call(Method::POST, "", path, &body).await;
+    let (ca, token) = (stack.scratch.file("upstream-ca.pem"), stack.scratch.write("vault.token", vault.token())?);
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let text = |path: &std::path::Path| path.display().to_string();
+    let (ca, token) = (text(&ca), text(&token));
+    let moved = async |more: &[&str]| {
+        let to = ["rewrap", "--all", "--json", "--vault", vault.address()];
+        let trusted = ["--vault-ca-file", &ca, "--vault-token-file", &token];
+        run(&stack, &[&to[..], &trusted, more].concat(), b"").await
+    };
+    let clients = [stack.client(&caller("free"), Protocol::Http1)?, stack.client(&caller("bound"), Protocol::Http1)?];
+    for client in &clients {
+        assert_eq!(client.get("/").await?.status, 200);
+    }
+    let newest = moved(&[]).await?.json()?;
+    assert_eq!(item(&newest, "free")["result"], "already", "{newest}");
+
+    transit("transit/keys/bouncer/rotate", json!({})).await?;
+    let dry = moved(&["--dry-run"]).await?.json()?;
+    assert_eq!((&dry["would_move"], &registered(&stack, "free").await?["generation"]), (&json!(2), &json!(1)), "{dry}");
+    let done = moved(&[]).await?;
+    let answer = done.json()?;
+    assert_eq!((done.code, &item(&answer, "free")["result"]), (1, &json!("moved")), "{}", done.err);
+    let bound = item(&answer, "bound");
+    assert_eq!(bound["error"], "Vault does not rewrap what is bound by associated data", "{answer}");
+    assert!(bound["advice"].as_str().is_some_and(|advice| advice.contains("transit/encrypt")), "{answer}");
+    let reference = |secret: &Value| secret["ciphertext_ref"].as_str().unwrap_or_default().to_owned();
+    let free = registered(&stack, "free").await?;
+    assert!(reference(&free).starts_with("transit:transit/bouncer#vault:v2:") && free["generation"] == 2, "{free}");
+    assert_eq!(registered(&stack, "bound").await?["generation"], 1);
+
+    // The old version of the key is gone: what was moved works without it, and what was not shows that it is gone.
+    let known = || async { (clients[0].get("/").await.ok()?.status == 200).then_some(()) };
+    transit("transit/keys/bouncer/config", json!({"min_decryption_version": 2})).await?;
+    let denied = || async { (clients[1].get("/").await.ok()?.status != 200).then_some(()) };
+    stack.until("what is under the old version to be denied", Duration::from_secs(20), denied).await?;
+    stack.until("what was moved to be served", Duration::from_secs(20), known).await?;
+    let again = moved(&[]).await?.json()?;
+    assert_eq!(item(&again, "free")["result"], "already", "{again}");
     Ok(())
 }

@@ -90,7 +90,13 @@ In this order:
 Needs kms:ReEncryptFrom on the old key and kms:ReEncryptTo on the new one, never kms:Decrypt. Both
 keys must be in one region, since KMS does not re-encrypt across regions; they may be in two accounts.
 
+With --vault, what Vault's transit engine encrypted is moved to the newest version of its own key by
+transit/rewrap, which needs update on <mount>/rewrap/<key>, never decrypt. Vault does not rewrap what
+is bound by associated data, which is how an AAD is kept there (OpenBao 2.7 answers that the message
+is not authentic): such a credential stays as it is, and is told of. Encrypt it anew, and register it.
+
 Examples:
+  bouncerctl rewrap --all --vault https://vault.example.org:8200 --dry-run
   bouncerctl rewrap --to-key \"$NEW\" protected-resources/payments-api/upstream-tls
   bouncerctl rewrap --all --from-key \"$OLD\" --to-key \"$NEW\" --dry-run
   bouncerctl rewrap --all --from-key \"$OLD\" --to-key \"$NEW\" --json | jq '.items[] | select(.result == \"failed\")'";

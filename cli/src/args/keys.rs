@@ -1,6 +1,7 @@
 //! The options of what has to do with keys: wrapping under one, moving to another, seeing what hangs on which.
 
 use bouncer_custody::{EncryptionContext, KmsKeyArn, LogicalPath};
+use clap::ArgGroup;
 use std::path::PathBuf;
 
 /// How a credential is encrypted.
@@ -45,30 +46,50 @@ pub(crate) struct Wrap {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("which").required(true).args(["paths", "all"])))]
+#[command(group(ArgGroup::new("which").required(true).args(["paths", "all"])))]
+#[command(group(ArgGroup::new("target").required(true).args(["to_key", "vault"])))]
+#[command(group(ArgGroup::new("source").args(["from_key", "vault"])))]
 pub(crate) struct Rewrap {
     /// The credentials to move, by their logical paths.
     #[arg(value_name = "LOGICAL_PATH")]
     pub paths: Vec<LogicalPath>,
-    /// Move every credential that is wrapped under --from-key.
-    #[arg(long, requires = "from_key")]
+    /// Move every credential that is wrapped under --from-key; with --vault, every one that transit encrypted.
+    #[arg(long, requires = "source")]
     pub all: bool,
     /// The key that they are wrapped under now. With paths it may be left out, and is then whatever is registered.
     #[arg(long, value_name = "ARN")]
     pub from_key: Option<KmsKeyArn>,
     /// The key to move them to, of the same region. An alias is not accepted: its target can be changed.
     #[arg(long, value_name = "ARN")]
-    pub to_key: KmsKeyArn,
-    /// Change nothing: say what would be moved, and ask KMS whether it would do it (its own DryRun).
+    pub to_key: Option<KmsKeyArn>,
+    #[command(flatten)]
+    pub vault: VaultServer,
+    /// Change nothing: say what would be moved. KMS is asked whether it would do it (its own DryRun), Vault for the
+    /// newest version of the key.
     #[arg(long)]
     pub dry_run: bool,
     /// KMS's address, such as a VPC or FIPS endpoint. By default the public one of the keys' region.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "vault")]
     pub kms_endpoint: Option<String>,
     /// Allow what must not happen in production: a KMS endpoint over plain HTTP, and made-up AWS credentials for it
-    /// where the environment has none.
+    /// where the environment has none; a Vault on this machine over plain HTTP.
     #[arg(long)]
     pub dev: bool,
+}
+
+/// The customer's Vault.
+#[derive(Debug, clap::Args)]
+pub(crate) struct VaultServer {
+    /// In the place of --to-key: have the Vault at this address re-encrypt what its transit engine encrypted, with the
+    /// newest version of the same key.
+    #[arg(long, value_name = "URL")]
+    pub vault: Option<String>,
+    /// A file that holds the Vault token. Without it the token comes from the environment variable VAULT_TOKEN.
+    #[arg(long, value_name = "FILE", requires = "vault")]
+    pub vault_token_file: Option<PathBuf>,
+    /// PEM certificates to trust for Vault, instead of the system's.
+    #[arg(long, value_name = "FILE", requires = "vault")]
+    pub vault_ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

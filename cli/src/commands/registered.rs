@@ -4,7 +4,9 @@ use super::inventory::all;
 use super::view::View;
 use crate::control_plane::ControlPlane;
 use crate::failure::Failure;
-use bouncer_custody::{CiphertextRef, EncryptionContext, Generation, KeyId, LogicalPath, Provider};
+use bouncer_custody::{
+    CiphertextRef, EncryptionContext, Generation, KeyId, LogicalPath, Provider, VaultEngine, VaultNamespace, VaultRef,
+};
 
 /// Where they are registered and listed.
 pub(super) const PATH: &str = "/v1/crypto/envelope-secrets";
@@ -52,6 +54,13 @@ impl Registered {
             chain: optional("certificate_chain").map(str::to_owned),
             enabled: item.flag("enabled")?,
         })
+    }
+
+    /// What Vault's transit engine encrypted, and in which namespace.
+    pub(super) fn transit(&self) -> Option<(&VaultNamespace, VaultRef)> {
+        let KeyId::Vault(namespace) = &self.key else { return None };
+        let reference = self.reference.vault().ok().filter(|reference| reference.engine() == VaultEngine::Transit);
+        Some((namespace, reference?))
     }
 
     /// How it is wrapped, in one word.

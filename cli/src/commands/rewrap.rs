@@ -1,6 +1,7 @@
-//! `rewrap`: moves registered credentials to another KMS key, one after the other.
+//! `rewrap`: moves registered credentials to another KMS key, or to the newest version of their Vault transit key, one
+//! after the other.
 //!
-//! KMS re-encrypts, this only carries ciphertext from the control plane to KMS and back. What is registered is all the
+//! KMS or Vault re-encrypts, this only carries ciphertext from the control plane there and back. What is registered is all the
 //! state there is: whatever is not on the new key yet is moved by the next run.
 
 mod unmovable;
@@ -15,7 +16,10 @@ use crate::failure::{Exit, Failure};
 use crate::kms::{self, Kms, KmsError, Under};
 use crate::output::{Output, Table};
 use crate::progress::Progress;
-use bouncer_custody::{EncryptionContext, Generation, KeyId, KmsKeyArn, LogicalPath, Reserved, Wrapped};
+use crate::vault::{TransitKey, Vault, VaultError};
+use bouncer_custody::{
+    CiphertextRef, EncryptionContext, Generation, KeyId, KmsKeyArn, LogicalPath, Reserved, VaultItem, VaultRef,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -41,11 +45,18 @@ enum End {
     NotTried,
 }
 
-/// The two ends of a move.
+/// Where credentials are moved to.
+enum Target<'a> {
+    /// Another KMS key.
+    Kms { kms: Kms, to: &'a KmsKeyArn },
+    /// The newest version of the key that each is under, in a Vault.
+    Vault(Vault),
+}
+
+/// A move.
 struct Move<'a> {
-    kms: &'a Kms,
     api: &'a ControlPlane,
-    to: &'a KmsKeyArn,
+    target: Target<'a>,
     dry_run: bool,
 }
 
@@ -59,13 +70,18 @@ pub(super) async fn rewrap(
     output: &Output,
 ) -> Result<Exit, Failure> {
     let endpoint = args.kms_endpoint.as_deref().map(|url| kms::endpoint(url, args.dev)).transpose()?;
-    if let Some(from) = &args.from_key {
-        check_keys(from, &args.to_key)?;
+    if let (Some(from), Some(to)) = (&args.from_key, &args.to_key) {
+        check_keys(from, to)?;
     }
+    let vault = Vault::connect(&args.vault, args.dev, output)?;
     let api = connect()?;
     let (mut items, work) = plan(args, registered::list(&api).await?);
-    let kms = Kms::connect(args.to_key.region(), endpoint.as_deref(), args.dev).await;
-    let mover = Move { kms: &kms, api: &api, to: &args.to_key, dry_run: args.dry_run };
+    let target = match (vault, &args.to_key) {
+        (Some(vault), _) => Target::Vault(vault),
+        (None, Some(to)) => Target::Kms { kms: Kms::connect(to.region(), endpoint.as_deref(), args.dev).await, to },
+        (None, None) => return Err(Failure::Usage { what: "nowhere to move to", advice: "Give --to-key or --vault." }),
+    };
+    let mover = Move { api: &api, target, dry_run: args.dry_run };
     let (mut progress, mut unreachable) = (Progress::new(work.len(), output), 0);
     for secret in work {
         let path = secret.path.to_string();
@@ -98,7 +114,11 @@ fn check_keys(from: &KmsKeyArn, to: &KmsKeyArn) -> Result<(), Unmovable> {
 fn plan(args: &Rewrap, listed: Vec<Result<Registered, Unreadable>>) -> (Vec<Item>, Vec<Registered>) {
     let (mut items, mut work) = (Vec::new(), Vec::new());
     let mut missing: BTreeSet<&LogicalPath> = args.paths.iter().collect();
-    let from = |secret: &Registered| args.from_key.as_ref().is_none_or(|from| secret.key.as_str() == from.as_str());
+    let wanted = |secret: &Registered| match &args.to_key {
+        Some(_) => args.from_key.as_ref().is_none_or(|from| secret.key.as_str() == from.as_str()),
+        None => secret.transit().is_some(),
+    };
+    let other = if args.to_key.is_some() { Unmovable::OtherKey } else { Unmovable::NotTransit };
     for secret in listed {
         let secret = match secret {
             Ok(secret) => secret,
@@ -111,12 +131,12 @@ fn plan(args: &Rewrap, listed: Vec<Result<Registered, Unreadable>>) -> (Vec<Item
             }
         };
         let named = missing.remove(&secret.path);
-        let on_new_key = secret.key.as_str() == args.to_key.as_str();
+        let on_new_key = args.to_key.as_ref().is_some_and(|to| secret.key.as_str() == to.as_str());
         if on_new_key && (named || args.all) {
             items.push(Item { path: secret.path.to_string(), end: End::Already(secret.generation) });
-        } else if named && !from(&secret) {
-            items.push(Item { path: secret.path.to_string(), end: End::Failed(Unmovable::OtherKey.into()) });
-        } else if named || (args.all && from(&secret)) {
+        } else if named && !wanted(&secret) {
+            items.push(Item { path: secret.path.to_string(), end: End::Failed(other.into()) });
+        } else if named || (args.all && wanted(&secret)) {
             work.push(secret);
         }
     }
@@ -137,19 +157,79 @@ impl Move<'_> {
     }
 
     async fn attempt(&self, secret: &Registered) -> Result<End, Failure> {
+        match &self.target {
+            Target::Kms { kms, to } => self.in_kms(secret, kms, to).await,
+            Target::Vault(vault) => self.in_vault(secret, vault).await,
+        }
+    }
+
+    async fn in_kms(&self, secret: &Registered, kms: &Kms, to: &KmsKeyArn) -> Result<End, Failure> {
         let KeyId::Kms(key) = &secret.key else { return Err(Unmovable::InVault.into()) };
-        check_keys(key, self.to)?;
+        check_keys(key, to)?;
         let wrapped = secret.reference.kms().map_err(|_| Unmovable::NoBlob)?;
         let next = secret.generation.next();
         let aad = secret.aad.as_ref().map(|aad| moved_aad(aad, secret.generation, next)).transpose()?;
-        let (from, to) = (Under { key, aad: secret.aad.as_ref() }, Under { key: self.to, aad: aad.as_ref() });
+        let (from, under) = (Under { key, aad: secret.aad.as_ref() }, Under { key: to, aad: aad.as_ref() });
         if self.dry_run {
-            self.kms.would_re_encrypt(wrapped.blob(), from, to).await?;
+            kms.would_re_encrypt(wrapped.blob(), from, under).await?;
             return Ok(End::WouldMove(next));
         }
-        let blob = self.kms.re_encrypt(wrapped.blob(), from, to).await?;
+        let blob = kms.re_encrypt(wrapped.blob(), from, under).await?;
         let moved = wrapped.with_blob(&blob).map_err(|_| KmsError::UnusableAnswer)?;
-        let answer = self.api.post(PATH, &body(secret, self.to, &moved, aad.as_ref(), next)?).await?;
+        let reference = moved.to_reference();
+        if reference.kms().as_ref() != Ok(&moved) {
+            return Err(KmsError::UnusableAnswer.into());
+        }
+        self.register(secret, &KeyId::Kms(to.clone()), &reference, aad.as_ref()).await
+    }
+
+    async fn in_vault(&self, secret: &Registered, vault: &Vault) -> Result<End, Failure> {
+        let (namespace, VaultRef { mount, what: VaultItem::Transit(name, ciphertext) }) =
+            secret.transit().ok_or(Unmovable::NotTransit)?
+        else {
+            return Err(Unmovable::NotTransit.into());
+        };
+        if secret.aad.as_ref().is_some_and(|aad| aad.get(Reserved::Generation).is_some()) {
+            return Err(Unmovable::GenerationInVault.into());
+        }
+        let key = TransitKey { namespace, mount: &mount, name: &name };
+        if self.dry_run {
+            let is_newest = vault.newest_version(key).await? <= ciphertext.version();
+            return Ok(if is_newest {
+                End::Already(secret.generation)
+            } else {
+                End::WouldMove(secret.generation.next())
+            });
+        }
+        let moved = vault.rewrap(key, &ciphertext, secret.aad.as_ref()).await?;
+        if moved.version() == ciphertext.version() {
+            return Ok(End::Already(secret.generation));
+        }
+        let reference = format!("transit:{mount}/{name}#{moved}");
+        let reference: CiphertextRef = reference.parse().map_err(|_| VaultError::UnusableAnswer)?;
+        self.register(secret, &secret.key, &reference, secret.aad.as_ref()).await
+    }
+
+    /// Registers what became of it as the generation that comes next, and as no other.
+    async fn register(
+        &self,
+        secret: &Registered,
+        key: &KeyId,
+        reference: &CiphertextRef,
+        aad: Option<&EncryptionContext>,
+    ) -> Result<End, Failure> {
+        let next = secret.generation.next();
+        let mut body = json!({
+            "logical_path": secret.path, "provider": key.provider().as_str(), "key_id": key.as_str(),
+            "ciphertext_ref": reference, "generation": next, "enabled": secret.enabled,
+        });
+        if let Some(aad) = aad {
+            body["aad"] = aad.as_str().into();
+        }
+        if let Some(chain) = &secret.chain {
+            body["certificate_chain"] = chain.as_str().into();
+        }
+        let answer = self.api.post(PATH, &body).await?;
         match View(&answer).number("generation").and_then(Generation::new) {
             Some(generation) if generation == next => Ok(End::Moved(next)),
             _ => Err(Unmovable::Misnumbered.into()),
@@ -163,30 +243,6 @@ fn moved_aad(aad: &EncryptionContext, now: Generation, next: Generation) -> Resu
         Some(text) if text != now.to_string() => Err(Unmovable::OtherGeneration),
         _ => aad.with_generation(next).map_err(|_| Unmovable::LongAad),
     }
-}
-
-fn body(
-    secret: &Registered,
-    key: &KmsKeyArn,
-    moved: &Wrapped,
-    aad: Option<&EncryptionContext>,
-    generation: Generation,
-) -> Result<Value, Failure> {
-    let reference = moved.to_reference();
-    if reference.kms().as_ref() != Ok(moved) {
-        return Err(KmsError::UnusableAnswer.into());
-    }
-    let mut body = json!({
-        "logical_path": secret.path, "provider": "kms_envelope", "key_id": key, "ciphertext_ref": reference,
-        "generation": generation, "enabled": secret.enabled,
-    });
-    if let Some(aad) = aad {
-        body["aad"] = aad.as_str().into();
-    }
-    if let Some(chain) = &secret.chain {
-        body["certificate_chain"] = chain.as_str().into();
-    }
-    Ok(body)
 }
 
 impl End {
@@ -226,7 +282,7 @@ fn tell(items: &[Item], args: &Rewrap, output: &Output) -> Result<(), Failure> {
     let count = |code: &str| items.iter().filter(|item| item.end.code() == code).count();
     let codes = ["moved", "would_move", "already", "failed", "not_tried"];
     if output.is_json() {
-        let mut answer = json!({"to_key": args.to_key, "dry_run": args.dry_run});
+        let mut answer = json!({"to_key": args.to_key, "vault": args.vault.vault, "dry_run": args.dry_run});
         for code in codes {
             answer[code] = count(code).into();
         }
@@ -256,10 +312,16 @@ fn tell(items: &[Item], args: &Rewrap, output: &Output) -> Result<(), Failure> {
     text.push_str(&counts.join(", "));
     output.text(&text)?;
     if count("moved") > 0 {
-        output.note(
-            "Leave the old key enabled until bouncerctl probe shows every bouncer in sync, and nothing hangs on it in \
-             bouncerctl inventory.",
-        );
+        output.note(match &args.to_key {
+            Some(_) => {
+                "Leave the old key enabled until bouncerctl probe shows every bouncer in sync, and nothing hangs on it in \
+                 bouncerctl inventory."
+            }
+            None => {
+                "Leave min_decryption_version where it is until bouncerctl probe shows every bouncer in sync, and \
+                 bouncerctl rewrap --dry-run has nothing left to move."
+            }
+        });
     }
     Ok(())
 }
@@ -298,8 +360,14 @@ mod tests {
             chain: None,
             enabled: true,
         };
-        let vault = Registered { key: KeyId::Vault("team-a".parse().unwrap()), ..secret("in/vault", OLD) };
+        let in_vault = |path: &str, reference: &str| Registered {
+            key: KeyId::Vault("team-a".parse().unwrap()),
+            reference: reference.parse().unwrap(),
+            ..secret(path, OLD)
+        };
+        let vault = in_vault("in/vault", "kv2:secret/x");
         vec![
+            Ok(in_vault("in/transit", "transit:transit/k#vault:v1:AAAA")),
             Ok(secret("a/old", OLD)),
             Ok(secret("b/new", NEW)),
             Ok(secret("c/far", FAR)),
@@ -309,7 +377,11 @@ mod tests {
     }
 
     fn planned(options: &[&str]) -> (Vec<String>, Vec<String>) {
-        let args = Args::try_parse_from(["bouncerctl", "rewrap", "--to-key", NEW].iter().chain(options)).unwrap();
+        planned_to(&["--to-key", NEW], options)
+    }
+
+    fn planned_to(target: &[&str], options: &[&str]) -> (Vec<String>, Vec<String>) {
+        let args = Args::try_parse_from(["bouncerctl", "rewrap"].iter().chain(target).chain(options)).unwrap();
         let Command::Rewrap(args) = args.command else { panic!("no rewrap") };
         let (items, work) = plan(&args, listed());
         let items = items.iter().map(|item| format!("{} {}", item.path, item.end.code())).collect();
@@ -329,6 +401,18 @@ mod tests {
         assert_eq!(work, ["a/old", "in/vault"]);
         let (items, work) = planned(&["--from-key", OLD, "c/far"]);
         assert_eq!((items, work), (vec!["c/far failed".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn in_vault_only_what_transit_encrypted_is_moved() {
+        const VAULT: [&str; 2] = ["--vault", "https://vault.test:8200"];
+        assert_eq!(planned_to(&VAULT, &["--all"]), (vec!["odd failed".into()], vec!["in/transit".into()]));
+        let (items, work) = planned_to(&VAULT, &["in/vault", "in/transit", "a/old"]);
+        assert_eq!((items, work), (vec!["a/old failed".into(), "in/vault failed".into()], vec!["in/transit".into()]));
+        let parse = |options: &[&str]| Args::try_parse_from(["bouncerctl", "rewrap"].iter().chain(options));
+        assert!(parse(&["a/b"]).is_err(), "nowhere to move to");
+        assert!(parse(&["a/b", "--to-key", NEW, "--vault", VAULT[1]]).is_err(), "two places");
+        assert!(parse(&["a/b", "--to-key", NEW, "--vault-ca-file", "x"]).is_err());
     }
 
     #[test]

@@ -79,16 +79,7 @@ fn is_loopback(url: &Url) -> bool {
 /// No token, an unreadable file, or something that is no token.
 pub(crate) fn authorization(file: Option<&Path>, output: &Output) -> Result<HeaderValue, ControlPlaneError> {
     let token = match file {
-        Some(path) => {
-            let input = files::read(path, "token file")?;
-            if input.exposed {
-                output.warning(&format!(
-                    "{} can be read by others than its owner: whoever reads it holds the token. chmod 600 it.",
-                    path.display()
-                ));
-            }
-            input.text
-        }
+        Some(path) => files::read_token(path, "token file", output)?,
         None => Zeroizing::new(std::env::var("TOKEN").unwrap_or_default()),
     };
     bearer(&token)

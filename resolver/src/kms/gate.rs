@@ -69,8 +69,10 @@ impl Gate {
     /// # Errors
     /// [`Reason::KmsUnavailable`] or [`Reason::KmsThrottled`], as KMS last behaved.
     pub(super) async fn pass(self: &Arc<Self>) -> Result<Call, Reason> {
-        let turn = self.turn(Instant::now())?;
-        if let Some(turn) = turn {
+        let now = Instant::now();
+        let turn = self.turn(now)?;
+        // The timer has milliseconds only, and would make one of the shortest wait.
+        if let Some(turn) = turn.filter(|turn| turn.at > now) {
             tokio::time::sleep_until(turn.at.into()).await;
         }
         self.admit(turn, Instant::now())

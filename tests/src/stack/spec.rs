@@ -232,7 +232,7 @@ impl Credential {
             "transit" => {
                 let ciphertext = vault.encrypt(namespace, path, &self.aad, plaintext.as_bytes()).await?;
                 reference = format!("{reference}#{ciphertext}");
-                aad = Some(self.aad.as_str());
+                aad = Some(self.aad.as_str()).filter(|aad| !aad.is_empty());
             }
             _ => {}
         }

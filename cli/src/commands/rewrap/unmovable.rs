@@ -23,6 +23,12 @@ pub(crate) enum Unmovable {
     /// Vault's.
     #[error("it is kept in Vault, and not wrapped under a KMS key")]
     InVault,
+    /// Not transit's.
+    #[error("it is nothing that Vault's transit engine encrypted")]
+    NotTransit,
+    /// Vault does not change what is bound.
+    #[error("its AAD names its generation, and Vault's rewrap changes no associated data")]
+    GenerationInVault,
     /// An example, or a part.
     #[error("what is registered is nothing that KMS could have wrapped")]
     NoBlob,
@@ -45,7 +51,11 @@ impl Explain for Unmovable {
             Self::NotRegistered => "Look at bouncerctl secrets list.",
             Self::Unreadable => "Use a newer bouncerctl.",
             Self::OtherKey => "Look at bouncerctl inventory; leave --from-key out to move it whatever its key is.",
-            Self::InVault => "Vault rotates its own keys.",
+            Self::InVault => "Vault rotates its own keys. What transit encrypted is moved with --vault.",
+            Self::NotTransit => "Wrapped under a KMS key it is moved with --to-key; other engines of Vault need no move.",
+            Self::GenerationInVault => {
+                "Encrypt it anew: transit/encrypt with the next generation in associated_data, then bouncerctl register."
+            }
             Self::NoBlob => "No bouncer can use it either: wrap the credential anew.",
             Self::OtherGeneration => {
                 "No bouncer uses it like that: wrap the credential anew, with the generation that comes next."
