@@ -443,7 +443,13 @@ fn rewrap_refuses_what_can_not_be_before_it_asks_anyone() {
     let (code, out, _) = ended(&server.run(&["rewrap", "--to-key", NEW, "--json", "b/new", "c/vault", "no/where"]));
     let answer: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &answer["already"], &answer["failed"]), (1, &json!(1), &json!(2)), "{out}");
-    assert!(answer["items"].as_array().unwrap().iter().any(|item| item["advice"] == "Vault rotates its own keys."));
+    let advice = answer["items"].as_array().unwrap().iter().filter_map(|item| item["advice"].as_str());
+    assert!(advice.into_iter().any(|advice| advice.starts_with("Vault rotates its own keys.")), "{out}");
+    // And a Vault without a token, or by a way that would show it.
+    for (vault, why) in [("https://vault.test", "no Vault token"), ("http://vault.test", "plain HTTP")] {
+        let (code, _, err) = ended(&server.run(&["rewrap", "--all", "--vault", vault]));
+        assert!(code == 2 && err.contains(why), "{err}");
+    }
 }
 
 #[test]

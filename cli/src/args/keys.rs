@@ -85,10 +85,10 @@ pub(crate) struct VaultServer {
     #[arg(long, value_name = "URL")]
     pub vault: Option<String>,
     /// A file that holds the Vault token. Without it the token comes from the environment variable VAULT_TOKEN.
-    #[arg(long, value_name = "FILE", requires = "vault")]
+    #[arg(long, value_name = "FILE", requires = "vault", conflicts_with = "to_key")]
     pub vault_token_file: Option<PathBuf>,
     /// PEM certificates to trust for Vault, instead of the system's.
-    #[arg(long, value_name = "FILE", requires = "vault")]
+    #[arg(long, value_name = "FILE", requires = "vault", conflicts_with = "to_key")]
     pub vault_ca_file: Option<PathBuf>,
 }
 
