@@ -14,6 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::server::Connected;
 
+/// Bytes of the preface.
+const PREFACE: usize = 24;
+/// A peer that has not said them by then is not going to.
+const GREETING: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// The most connections of one socket, whatever the limit on open files is.
 const MOST: usize = 4_096;
 
@@ -52,8 +57,24 @@ pub fn bind(config: &SocketConfig) -> io::Result<UnixListener> {
 pub struct Admitted {
     stream: UnixStream,
     peer: Peer,
+    /// Until the peer has said something.
+    greeting: Option<Greeting>,
     /// One of those that are open.
     _open: Arc<()>,
+}
+
+/// What a peer still has to say, and until when: the preface of HTTP/2 (RFC 9113, section 3.4). After it the server's
+/// own pings find out who is gone.
+#[derive(Debug)]
+struct Greeting {
+    left: usize,
+    deadline: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Greeting {
+    fn new() -> Self {
+        Self { left: PREFACE, deadline: Box::pin(tokio::time::sleep(GREETING)) }
+    }
 }
 
 impl Connected for Admitted {
@@ -64,8 +85,19 @@ impl Connected for Admitted {
 }
 
 impl AsyncRead for Admitted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let own = self.get_mut();
+        let Some(greeting) = &mut own.greeting else { return Pin::new(&mut own.stream).poll_read(cx, buf) };
+        if greeting.deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buf.filled().len();
+        std::task::ready!(Pin::new(&mut own.stream).poll_read(cx, buf))?;
+        greeting.left = greeting.left.saturating_sub(buf.filled().len() - before);
+        if greeting.left == 0 {
+            own.greeting = None;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -141,7 +173,8 @@ impl Stream for Incoming {
             if self.allowed_uids.contains(&peer.uid) {
                 let open = Arc::clone(&self.open);
                 if Arc::strong_count(&open) - 2 < most() {
-                    return Poll::Ready(Some(Ok(Admitted { stream, peer, _open: open })));
+                    let greeting = Some(Greeting::new());
+                    return Poll::Ready(Some(Ok(Admitted { stream, peer, greeting, _open: open })));
                 }
                 (self.refused)();
                 tracing::warn!(

@@ -1,9 +1,10 @@
 //! A cold intercept, from the question to the secret in hand, against a bare client's call to the same backend.
 
-use crate::decide::Decider;
 use crate::fleet::Secret;
-use crate::{progress, sds};
+use crate::progress;
+use bouncer_tests::intercept::Decider;
 use bouncer_tests::kms::REGION;
+use bouncer_tests::sds::{self, Delta};
 use bouncer_tests::stack::Stack;
 use bouncer_tests::stats::Spread;
 use bouncer_tests::{Fault, Result};
@@ -44,8 +45,14 @@ pub(crate) async fn measure(stack: &Stack, secrets: &[Secret]) -> Result<Cold> {
         }
         let start = Instant::now();
         let tag = decider.decide(&secret.caller).await?;
-        held.push(sds::delta(&channel, &"payments".parse()?, format!("{}/{tag}", setup.sds_key)).await?);
+        let mut stream = Delta::open(&channel, "payments", &format!("{}/{tag}", setup.sds_key), None).await?;
+        let told = stream.next().await?;
         ours.push(start.elapsed());
+        if told.version != tag {
+            return Err(Fault::new("no secret in the answer"));
+        }
+        stream.ack(&told).await?;
+        held.push(stream);
         if number % 2 == 1 {
             theirs.push(bare.call(secret).await?);
         }

@@ -1,15 +1,19 @@
 //! Many idle secrets, each with an SDS stream of its own: what memory they take, and how fast they are served.
 
-use crate::decide::Decider;
 use crate::fleet::{self, Secret};
-use crate::{memory, progress, sds};
+use crate::{memory, progress};
+use bouncer_tests::intercept::Decider;
 use bouncer_tests::scratch::Scratch;
+use bouncer_tests::sds::{self, Delta, State};
 use bouncer_tests::spire::{Entry, Selector, Spire};
 use bouncer_tests::stack::Stack;
 use bouncer_tests::{Fault, Result};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
+/// Cold decisions at a time.
+const COLD: usize = 8;
 const READY: Duration = Duration::from_secs(120);
 
 /// What was measured.
@@ -26,11 +30,11 @@ pub(crate) struct Idle {
 }
 
 impl Idle {
-    fn new(held: &[sds::Held], took: Duration, grown: u64) -> Self {
-        let count = held.len() as f64;
-        let answer_bytes = held.iter().map(|held| held.bytes).sum::<usize>() as f64 / count;
+    fn new(secrets: usize, answers: usize, took: Duration, grown: u64) -> Self {
+        let count = secrets as f64;
+        let answer_bytes = answers as f64 / count;
         let overhead_bytes = grown as f64 / count - answer_bytes;
-        Self { secrets: held.len(), answer_bytes, overhead_bytes, per_second: count / took.as_secs_f64() }
+        Self { secrets, answer_bytes, overhead_bytes, per_second: count / took.as_secs_f64() }
     }
 }
 
@@ -48,13 +52,23 @@ pub(crate) async fn bouncer(stack: &mut Stack, secrets: &[Secret]) -> Result<Idl
     let decider = Decider::at(&setup.intercept_socket).await?;
     let channel = sds::connect(&setup.sds_socket).await?;
     let start = Instant::now();
-    let tags = decider.decide_all(secrets).await?;
+    let decide = |secret: &Secret| {
+        let (mut own, caller) = (decider.clone(), secret.caller.clone());
+        async move { own.decide(&caller).await }
+    };
+    let tags: Vec<_> = stream::iter(secrets.iter().map(decide)).buffered(COLD).try_collect().await?;
     progress(format_args!("{} secrets unwrapped in {:.1} s", tags.len(), start.elapsed().as_secs_f64()));
     let unwrapped = memory::settled(pid).await?;
-    let mut held = Vec::with_capacity(tags.len());
-    let (cluster, start) = ("payments".parse()?, Instant::now());
+    let (mut held, mut bytes, start) = (Vec::with_capacity(tags.len()), 0, Instant::now());
     for tag in tags {
-        held.push(sds::delta(&channel, &cluster, format!("{}/{tag}", setup.sds_key)).await?);
+        let mut stream = Delta::open(&channel, "payments", &format!("{}/{tag}", setup.sds_key), None).await?;
+        let told = stream.next().await?;
+        if told.version != tag {
+            return Err(Fault::new("no secret in the answer"));
+        }
+        bytes += told.bytes;
+        stream.ack(&told).await?;
+        held.push(stream);
     }
     let took = start.elapsed();
     progress(format_args!("Bouncer served {} of them in {:.1} s", held.len(), took.as_secs_f64()));
@@ -66,7 +80,7 @@ pub(crate) async fn bouncer(stack: &mut Stack, secrets: &[Secret]) -> Result<Idl
         each(unwrapped, known),
         each(served, unwrapped),
     ));
-    Ok(Idle::new(&held, took, served.saturating_sub(before)))
+    Ok(Idle::new(held.len(), bytes, took, served.saturating_sub(before)))
 }
 
 /// SPIRE Agent, likewise. Its SVIDs are as it makes them: an EC key, and no chain beyond the leaf.
@@ -83,21 +97,22 @@ pub(crate) async fn spire(count: usize) -> Result<Idle> {
     let socket = spire.address();
     let socket = socket.strip_prefix("unix://").unwrap_or(&socket).to_owned();
     let channel = sds::connect(socket.as_ref()).await?;
-    let ready = || async { sds::state(&channel, first.clone()).await.ok() };
+    let ready = || async { State::open(&channel, &first).await.ok() };
     drop(spire.agent().until("serves the first", READY, ready).await?);
     let pid = spire.agent().pid();
     let before = memory::settled(pid).await?;
     let names: Vec<String> = (1..=count).map(name).collect();
     spire.register(&names, known_by)?;
     let last = names.last().ok_or_else(|| Fault::new("no names"))?;
-    let ready = || async { sds::state(&channel, last.clone()).await.ok() };
+    let ready = || async { State::open(&channel, last).await.ok() };
     drop(spire.agent().until("serves the last", READY, ready).await?);
     let mut held = Vec::with_capacity(count);
     let start = Instant::now();
-    for name in names {
-        held.push(sds::state(&channel, name).await?);
+    for name in &names {
+        held.push(State::open(&channel, name).await?);
     }
     let took = start.elapsed();
     progress(format_args!("SPIRE Agent served {count} in {:.1} s", took.as_secs_f64()));
-    Ok(Idle::new(&held, took, memory::settled(pid).await?.saturating_sub(before)))
+    let bytes = held.iter().map(|stream| stream.bytes).sum();
+    Ok(Idle::new(count, bytes, took, memory::settled(pid).await?.saturating_sub(before)))
 }

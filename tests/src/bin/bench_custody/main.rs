@@ -6,13 +6,11 @@
 
 mod append;
 mod cold;
-mod decide;
 mod fleet;
 mod idle;
 mod memory;
 mod one_envoy;
 mod report;
-mod sds;
 mod warm;
 
 use bouncer_tests::stack::Stack;

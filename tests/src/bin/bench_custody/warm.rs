@@ -1,8 +1,8 @@
 //! A warm decision, whose audit event is in the spool before the answer, against a tonic call that appends the same
 //! bytes to a file.
 
-use crate::decide::Decider;
 use crate::{Sizes, append, progress};
+use bouncer_tests::intercept::Decider;
 use bouncer_tests::scratch::Scratch;
 use bouncer_tests::stack::Stack;
 use bouncer_tests::stats::{Spread, quantile};
