@@ -3,6 +3,7 @@
 use crate::process::Process;
 use crate::scratch::{Scratch, free_port};
 use crate::{Result, fault::Doing as _, openbao, tools};
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -30,6 +31,8 @@ pub struct Setup {
     pub dev: bool,
     /// CA certificates for HTTPS in the place of the system's.
     pub https_roots: Option<PathBuf>,
+    /// More variables of its environment.
+    pub environment: BTreeMap<String, String>,
     /// Another user than the scenario's, to run it.
     user: Option<u32>,
 }
@@ -97,8 +100,9 @@ impl Setup {
             required_pairs = []
             cluster = []
         };
-        let (dev, https_roots, user) = (true, None, None);
-        let mut setup = Self { config, intercept_socket, sds_socket, sds_key, http_port, dev, https_roots, user };
+        let (dev, https_roots, environment, user) = (true, None, BTreeMap::new(), None);
+        let mut setup =
+            Self { config, intercept_socket, sds_socket, sds_key, http_port, dev, https_roots, environment, user };
         let path = |path: &Path| path.display().to_string();
         setup.set("bouncer", at.bouncer);
         setup.set("state_dir", path(&state));
@@ -220,7 +224,7 @@ impl Resolver {
             }
         }
         let mut command = Command::new(program);
-        command.arg("--config").arg(config).env("RUST_LOG", "info");
+        command.arg("--config").arg(config).env("RUST_LOG", "info").envs(&setup.environment);
         if let Some(uid) = setup.user {
             command.uid(uid).gid(uid);
         }

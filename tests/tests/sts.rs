@@ -71,3 +71,75 @@ async fn denied_until_right(wrong: Wrong) -> Result<()> {
     stack.until(format!("{wrong:?} set right"), SOON, served).await?;
     Ok(())
 }
+
+/// The resolver takes its AWS credentials from the environment, as a pod's service account puts them there.
+async fn with_the_pods_own(stack: &mut Stack, variables: &[(&str, &str)]) -> Result<()> {
+    let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    stack
+        .reconfigure_resolver(|setup| {
+            setup.environment.extend(variables);
+            setup.set("kms.credentials", "default-chain");
+            if let Some(kms) = setup.config.get_mut("kms").and_then(toml::Value::as_table_mut) {
+                kms.remove("role_arn");
+                kms.remove("audience");
+            }
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_default_chain_takes_the_role_of_the_pod_by_its_token_and_follows_when_that_is_replaced() -> Result<()> {
+    let mut stack = Stack::builder("pods-role").impatient().start().await?;
+    let Identities::Own { domain, .. } = &stack.identities else { return Err(Fault::new("SPIRE")) };
+    let token = |audience: &str| domain.jwt_svid(BOUNCER_ID, &[audience.to_owned()], Duration::from_hours(1));
+    let (bad, good) = (token("another.audience")?, token(AUDIENCE)?);
+    // A projected token lies in a folder of its own, and is replaced there by another file.
+    let file = stack.scratch.folder("pod")?.join("token");
+    std::fs::write(&file, &bad)?;
+    let (path, endpoint) = (file.display().to_string(), stack.kms.endpoint());
+    stack.kms.proxy().reset();
+    let variables = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", &*path),
+        ("AWS_ROLE_ARN", bouncer_tests::kms::ROLE_ARN),
+        ("AWS_REGION", bouncer_tests::kms::REGION),
+        ("AWS_ENDPOINT_URL_STS", &endpoint),
+    ];
+    with_the_pods_own(&mut stack, &variables).await?;
+    let client = stack.client(CART, Protocol::Http1)?;
+    let denied = || async { client.get("/").await.ok()?.reason().map(str::to_owned) };
+    let reason = stack.until("a token for another audience to be denied", SOON, denied).await?;
+    assert_eq!(reason, Reason::StsUnavailable.code());
+    assert_eq!(stack.kms.proxy().count("Decrypt"), 0);
+
+    std::fs::write(file.with_extension("new"), &good)?;
+    std::fs::rename(file.with_extension("new"), &file)?;
+    let served = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+    stack.until("the right token to be served", SOON, served).await?;
+    assert!(stack.kms.proxy().count("AssumeRoleWithWebIdentity") >= 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_default_chain_takes_keys_from_a_shared_file_and_says_so_where_there_are_none() -> Result<()> {
+    let mut stack = Stack::builder("shared-file").impatient().start().await?;
+    let file = stack.scratch.folder("aws")?.join("credentials");
+    let path = file.display().to_string();
+    let none = stack.scratch.file("aws/none").display().to_string();
+    let variables = [
+        ("AWS_SHARED_CREDENTIALS_FILE", &*path),
+        ("AWS_CONFIG_FILE", &none),
+        ("AWS_REGION", bouncer_tests::kms::REGION),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ];
+    with_the_pods_own(&mut stack, &variables).await?;
+    let client = stack.client(CART, Protocol::Http1)?;
+    let reply = client.get("/").await?;
+    assert_eq!(reply.reason(), Some(Reason::StsUnavailable.code()), "nobody to be");
+    assert!(reply.took < Duration::from_secs(1), "{:?}", reply.took);
+
+    std::fs::write(&file, "[default]\naws_access_key_id = AKIDSCENARIO\naws_secret_access_key = scenario\n")?;
+    stack.restart_resolver_until_ready().await?;
+    let served = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+    stack.until("the shared file's keys to be used", SOON, served).await?;
+    Ok(())
+}

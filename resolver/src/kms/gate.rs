@@ -26,7 +26,7 @@ impl From<Reason> for Seen {
     fn from(reason: Reason) -> Self {
         match reason {
             Reason::KmsThrottled => Self::Throttled,
-            Reason::KmsUnavailable => Self::Fault,
+            Reason::KmsUnavailable | Reason::StsUnavailable => Self::Fault,
             _ => Self::Answer,
         }
     }

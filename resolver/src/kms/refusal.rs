@@ -4,14 +4,32 @@
 //! KMS does not say whether a ciphertext was damaged or the encryption context is another one: both are
 //! `InvalidCiphertextException`.
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_kms::operation::decrypt::DecryptError;
 use bouncer_custody::Reason;
+use std::error::Error;
 
 /// The reason of a call that gave no plaintext.
 pub(super) fn reason(error: &SdkError<DecryptError>) -> Reason {
+    if let Some(why) = no_credentials(error) {
+        tracing::warn!(why, "there are no AWS credentials by the default chain, so KMS was not asked");
+        return Reason::StsUnavailable;
+    }
     let status = error.raw_response().map(|raw| raw.status().as_u16());
     of(error.code(), error.message().unwrap_or_default(), status)
+}
+
+/// Why the default chain gave no credentials, where that is what stopped the call. Also what is denied for good looks
+/// like this, and what only seems so: a metadata server that can't be reached counts as none.
+fn no_credentials(error: &SdkError<DecryptError>) -> Option<String> {
+    let own = causes(error.source()?).find(|cause| cause.is::<CredentialsError>())?;
+    Some(causes(own).map(ToString::to_string).collect::<Vec<_>>().join(": "))
+}
+
+/// An error, and what caused it.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| <dyn Error>::source(*error))
 }
 
 fn of(code: Option<&str>, message: &str, status: Option<u16>) -> Reason {
