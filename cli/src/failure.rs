@@ -10,6 +10,7 @@ use crate::kms::KmsError;
 use crate::resolver::ResolverError;
 use crate::vault::VaultError;
 use crate::wrap::CredentialError;
+use std::error::Error;
 use std::process::ExitCode;
 
 /// What the process ends with. Documented in `bouncerctl --help`; scripts rely on it.
@@ -53,6 +54,15 @@ pub(crate) trait Explain: std::error::Error {
     fn advice(&self) -> String;
     /// The exit code.
     fn exit(&self) -> Exit;
+}
+
+/// The last cause of a chain: the operating system's word, mostly.
+pub(crate) fn root_cause(error: &dyn Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
 }
 
 /// Why a command failed.

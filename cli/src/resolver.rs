@@ -3,10 +3,9 @@
 //! Called by `revoke --socket`. Who may speak there is decided by the socket's mode and by the uid that the kernel names.
 
 use crate::control_plane::Problem;
-use crate::failure::{Exit, Explain};
+use crate::failure::{Exit, Explain, root_cause};
 use reqwest::StatusCode;
 use serde_json::Value;
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,13 +40,7 @@ pub(crate) enum ResolverError {
 impl Explain for ResolverError {
     fn why(&self) -> Option<String> {
         match self {
-            Self::Client(source) | Self::Unreachable { source, .. } => {
-                let mut cause: &dyn Error = source;
-                while let Some(next) = cause.source() {
-                    cause = next;
-                }
-                Some(cause.to_string())
-            }
+            Self::Client(source) | Self::Unreachable { source, .. } => Some(root_cause(source)),
             Self::Refused { problem, .. } => Some(problem.say()).filter(|text| !text.is_empty()),
         }
     }

@@ -5,7 +5,7 @@
 //! token goes to the address that was given.
 
 use crate::args::VaultServer;
-use crate::failure::{Exit, Explain};
+use crate::failure::{Exit, Explain, root_cause};
 use crate::files::{self, FileError};
 use crate::output::Output;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -202,13 +202,7 @@ fn header(token: &str) -> Result<HeaderValue, VaultError> {
 
 impl VaultError {
     fn unreachable(address: &str, error: reqwest::Error) -> Self {
-        let mut why = String::new();
-        let mut cause: Option<&dyn std::error::Error> = Some(&error.without_url());
-        while let Some(error) = cause {
-            why = error.to_string();
-            cause = error.source();
-        }
-        Self::Unreachable { address: address.to_owned(), why }
+        Self::Unreachable { address: address.to_owned(), why: root_cause(&error.without_url()) }
     }
 }
 

@@ -43,14 +43,24 @@ impl Wrapped {
         }
     }
 
+    /// What KMS itself encrypted.
+    ///
+    /// # Errors
+    /// [`Malformed`] if that is no KMS blob by its length, or begins as an envelope does, and would be read as one.
+    pub fn direct(blob: Vec<u8>) -> Result<Self, Malformed> {
+        if blob.is_empty() || blob.len() > MAX_KMS_BLOB || SealedEnvelope::is_meant_by(&blob) {
+            return Err(Problem::Form(KMS_BLOB).of(WHAT));
+        }
+        Ok(Self::Direct(blob))
+    }
+
     /// The same credential, with the blob re-encrypted.
     ///
     /// # Errors
-    /// [`Malformed`] if that is no KMS blob by its length.
+    /// As [`Self::direct`].
     pub fn with_blob(&self, blob: &[u8]) -> Result<Self, Malformed> {
         match self {
-            Self::Direct(_) if blob.is_empty() || blob.len() > MAX_KMS_BLOB => Err(Problem::Form(KMS_BLOB).of(WHAT)),
-            Self::Direct(_) => Ok(Self::Direct(blob.to_vec())),
+            Self::Direct(_) => Self::direct(blob.to_vec()),
             Self::Envelope(envelope) => envelope.with_wrapped_key(blob).map(Self::Envelope),
         }
     }
@@ -86,7 +96,7 @@ impl CiphertextRef {
         if SealedEnvelope::is_meant_by(&bytes) {
             return SealedEnvelope::parse(&bytes).map(Wrapped::Envelope);
         }
-        Wrapped::Direct(Vec::new()).with_blob(&bytes)
+        Wrapped::direct(bytes)
     }
 }
 
@@ -101,6 +111,13 @@ mod tests {
         let whole: CiphertextRef = "AQICAHg=".parse().unwrap();
         assert_eq!(whole.kms().unwrap().blob(), [1, 2, 2, 0, 0x78]);
         assert_eq!(whole.kms().unwrap().to_reference(), whole);
+    }
+
+    #[test]
+    fn a_blob_that_would_be_read_as_an_envelope_is_none() {
+        assert!(Wrapped::direct(b"\xBCBNCx".to_vec()).is_err());
+        let other = Wrapped::direct(b"\xBCBNx".to_vec()).unwrap();
+        assert_eq!(other.to_reference().kms(), Ok(other));
     }
 
     #[test]

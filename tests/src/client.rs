@@ -74,6 +74,16 @@ impl Client {
         self.get_with(path, &[]).await
     }
 
+    /// `Some` if a GET is answered with 200: to wait for.
+    pub async fn serves(&self) -> Option<()> {
+        (self.get("/").await.ok()?.status == 200).then_some(())
+    }
+
+    /// `Some` if a GET is denied for this reason: to wait for.
+    pub async fn denies(&self, reason: bouncer_custody::Reason) -> Option<()> {
+        (self.get("/").await.ok()?.reason()? == reason.code()).then_some(())
+    }
+
     /// A GET with headers; `host` spoofs the authority.
     ///
     /// # Errors

@@ -85,7 +85,7 @@ async fn while_the_flag_is_off_crypto_is_refused_by_name_and_streams_are_denied(
     assert_eq!(stack.upstream("payments")?.connections(), 0);
 
     api.set_flag(true).await?;
-    let serves = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+    let serves = || client.serves();
     stack.until("service after the flag was turned on", Duration::from_secs(5), serves).await
 }
 

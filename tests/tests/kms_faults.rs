@@ -67,7 +67,7 @@ async fn a_fault_that_passes_denies_in_time_and_then_serves() -> Result<()> {
         assert!(reply.took < Duration::from_millis(1_200), "{name} {:?}", reply.took);
 
         stack.kms.proxy().behave("Decrypt", Behaviour::Forward);
-        let serves = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+        let serves = || client.serves();
         stack.until(format!("recovery from {name}"), Duration::from_secs(10), serves).await?;
     }
     assert_eq!(stack.upstream("payments")?.uncredentialed(), 0);
@@ -127,7 +127,7 @@ async fn a_kms_that_is_down_is_left_alone_and_found_again() -> Result<()> {
 
     stack.kms.proxy().behave("Decrypt", Behaviour::Forward);
     for (name, client) in names.iter().zip(&clients) {
-        let serves = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+        let serves = || client.serves();
         stack.until(format!("service for {name}"), Duration::from_secs(10), serves).await?;
     }
     Ok(())
@@ -147,13 +147,13 @@ async fn an_sts_that_is_late_is_told_from_one_that_says_no() -> Result<()> {
         stack.kms.proxy().behave("AssumeRoleWithWebIdentity", behaviour);
         // Without its session of before.
         stack.reconfigure_resolver(|_| {}).await?;
-        let denied = || async { (client.get("/").await.ok()?.reason()? == reason.code()).then_some(()) };
+        let denied = || client.denies(reason);
         stack.until(format!("{reason} for {behaviour:?}"), Duration::from_secs(10), denied).await?;
         assert_eq!(stack.kms.proxy().count("Decrypt"), 0, "without a session KMS is not asked");
     }
     stack.kms.proxy().behave("AssumeRoleWithWebIdentity", Behaviour::Forward);
     stack.reconfigure_resolver(|_| {}).await?;
-    let serves = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+    let serves = || client.serves();
     stack.until("service", Duration::from_secs(15), serves).await
 }
 
@@ -189,6 +189,6 @@ async fn a_region_that_is_down_stops_no_other() -> Result<()> {
     assert_eq!(stack.kms.proxy().count("Decrypt"), 1, "the far key's calls go to its own endpoint");
 
     proxy.behave("Decrypt", Behaviour::Forward);
-    let serves = || async { (far.get("/").await.ok()?.status == 200).then_some(()) };
+    let serves = || far.serves();
     stack.until("service by the far key", Duration::from_secs(10), serves).await
 }

@@ -180,7 +180,7 @@ async fn what_is_in_an_envelope_shows_nowhere_on_its_way() -> Result<()> {
     assert!(needles.search(&wrapped.out, "what wrap prints").is_empty());
     assert!(needles.search(wrapped.err.as_bytes(), "what wrap warns of").is_empty());
     let client = stack.client(CART, Protocol::Http1)?;
-    let serves = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+    let serves = || client.serves();
     stack.until("service", Duration::from_secs(10), serves).await?;
 
     let hits = needles.search_files(stack.scratch.path())?;

@@ -43,7 +43,7 @@ async fn a_credential_is_pushed_once_rotated_and_taken_back() -> Result<()> {
     let before = stack.envoy()?.stat(UPDATES).await?;
     stack.api()?.set_flag(false).await?;
     let client = stack.client(CART, Protocol::Http1)?;
-    let denied = || async { (client.get("/").await.ok()?.reason()? == Reason::FeatureDisabled.code()).then_some(()) };
+    let denied = || client.denies(Reason::FeatureDisabled);
     stack.until("the denial", DEADLINE, denied).await?;
     let replaced = || async { (stack.envoy().ok()?.stat(UPDATES).await.ok()? > before).then_some(()) };
     stack.until("a throwaway in the place of the revoked certificate", DEADLINE, replaced).await?;

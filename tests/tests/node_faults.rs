@@ -25,11 +25,11 @@ fn workload_apis(stack: &Stack) -> Result<[&WorkloadApi; 2]> {
 
 /// Waits until the client's stream ends so: with this reason, or well.
 async fn ends(stack: &Stack, client: &Client, reason: Option<Reason>) -> Result<()> {
-    let wanted = (reason.is_none().then_some(200), reason.map(|reason| reason.code().to_owned()));
     let ends = || async {
-        let reply = client.get("/").await.ok()?;
-        let seen = (reply.status == 200).then_some(200);
-        ((seen, reply.reason().map(str::to_owned)) == wanted).then_some(())
+        match reason {
+            Some(reason) => client.denies(reason).await,
+            None => client.serves().await,
+        }
     };
     stack.until(format!("a stream that ends with {reason:?}"), SOON, ends).await
 }

@@ -40,7 +40,7 @@ async fn under_traffic_warm_routes_go_on_cold_ones_fail_closed_and_all_recovers(
         stack.until("warm traffic without a resolver", Duration::from_secs(10), more).await?;
 
         stack.restart_resolver_until_ready().await?;
-        let recovered = || async { (cold.get("/").await.ok()?.status == 200).then_some(()) };
+        let recovered = || cold.serves();
         stack.until(format!("recovery {round}"), Duration::from_secs(3), recovered).await?;
         // A VM whose watch is back has flushed its cache, and is warm again only after its next request. Two watches: the
         // worker's and the main thread's.

@@ -184,15 +184,14 @@ async fn in_mode_named_what_is_enabled_again_waits_until_connections_of_before_a
         stack.bridge()?.push(|snapshot| snapshot.intercept_enabled = false);
         let denied = |reason: Reason| {
             let client = &client;
-            async move { (client.get("/").await.ok()?.reason()? == reason.code()).then_some(()) }
+            client.denies(reason)
         };
         stack.until("the denial", SOON, || denied(Reason::FeatureDisabled)).await?;
         if restart {
             stack.restart_resolver_until_ready().await?;
         }
         stack.bridge()?.push(|snapshot| snapshot.intercept_enabled = true);
-        let waits =
-            || async { (client.get("/").await.ok()?.reason()? == Reason::RevokedRecently.code()).then_some(()) };
+        let waits = || client.denies(Reason::RevokedRecently);
         stack.until("the wait", SOON, waits).await?;
         let back = || async { connection(&client).await.ok() };
         let after = stack.until("its use again", SOON, back).await?;
@@ -261,14 +260,13 @@ async fn an_operator_revokes_at_the_resolver_with_the_control_plane_gone() -> Re
         cut_off(&stack, held).await?;
         let denied = |reason: Reason| {
             let client = &client;
-            async move { (client.get("/").await.ok()?.reason()? == reason.code()).then_some(()) }
+            client.denies(reason)
         };
         stack.until("the denial", SOON, || denied(Reason::RevokedByOperator)).await?;
 
         // It outlives the resolver, and ends by the operator's word.
         stack.restart_resolver()?;
-        let still =
-            || async { (client.get("/").await.ok()?.reason()? == Reason::RevokedByOperator.code()).then_some(()) };
+        let still = || client.denies(Reason::RevokedByOperator);
         stack.until("the denial after a restart", SOON, still).await?;
         let before = stack.upstream("payments")?.connections();
         let (code, said) = bouncerctl(&[PATH, "--socket", socket, "--lift"]).await?;
@@ -287,7 +285,7 @@ async fn an_operator_revokes_at_the_control_plane_for_every_bouncer() -> Result<
     let held = held(&stack).await?;
     operator::run(&stack, &["revoke", PATH], b"").await?.success()?;
     cut_off(&stack, held).await?;
-    let denied = || async { (client.get("/").await.ok()?.reason()? == Reason::EnvelopeMissing.code()).then_some(()) };
+    let denied = || client.denies(Reason::EnvelopeMissing);
     stack.until("the denial", SOON, denied).await?;
     stack.audited("the revocation", |event| event["outcome"] == "revoke" && event["logical_path"] == PATH).await?;
     Ok(())

@@ -120,7 +120,7 @@ async fn every_credential_moves_inside_kms_and_is_served_under_the_new_key_alone
     stack.kms.proxy().reset();
     for name in ["plain", "numbered", "sealed"] {
         let client = stack.client(&caller(name), Protocol::Http1)?;
-        let serves = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+        let serves = || client.serves();
         stack.until(format!("service with {name}"), Duration::from_secs(15), serves).await?;
     }
     let decrypted = stack.kms.proxy().calls().into_iter().filter(|call| call.operation == "Decrypt");
@@ -217,7 +217,7 @@ async fn in_vault_a_credential_moves_to_the_newest_version_of_its_key_unless_it_
     assert_eq!(registered(&stack, "bound").await?["generation"], 1);
 
     // The old version of the key is gone: what was moved works without it, and what was not shows that it is gone.
-    let known = || async { (clients[0].get("/").await.ok()?.status == 200).then_some(()) };
+    let known = || clients[0].serves();
     transit("transit/keys/bouncer/config", json!({"min_decryption_version": 2})).await?;
     let denied = || async { (clients[1].get("/").await.ok()?.status != 200).then_some(()) };
     stack.until("what is under the old version to be denied", Duration::from_secs(20), denied).await?;

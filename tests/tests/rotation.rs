@@ -109,7 +109,7 @@ async fn a_bad_generation_leaves_the_one_in_use_and_says_why() -> Result<()> {
     stack.kill_resolver();
     std::fs::remove_dir_all(stack.scratch.file("resolver"))?;
     stack.restart_resolver_until_ready().await?;
-    let denied = || async { (client.get("/").await.ok()?.reason()? == Reason::BindingGeneration.code()).then_some(()) };
+    let denied = || client.denies(Reason::BindingGeneration);
     stack.until("a denial by a resolver without memory", SOON, denied).await?;
 
     let (_, good) = next_generation(&stack, &payments()).await?;
@@ -127,7 +127,7 @@ async fn a_bad_generation_is_taken_up_when_the_one_before_ends() -> Result<()> {
     stack.bridge()?.push(|snapshot| taken = std::mem::take(&mut snapshot.envelopes));
     let denied = |reason: Reason| {
         let client = &client;
-        async move { (client.get("/").await.ok()?.reason()? == reason.code()).then_some(()) }
+        client.denies(reason)
     };
     stack.until("the denial", SOON, || denied(Reason::EnvelopeMissing)).await?;
     stack.bridge()?.push(|snapshot| snapshot.envelopes = taken);

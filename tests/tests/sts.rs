@@ -56,7 +56,7 @@ async fn denied_until_right(wrong: Wrong) -> Result<()> {
     break_it(&stack, wrong)?;
     stack.kms.proxy().behave("AssumeRoleWithWebIdentity", bouncer_tests::kms_proxy::Behaviour::Forward);
     let client = stack.client(CART, Protocol::Http1)?;
-    let denied = || async { (client.get("/").await.ok()?.reason()? == Reason::StsDenied.code()).then_some(()) };
+    let denied = || client.denies(Reason::StsDenied);
     stack.until(format!("{wrong:?} is denied"), SOON, denied).await?;
     assert_eq!(stack.kms.proxy().count("Decrypt"), 0, "{wrong:?}");
     assert_eq!(stack.upstream("payments")?.connections(), 0, "{wrong:?}");
@@ -67,7 +67,7 @@ async fn denied_until_right(wrong: Wrong) -> Result<()> {
         resolver.jwt_lifetime(Duration::from_mins(5));
     }
     stack.kms.proxy().trust(Trust::new(&stack.identities.jwks()?, AUDIENCE, BOUNCER_ID)?);
-    let served = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+    let served = || client.serves();
     stack.until(format!("{wrong:?} set right"), SOON, served).await?;
     Ok(())
 }
@@ -113,7 +113,7 @@ async fn the_default_chain_takes_the_role_of_the_pod_by_its_token_and_follows_wh
 
     std::fs::write(file.with_extension("new"), &good)?;
     std::fs::rename(file.with_extension("new"), &file)?;
-    let served = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+    let served = || client.serves();
     stack.until("the right token to be served", SOON, served).await?;
     assert!(stack.kms.proxy().count("AssumeRoleWithWebIdentity") >= 2);
     Ok(())
@@ -139,7 +139,7 @@ async fn the_default_chain_takes_keys_from_a_shared_file_and_says_so_where_there
 
     std::fs::write(&file, "[default]\naws_access_key_id = AKIDSCENARIO\naws_secret_access_key = scenario\n")?;
     stack.restart_resolver_until_ready().await?;
-    let served = || async { (client.get("/").await.ok()?.status == 200).then_some(()) };
+    let served = || client.serves();
     stack.until("the shared file's keys to be used", SOON, served).await?;
     Ok(())
 }

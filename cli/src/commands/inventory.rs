@@ -1,5 +1,6 @@
 //! What is registered: settings, secrets, flags, bouncers and protected resources. Thin: the control plane decides.
 
+use super::registered::PATH;
 use super::view::View;
 use crate::args::{Bouncers, Flags, Resources, Secrets, Settings};
 use crate::control_plane::{ControlPlane, segment};
@@ -91,7 +92,6 @@ pub(super) async fn settings(command: &Settings, api: &ControlPlane, output: &Ou
 
 /// `secrets list|history|enable|disable`.
 pub(super) async fn secrets(command: &Secrets, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
-    const PATH: &str = "/v1/crypto/envelope-secrets";
     let one = |id: &str| format!("{PATH}/{}", segment(id));
     match command {
         Secrets::List => show(output, &all(api, PATH).await?, |view| {

@@ -1,5 +1,6 @@
 //! `register`, and `wrap` with or without it.
 
+use super::registered::PATH;
 use super::view::View;
 use crate::args::{Register, Wrap};
 use crate::control_plane::{ControlPlane, ControlPlaneError};
@@ -8,8 +9,6 @@ use crate::files;
 use crate::output::Output;
 use crate::wrap::Envelope;
 use bouncer_custody::{KeyId, LogicalPath};
-
-const SECRETS: &str = "/v1/crypto/envelope-secrets";
 
 /// Wraps a credential, prints the envelope, and registers it where asked to.
 ///
@@ -27,7 +26,7 @@ pub(super) async fn wrap(
         output.json(&envelope)?;
         return Ok(Exit::Ok);
     };
-    match control_plane.post(SECRETS, &envelope.body(path)).await {
+    match control_plane.post(PATH, &envelope.body(path)).await {
         Ok(answer) => {
             tell(path, View(&answer), output);
             envelope.logical_path = Some(path.clone());
@@ -53,7 +52,7 @@ pub(super) async fn register(
     output: &Output,
 ) -> Result<Exit, Failure> {
     let envelope = envelope(args)?;
-    let answer = connect()?.post(SECRETS, &envelope.body(&args.logical_path)).await?;
+    let answer = connect()?.post(PATH, &envelope.body(&args.logical_path)).await?;
     if output.is_json() {
         output.json(&answer)?;
     } else {

@@ -1,6 +1,7 @@
 //! `revoke`: at the control plane for every bouncer, or at one resolver on its node.
 
 use super::inventory::all;
+use super::registered::PATH;
 use super::view::View;
 use crate::args::Revoke;
 use crate::control_plane::{ControlPlane, ControlPlaneError, segment};
@@ -8,8 +9,6 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::resolver::Resolver;
 use serde_json::json;
-
-const SECRETS: &str = "/v1/crypto/envelope-secrets";
 
 /// Revokes, or lifts a revocation.
 ///
@@ -39,13 +38,13 @@ pub(super) async fn revoke(
         }
         None => {
             let api = connect()?;
-            let list = all(&api, SECRETS).await?;
+            let list = all(&api, PATH).await?;
             let found = View(&list).list("items").find(|item| item.text("logical_path") == path.as_str());
             let id = found.map(|item| item.text("id").to_owned()).ok_or(Failure::Usage {
                 what: "no credential is registered under this path",
                 advice: "`bouncerctl secrets list` shows what is registered.",
             })?;
-            let answer = api.patch(&format!("{SECRETS}/{}", segment(&id)), &json!({"enabled": false})).await?;
+            let answer = api.patch(&format!("{PATH}/{}", segment(&id)), &json!({"enabled": false})).await?;
             let generation = View(&answer).cell("generation");
             let probe = "`bouncerctl probe` shows when every bouncer has it";
             (answer, format!("revoked at the control plane: {path}, generation {generation}; {probe}"))

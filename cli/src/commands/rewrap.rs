@@ -176,11 +176,7 @@ impl Move<'_> {
         }
         let blob = kms.re_encrypt(wrapped.blob(), from, under).await?;
         let moved = wrapped.with_blob(&blob).map_err(|_| KmsError::UnusableAnswer)?;
-        let reference = moved.to_reference();
-        if reference.kms().as_ref() != Ok(&moved) {
-            return Err(KmsError::UnusableAnswer.into());
-        }
-        self.register(secret, &KeyId::Kms(to.clone()), &reference, aad.as_ref()).await
+        self.register(secret, &KeyId::Kms(to.clone()), &moved.to_reference(), aad.as_ref()).await
     }
 
     async fn in_vault(&self, secret: &Registered, vault: &Vault) -> Result<End, Failure> {

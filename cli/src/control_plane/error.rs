@@ -1,7 +1,7 @@
 //! What can go wrong between the tool and the control plane, told apart as far as what to do differs.
 
 use super::Problem;
-use crate::failure::{Exit, Explain};
+use crate::failure::{Exit, Explain, root_cause};
 use crate::files::FileError;
 use reqwest::StatusCode;
 use std::error::Error;
@@ -128,15 +128,6 @@ fn tls_fault(error: &(dyn Error + 'static)) -> Option<String> {
         };
     }
     None
-}
-
-/// The last cause of a chain: the operating system's word, mostly.
-fn root_cause(error: &dyn Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 impl Explain for ControlPlaneError {
