@@ -5,7 +5,7 @@ use crate::{Fault, Result, fault::Doing as _};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::future::Future;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,12 +44,6 @@ impl Process {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
-    }
-
-    /// Where its output goes.
-    #[must_use]
-    pub fn log_path(&self) -> &Path {
-        &self.log
     }
 
     /// Its output so far.

@@ -209,7 +209,8 @@ impl Filter {
     }
 
     /// The next stream that is to be cut off, by [`Host::reset`]. To be asked for when a callback is done, until there
-    /// is none: Envoy ends the stream within that call, and says so at once.
+    /// is none: Envoy ends the stream within that call, and says so at once. One that is condemned within its own header
+    /// callback is not among them yet: its turn comes with the next tick or answer.
     #[must_use]
     pub fn next_condemned(&mut self) -> Option<StreamId> {
         while let Some(id) = self.condemned.pop() {
@@ -276,10 +277,9 @@ impl Filter {
         }
         let mut first = true;
         for id in &call.waiting {
-            let Some(stream) = self.streams.take(*id) else { continue };
-            let (stream, effects) = stream.handle(&Event::Decided(&decision), self.plugins.policy());
+            let performed = self.happen(host, *id, &Event::Decided(&decision)).is_some();
             // The first use is in the resolver's audit already.
-            if self.perform(host, *id, stream, effects).is_some() && !std::mem::take(&mut first) {
+            if performed && !std::mem::take(&mut first) {
                 self.uses.count(&decision);
             }
         }
@@ -287,9 +287,7 @@ impl Filter {
 
     fn fail(&mut self, host: &mut impl Host, call: &Call, reason: Reason) {
         for id in &call.waiting {
-            let Some(stream) = self.streams.take(*id) else { continue };
-            let (stream, effects) = stream.handle(&Event::Failed(reason), self.plugins.policy());
-            self.perform(host, *id, stream, effects);
+            self.happen(host, *id, &Event::Failed(reason));
         }
     }
 
@@ -309,9 +307,7 @@ impl Filter {
         };
         if invalidate.reset_streams {
             for id in self.streams.carrying(|decision| names(&invalidate, decision)) {
-                let Some(stream) = self.streams.take(id) else { continue };
-                let (stream, effects) = stream.handle(&Event::Revoked, self.plugins.policy());
-                self.perform(host, id, stream, effects);
+                self.happen(host, id, &Event::Revoked);
             }
         }
     }
@@ -345,6 +341,13 @@ impl Filter {
     fn arrive(&mut self, host: &mut impl Host, id: StreamId, event: &Event<'_>) -> Action {
         let (stream, effects) = Stream::Arriving.handle(event, self.plugins.policy());
         self.perform(host, id, stream, effects).unwrap_or(Action::Pause)
+    }
+
+    /// Something happens to a stream, if it is still there. As [`Self::perform`].
+    fn happen(&mut self, host: &mut impl Host, id: StreamId, event: &Event<'_>) -> Option<Action> {
+        let stream = self.streams.take(id)?;
+        let (stream, effects) = stream.handle(event, self.plugins.policy());
+        self.perform(host, id, stream, effects)
     }
 
     /// Performs the effects in their order, after which the stream is `stream`. `None` if the host refused one: the

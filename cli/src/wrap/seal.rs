@@ -1,6 +1,6 @@
 //! Seals a payload into an envelope under a new data key. The format: `bouncer_custody::SealedEnvelope`.
 //!
-//! Called by `wrap` where KMS itself would take no plaintext of that length. Encrypts in place and wipes the data key.
+//! Called by `wrap` where KMS itself would take no plaintext of that length, and for `--form envelope`. Encrypts in place and wipes the data key.
 
 use crate::kms::{DataKey, KmsError};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};

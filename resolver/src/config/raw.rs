@@ -206,14 +206,9 @@ impl Config {
             sds: sds?,
             sds_key: sds_key?,
             bridge: bridge?,
-            kms: match kms {
-                Some(kms) => Some(kms?),
-                None => None,
-            },
-            vault: match vault {
-                Some(vault) => Some(vault?),
-                None => None,
-            },
+            // What is there and no good has its fault already.
+            kms: kms.flatten(),
+            vault: vault.flatten(),
             http: self.http.listen,
             sandbox,
             limits,
