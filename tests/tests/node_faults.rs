@@ -183,3 +183,39 @@ async fn who_takes_all_connections_leaves_the_files_that_backend_and_audit_need(
     assert_eq!(tokio::time::timeout(SOON, last.read(&mut [0])).await??, 0);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_control_plane_the_last_policy_holds_until_its_cap_over_a_restart_too() -> Result<()> {
+    const CAP: i64 = 10;
+    let mut stack = Stack::builder("no-control-plane")
+        .impatient()
+        .resolver(|setup| setup.set("bridge.snapshot_max_age_s", CAP))
+        .start()
+        .await?;
+    let client = stack.client(CART, Protocol::Http1)?;
+    ends(&stack, &client, None).await?;
+    let (setup, token) = stack.kill_control_plane()?;
+    stack.restart_resolver_until_ready().await?;
+    ends(&stack, &client, None).await?;
+    ends(&stack, &client, Some(Reason::PolicyStale)).await?;
+    let (status, why) = readiness(&stack).await?;
+    assert!(status == 503 && why.contains(Reason::PolicyStale.code()), "{status} {why}");
+
+    // What is too old, or damaged, is not taken up by the next run either.
+    let snapshot = stack.scratch.file("resolver").join("snapshot");
+    let mut damaged = std::fs::read(&snapshot)?;
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    for content in [None, Some(&damaged)] {
+        stack.kill_resolver();
+        if let Some(content) = content {
+            std::fs::write(&snapshot, content)?;
+        }
+        stack.restart_resolver()?;
+        ends(&stack, &client, Some(Reason::PolicyMissing)).await?;
+    }
+    let log = stack.resolver()?.process().log();
+    assert_eq!(log.matches("the last policy snapshot was not taken up").count(), 2, "each run says so");
+    stack.control_plane = Some(ControlPlane::serve(&stack.scratch, setup, token).await?);
+    ends(&stack, &client, None).await
+}

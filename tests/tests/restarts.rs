@@ -13,7 +13,7 @@ fn counts(traffic: &[Traffic]) -> Vec<usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_traffic_warm_routes_go_on_cold_ones_fail_closed_and_all_recovers() -> Result<()> {
-    const ROUNDS: usize = 5;
+    const ROUNDS: usize = 50;
     let cold_caller = |round: usize| format!("spiffe://example.org/ns/shop/sa/cold-{round}");
     // One worker: with two, which of them a new connection reaches, and so which cache it warms, is chance.
     let mut builder =

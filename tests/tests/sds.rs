@@ -97,6 +97,7 @@ async fn who_speaks_nonsense_is_turned_away_and_harms_nobody() -> Result<()> {
     let stack = Stack::builder("sds-nonsense").without_envoy().start().await?;
     let setup = stack.resolver()?.setup();
     let mut decider = Decider::at(&setup.intercept_socket).await?;
+    let mut slow = vec![];
     for socket in [&setup.intercept_socket, &setup.sds_socket] {
         let junk: Vec<u8> = (0..4_096_u32).map(|number| (number * 31 % 251) as u8).collect();
         // A frame of 16 MiB, and one of an unknown kind on a stream that nobody opened.
@@ -106,10 +107,11 @@ async fn who_speaks_nonsense_is_turned_away_and_harms_nobody() -> Result<()> {
             closed(connection(socket, first).await?).await?;
         }
         // Silent, or in the middle of the greeting: closed within a deadline.
-        let (silent, half) = (connection(socket, b"").await?, connection(socket, &PREFACE[..10]).await?);
+        slow.push(closed(connection(socket, b"").await?));
+        slow.push(closed(connection(socket, &PREFACE[..10]).await?));
         decider.decide(CART).await?;
-        tokio::try_join!(closed(silent), closed(half))?;
     }
+    futures::future::try_join_all(slow).await?;
     let oversized = DecideRequest { caller: "x".repeat(2 << 20), ..question(CART) };
     assert_eq!(decider.ask(oversized).await.map_err(|status| status.code()), Err(tonic::Code::OutOfRange));
     for odd in [
