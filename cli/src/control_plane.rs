@@ -12,6 +12,7 @@ pub(crate) use error::ControlPlaneError;
 use crate::args::Global;
 use crate::output::Output;
 use endpoint::Endpoint;
+pub(crate) use endpoint::is_loopback;
 pub(crate) use problem::Problem;
 use reqwest::header::{ACCEPT, HeaderValue};
 use reqwest::{Method, StatusCode};
@@ -123,13 +124,10 @@ impl ControlPlane {
         let status = response.status();
         let retry_after =
             response.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|source| self.not_reached(source))? {
-            if body.len() + chunk.len() > ANSWER_LIMIT {
-                return Err(ControlPlaneError::NotTheApi { origin: self.endpoint.origin(), status });
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = body_of(&mut response, ANSWER_LIMIT).await.map_err(|source| self.not_reached(source))?;
+        let Some(body) = body else {
+            return Err(ControlPlaneError::NotTheApi { origin: self.endpoint.origin(), status });
+        };
         if status == StatusCode::NO_CONTENT || (status.is_success() && body.is_empty()) {
             return Ok(Value::Null);
         }
@@ -143,6 +141,21 @@ impl ControlPlane {
             _ => Err(ControlPlaneError::NotTheApi { origin: self.endpoint.origin(), status }),
         }
     }
+}
+
+/// An answer's body; `None` if it is longer than `limit` bytes.
+///
+/// # Errors
+/// If it can't be read to its end.
+pub(crate) async fn body_of(response: &mut reqwest::Response, limit: usize) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > limit {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
 }
 
 /// One segment of a path, escaped: an id or a name from the command line.

@@ -5,6 +5,7 @@
 //! token goes to the address that was given.
 
 use crate::args::VaultServer;
+use crate::control_plane::{body_of, is_loopback};
 use crate::failure::{Exit, Explain, root_cause};
 use crate::files::{self, FileError};
 use crate::output::Output;
@@ -150,14 +151,9 @@ impl Vault {
             request = request.json(body);
         }
         let mut response = request.send().await.map_err(unreachable)?;
-        let (status, mut bytes) = (response.status(), Vec::new());
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if bytes.len() + chunk.len() > ANSWER_LIMIT {
-                return Err(VaultError::UnusableAnswer);
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        let answer: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let status = response.status();
+        let body = body_of(&mut response, ANSWER_LIMIT).await.map_err(unreachable)?;
+        let answer: Value = serde_json::from_slice(&body.ok_or(VaultError::UnusableAnswer)?).unwrap_or_default();
         if status.is_success() { Ok(answer) } else { Err(VaultError::Refused { what, status, why: said(&answer) }) }
     }
 }
@@ -172,16 +168,14 @@ fn said(answer: &Value) -> String {
 /// The server's URL without a slash at its end.
 fn parse_address(text: &str, dev: bool) -> Result<String, VaultError> {
     let url = Url::parse(text).map_err(|_| VaultError::BadAddress)?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let is_own = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     match url.scheme() {
         "https" => {}
-        "http" if dev && is_own => {}
+        "http" if dev && is_loopback(&url) => {}
         "http" => return Err(VaultError::PlainHttp),
         _ => return Err(VaultError::BadAddress),
     }
     let bare = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-    if host.is_empty() || !bare || url.path() != "/" || url.fragment().is_some() {
+    if url.host_str().is_none_or(str::is_empty) || !bare || url.path() != "/" || url.fragment().is_some() {
         return Err(VaultError::BadAddress);
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())

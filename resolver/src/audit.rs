@@ -240,6 +240,9 @@ impl Spool {
             if segments.get(i + 1).is_some_and(|following| *following <= at.after + 1) {
                 continue;
             }
+            if events.len() >= limit {
+                break;
+            }
             if *first != at.segment {
                 (at.segment, at.offset) = (*first, 0);
             }
@@ -443,6 +446,9 @@ mod tests {
         }
         assert!(spool.lock().segments.len() > 2);
         assert_eq!(next(2), [1, 2]);
+        assert_eq!(cursor.segment, 1, "it goes on in the middle of the segment, not behind it");
+        let mut next =
+            |limit| spool.read(&mut cursor, limit).unwrap().iter().map(|event| event.sequence).collect::<Vec<_>>();
         assert_eq!(next(usize::MAX), (3..=2_500).collect::<Vec<_>>());
         let tail = path_of(&spool.folder, spool.lock().segments.back().unwrap().first);
         OpenOptions::new().append(true).open(tail).unwrap().write_all(b"{\"id\":\"torn").unwrap();

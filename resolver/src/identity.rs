@@ -5,7 +5,7 @@
 
 use bouncer_custody::{Reason, SpiffeId};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use spiffe::{WorkloadApiClient, X509Source};
+use spiffe::{WorkloadApiClient, X509Source, X509Svid};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -73,12 +73,17 @@ impl Identity {
     /// [`Reason::IdentityUnavailable`] before the first SVID or after its withdrawal, [`Reason::IdentityExpired`]
     /// after its end.
     pub fn spiffe_id(&self) -> Result<SpiffeId, Reason> {
+        self.current().map(|(id, _)| id)
+    }
+
+    fn current(&self) -> Result<(SpiffeId, Arc<X509Svid>), Reason> {
         let source = self.source.get().ok_or(Reason::IdentityUnavailable)?;
-        match source.svid() {
-            Ok(svid) => svid.spiffe_id().to_string().parse().map_err(|_| Reason::IdentityUnavailable),
-            Err(spiffe::X509SourceError::NoSuitableSvid) => Err(Reason::IdentityExpired),
-            Err(_) => Err(Reason::IdentityUnavailable),
-        }
+        let svid = source.svid().map_err(|error| match error {
+            spiffe::X509SourceError::NoSuitableSvid => Reason::IdentityExpired,
+            _ => Reason::IdentityUnavailable,
+        })?;
+        let id = svid.spiffe_id().to_string().parse().map_err(|_| Reason::IdentityUnavailable)?;
+        Ok((id, svid))
     }
 
     /// This resolver's X.509-SVID, while it holds.
@@ -86,8 +91,7 @@ impl Identity {
     /// # Errors
     /// As [`Identity::spiffe_id`].
     pub fn x509_svid(&self) -> Result<Svid, Reason> {
-        self.spiffe_id()?;
-        let svid = self.source.get().and_then(|source| source.svid().ok()).ok_or(Reason::IdentityUnavailable)?;
+        let (_, svid) = self.current()?;
         let chain = svid.cert_chain().iter().map(|one| CertificateDer::from(one.as_bytes().to_vec())).collect();
         let key = PrivatePkcs8KeyDer::from(svid.private_key().as_bytes().to_vec());
         Ok(Svid { chain, key: PrivateKeyDer::Pkcs8(key) })
@@ -98,8 +102,7 @@ impl Identity {
     /// # Errors
     /// As [`Identity::spiffe_id`].
     pub fn not_after(&self) -> Result<i64, Reason> {
-        self.spiffe_id()?;
-        let svid = self.source.get().and_then(|source| source.svid().ok()).ok_or(Reason::IdentityUnavailable)?;
+        let (_, svid) = self.current()?;
         let leaf = X509Certificate::from_der(svid.leaf().as_bytes()).map_err(|_| Reason::IdentityUnavailable)?;
         Ok(leaf.1.validity().not_after.timestamp())
     }

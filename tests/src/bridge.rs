@@ -16,8 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
+use wire::control_message::Body;
 use wire::policy_bridge_server::{PolicyBridge, PolicyBridgeServer};
-use wire::{control_message, resolver_message};
+use wire::resolver_message;
 
 /// What the resolver said so far.
 #[derive(Default)]
@@ -138,7 +139,7 @@ struct Server {
     shared: Arc<Shared>,
 }
 
-fn message(body: control_message::Body) -> Result<wire::ControlMessage, Status> {
+fn message(body: Body) -> Result<wire::ControlMessage, Status> {
     Ok(wire::ControlMessage { body: Some(body) })
 }
 
@@ -172,26 +173,20 @@ async fn talk(shared: Arc<Shared>, mut said: Streaming<wire::ResolverMessage>, a
                 _ => return,
             },
             changed = snapshots.changed() => match changed {
-                Ok(()) => Some(control_message::Body::Snapshot(snapshots.borrow_and_update().clone())),
+                Ok(()) => Some(Body::Snapshot(snapshots.borrow_and_update().clone())),
                 Err(_) => return,
             },
             _ = alive.tick() => {
                 let epoch = shared.snapshot.borrow().epoch;
-                Some(control_message::Body::KeepAlive(wire::KeepAlive { epoch, time_ms: now_ms() }))
+                Some(Body::KeepAlive(wire::KeepAlive { epoch, time_ms: now_ms() }))
             }
         };
-        let parts = match answer {
-            Some(control_message::Body::Snapshot(snapshot)) => snapshot.into_parts(PART),
-            Some(other) => {
-                if answers.send(message(other)).await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            None => continue,
+        let bodies = match answer {
+            Some(Body::Snapshot(snapshot)) => snapshot.into_parts(PART).into_iter().map(Body::Snapshot).collect(),
+            other => Vec::from_iter(other),
         };
-        for part in parts {
-            if answers.send(message(control_message::Body::Snapshot(part))).await.is_err() {
+        for body in bodies {
+            if answers.send(message(body)).await.is_err() {
                 return;
             }
         }
@@ -199,12 +194,12 @@ async fn talk(shared: Arc<Shared>, mut said: Streaming<wire::ResolverMessage>, a
 }
 
 impl Shared {
-    fn hear(&self, body: Option<resolver_message::Body>) -> Option<control_message::Body> {
+    fn hear(&self, body: Option<resolver_message::Body>) -> Option<Body> {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match body? {
             resolver_message::Body::Hello(hello) => {
                 said.hellos.push(hello);
-                Some(control_message::Body::Snapshot(self.snapshot.borrow().clone()))
+                Some(Body::Snapshot(self.snapshot.borrow().clone()))
             }
             resolver_message::Body::Ack(ack) => {
                 said.acks.push(ack);
@@ -217,7 +212,7 @@ impl Shared {
             resolver_message::Body::Audit(batch) => {
                 let sequence = batch.events.last()?.sequence;
                 said.events.extend(batch.events);
-                Some(control_message::Body::AuditAck(wire::AuditAck { sequence }))
+                Some(Body::AuditAck(wire::AuditAck { sequence }))
             }
         }
     }

@@ -268,6 +268,16 @@ impl Resolver {
         Ok((answer.status(), answer.text().await?))
     }
 
+    /// One of its metrics, by its name and labels; `None` where it has none such.
+    ///
+    /// # Errors
+    /// If there is no answer, or the metric is no whole number.
+    pub async fn metric(&self, name: &str) -> Result<Option<u64>> {
+        let (_, metrics) = self.get("/metrics").await?;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.map(str::parse).transpose()?)
+    }
+
     /// Its configuration.
     #[must_use]
     pub fn setup(&self) -> &Setup {

@@ -64,6 +64,20 @@ impl Delta {
         Ok(Self { requests, answers })
     }
 
+    /// Opens a stream, waits for the secret under its tag, and takes it.
+    ///
+    /// # Errors
+    /// If the server gives no secret, or another.
+    pub async fn fetch(channel: &Channel, cluster: &str, key: &str, tag: &str) -> Result<(Self, Told)> {
+        let mut stream = Self::open(channel, cluster, &format!("{key}/{tag}"), None).await?;
+        let told = stream.next().await?;
+        if told.version != tag {
+            return Err(Fault::new("no secret in the answer"));
+        }
+        stream.ack(&told).await?;
+        Ok((stream, told))
+    }
+
     /// The next answer.
     ///
     /// # Errors

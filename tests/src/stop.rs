@@ -1,8 +1,14 @@
 //! What a program does that was told to stop: drops its work, and ends what it started with it.
 
 use crate::Result;
+use std::fmt::Display;
 use std::future::Future;
+use std::io::Write as _;
+use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What a shell takes for a program that was told to stop.
+pub const INTERRUPTED: u8 = 130;
 
 /// The signals that end a program: SIGINT, SIGTERM and SIGHUP.
 pub struct Stop {
@@ -30,4 +36,23 @@ impl Stop {
             _ = hangup.recv() => None,
         }
     }
+}
+
+/// How a program of this crate ends: whether it kept what it promises, `None` if it was told to stop, or what went wrong.
+/// Says the last two on standard error.
+#[must_use]
+pub fn exit_code(program: &str, ended: Result<Option<bool>>) -> ExitCode {
+    let said = match ended {
+        Ok(Some(true)) => return ExitCode::SUCCESS,
+        Ok(Some(false)) => return ExitCode::FAILURE,
+        Ok(None) => "stopped; everything that it started has been ended".to_owned(),
+        Err(ref fault) => format!("failed: {fault}"),
+    };
+    progress(program, said);
+    if ended.is_ok() { ExitCode::from(INTERRUPTED) } else { ExitCode::FAILURE }
+}
+
+/// A line for who waits, on standard error, so that the results on standard output stay clean.
+pub fn progress(program: &str, line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{program}: {line}");
 }

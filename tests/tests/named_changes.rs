@@ -13,9 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How many certificates the resolver has handed to Envoy.
 async fn given(stack: &Stack) -> Result<u64> {
-    let (_, metrics) = stack.resolver()?.get("/metrics").await?;
-    let line = metrics.lines().find_map(|line| line.strip_prefix(GIVEN));
-    Ok(line.map_or(Ok(0), |count| count.trim().parse())?)
+    Ok(stack.resolver()?.metric(GIVEN).await?.unwrap_or(0))
 }
 
 /// What upstream saw of the client certificates of some requests at once, which one connection can't carry.

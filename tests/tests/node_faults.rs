@@ -36,10 +36,8 @@ async fn ends(stack: &Stack, client: &Client, reason: Option<Reason>) -> Result<
 
 /// When the resolver's SVID ends, in Unix seconds, by its metrics.
 async fn svid_ends(stack: &Stack) -> Result<u64> {
-    let (_, metrics) = stack.resolver()?.get("/metrics").await?;
-    let name = "bouncer_resolver_svid_not_after_timestamp_seconds ";
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name));
-    Ok(value.ok_or_else(|| Fault::new("no metric of the SVID's end"))?.parse()?)
+    let ends = stack.resolver()?.metric("bouncer_resolver_svid_not_after_timestamp_seconds").await?;
+    ends.ok_or_else(|| Fault::new("no metric of the SVID's end"))
 }
 
 async fn readiness(stack: &Stack) -> Result<(u16, String)> {
@@ -105,8 +103,8 @@ async fn svids_and_their_authority_change_under_traffic_without_a_gap() -> Resul
     // A new connection between the two is by the new authority's SVIDs; the control: without them there is none.
     stack.restart_control_plane().await?;
     let connected = || async {
-        let (_, metrics) = stack.resolver().ok()?.get("/metrics").await.ok()?;
-        metrics.lines().any(|line| line == "bouncer_resolver_bridge_connected 1").then_some(())
+        let connected = stack.resolver().ok()?.metric("bouncer_resolver_bridge_connected").await.ok()?;
+        (connected == Some(1)).then_some(())
     };
     stack.until("the bridge to be up again", SOON, connected).await?;
     let before = traffic.count();
@@ -168,9 +166,8 @@ async fn who_takes_all_connections_leaves_the_files_that_backend_and_audit_need(
         }
     }
     let turned_away = || async {
-        let (_, metrics) = resolver.get("/metrics").await.ok()?;
-        let count = metrics.lines().find_map(|line| line.strip_prefix("bouncer_resolver_socket_refused_total "))?;
-        (count.parse::<u64>().ok()? >= FILES).then_some(())
+        let count = resolver.metric("bouncer_resolver_socket_refused_total").await.ok()??;
+        (count >= FILES).then_some(())
     };
     stack.until("most of them to be turned away", SOON, turned_away).await?;
 

@@ -45,9 +45,8 @@ async fn under_traffic_warm_routes_go_on_cold_ones_fail_closed_and_all_recovers(
         // A VM whose watch is back has flushed its cache, and is warm again only after its next request. Two watches: the
         // worker's and the main thread's.
         let watching = || async {
-            let (_, metrics) = stack.resolver().ok()?.get("/metrics").await.ok()?;
-            let waiting = metrics.lines().find_map(|line| line.strip_prefix("bouncer_resolver_watches "))?;
-            (waiting.parse::<u64>().ok()? >= 2).then_some(())
+            let waiting = stack.resolver().ok()?.metric("bouncer_resolver_watches").await.ok()??;
+            (waiting >= 2).then_some(())
         };
         stack.until("all watches", Duration::from_secs(10), watching).await?;
         let before = counts(&traffic);

@@ -31,8 +31,7 @@ async fn a_certificate_is_sent_once_whatever_envoy_says_to_it() -> Result<()> {
     assert_eq!(first.version, tag);
     refusing.nack(&first).await?;
     assert_eq!(refusing.next_within(QUIET).await?, None, "a refusal makes no loop");
-    let (_, metrics) = stack.resolver()?.get("/metrics").await?;
-    assert!(metrics.lines().any(|line| line == "bouncer_resolver_sds_nacks_total 1"), "{metrics}");
+    assert_eq!(stack.resolver()?.metric("bouncer_resolver_sds_nacks_total").await?, Some(1));
 
     // Reset, and back with what it has: nothing. The control: back with another version.
     drop(refusing);

@@ -235,10 +235,8 @@ async fn a_rotated_secret_is_another_name_and_a_changed_binding_counts() -> Resu
         || async { (client().ok()?.get("/").await.ok()?.reason()? == Reason::BindingUpstream.code()).then_some(()) };
     stack.until("the denial by the changed binding", SOON, denied).await?;
     // What was granted under the earlier pairs ends with it, long before a grant would by itself.
-    let ended = || async {
-        let (_, metrics) = stack.resolver().ok()?.get("/metrics").await.ok()?;
-        metrics.lines().any(|line| line == "bouncer_resolver_grants 0").then_some(())
-    };
+    let ended =
+        || async { (stack.resolver().ok()?.metric("bouncer_resolver_grants").await.ok()? == Some(0)).then_some(()) };
     stack.until("the end of all grants", SOON, ended).await?;
     assert_eq!(stack.upstream("payments")?.uncredentialed(), 0);
     Ok(())

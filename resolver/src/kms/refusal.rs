@@ -13,14 +13,14 @@ use std::error::Error;
 /// The reason of a call that gave no plaintext.
 pub(super) fn reason(error: &SdkError<DecryptError>) -> Reason {
     if let Some(why) = no_credentials(error) {
-        tracing::warn!(why, "there are no AWS credentials by the default chain, so KMS was not asked");
+        tracing::warn!(why, "there are no AWS credentials, so KMS was not asked");
         return Reason::StsUnavailable;
     }
     let status = error.raw_response().map(|raw| raw.status().as_u16());
     of(error.code(), error.message().unwrap_or_default(), status)
 }
 
-/// Why the default chain gave no credentials, where that is what stopped the call. Also what is denied for good looks
+/// Why there were no credentials, where that is what stopped the call. Also what is denied for good looks
 /// like this, and what only seems so: a metadata server that can't be reached counts as none.
 fn no_credentials(error: &SdkError<DecryptError>) -> Option<String> {
     let own = causes(error.source()?).find(|cause| cause.is::<CredentialsError>())?;

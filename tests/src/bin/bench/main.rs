@@ -13,17 +13,16 @@ mod report;
 mod stage;
 mod variants;
 
-use bouncer_tests::stop::Stop;
+use bouncer_tests::stop::{self, Stop};
 use bouncer_tests::{Fault, Result};
 use clap::Parser;
 use std::fmt::Display;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use variants::Kind;
 
-/// What a shell takes for a program that was told to stop.
-const INTERRUPTED: u8 = 130;
+/// How it calls itself.
+const NAME: &str = "bench";
 
 /// Measures the warm HTTP path of Bouncer against (a) plain Envoy with a static client certificate and (b) the same
 /// with ext_authz to a minimal Rust server on a Unix socket.
@@ -61,23 +60,12 @@ pub(crate) struct Args {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(Some(true)) => ExitCode::SUCCESS,
-        Ok(Some(false)) => ExitCode::FAILURE,
-        Ok(None) => {
-            progress("stopped; everything that it started has been ended");
-            ExitCode::from(INTERRUPTED)
-        }
-        Err(fault) => {
-            progress(format_args!("failed: {fault}"));
-            ExitCode::FAILURE
-        }
-    }
+    stop::exit_code(NAME, run(&Args::parse()))
 }
 
-/// A line for who waits; the table on standard output stays clean.
+/// A line for who waits.
 pub(crate) fn progress(line: impl Display) {
-    let _ = writeln!(std::io::stderr(), "bench: {line}");
+    stop::progress(NAME, line);
 }
 
 /// Whether the run counts; `None` if it was told to stop.

@@ -14,16 +14,15 @@ mod report;
 mod warm;
 
 use bouncer_tests::stack::Stack;
-use bouncer_tests::stop::Stop;
+use bouncer_tests::stop::{self, Stop};
 use bouncer_tests::{Result, tools};
 use clap::{Parser, Subcommand};
 use std::fmt::Display;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// What a shell takes for a program that was told to stop.
-const INTERRUPTED: u8 = 130;
+/// How it calls itself.
+const NAME: &str = "bench";
 
 /// Measures what custody costs: cold and warm decisions, idle secrets, and many of them on one Envoy.
 ///
@@ -67,31 +66,21 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
-        Ok(Some(())) => ExitCode::SUCCESS,
-        Ok(None) => {
-            progress("stopped; everything that it started has been ended");
-            ExitCode::from(INTERRUPTED)
-        }
-        Err(fault) => {
-            progress(format_args!("failed: {fault}"));
-            ExitCode::FAILURE
-        }
-    }
+    stop::exit_code(NAME, run(Args::parse()))
 }
 
-/// A line for who waits; the table on standard output stays clean.
+/// A line for who waits.
 pub(crate) fn progress(line: impl Display) {
-    let _ = writeln!(std::io::stderr(), "bench: {line}");
+    stop::progress(NAME, line);
 }
 
-/// `None` if it was told to stop.
-fn run(args: Args) -> Result<Option<()>> {
+/// Whether it came to its end, whatever was measured; `None` if it was told to stop.
+fn run(args: Args) -> Result<Option<bool>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match args.command {
-            Some(Command::Append(args)) => append::serve(&args).await.map(Some),
-            None => Stop::new()?.or(measure(&args.sizes)).await.transpose(),
+            Some(Command::Append(args)) => append::serve(&args).await.map(|()| Some(true)),
+            None => Stop::new()?.or(measure(&args.sizes)).await.transpose().map(|ended| ended.map(|()| true)),
         }
     })
 }

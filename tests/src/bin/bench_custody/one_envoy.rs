@@ -65,13 +65,13 @@ pub(crate) async fn measure(stack: &mut Stack, secrets: &[Secret]) -> Result<One
     stream::iter(secrets.iter().map(call)).buffer_unordered(CALLERS).try_for_each(|()| async { Ok(()) }).await?;
     let up = start.elapsed();
     let certificates = envoy.stat("cluster.payments.on_demand_secret.cert_active").await?;
-    let streams = metric(stack, "bouncer_resolver_sds_streams").await?;
-    progress(format_args!("one Envoy holds {certificates} certificates on {streams} SDS streams"));
+    let before = streams(stack).await?;
+    progress(format_args!("one Envoy holds {certificates} certificates on {before} SDS streams"));
 
     let unwraps = stack.kms.proxy().count("Decrypt");
     stack.restart_resolver_until_ready().await?;
     let start = Instant::now();
-    let back = || async { (metric(stack, "bouncer_resolver_sds_streams").await.ok()? >= streams).then_some(()) };
+    let back = || async { (streams(stack).await.ok()? >= before).then_some(()) };
     stack.until("every SDS stream to be back", START, back).await?;
     let back = start.elapsed();
     progress(format_args!("killed and started again, every stream is back after {:.1} s", back.as_secs_f64()));
@@ -79,7 +79,7 @@ pub(crate) async fn measure(stack: &mut Stack, secrets: &[Secret]) -> Result<One
     Ok(OneEnvoy {
         secrets: secrets.len(),
         certificates,
-        streams,
+        streams: before,
         init_timeouts,
         up_s: up.as_secs_f64(),
         back_s: back.as_secs_f64(),
@@ -87,10 +87,9 @@ pub(crate) async fn measure(stack: &mut Stack, secrets: &[Secret]) -> Result<One
     })
 }
 
-async fn metric(stack: &Stack, name: &str) -> Result<u64> {
-    let (_, text) = stack.resolver()?.get("/metrics").await?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    Ok(line.ok_or_else(|| Fault::new(format!("no metric {name}")))?.parse()?)
+async fn streams(stack: &Stack) -> Result<u64> {
+    let streams = stack.resolver()?.metric("bouncer_resolver_sds_streams").await?;
+    streams.ok_or_else(|| Fault::new("no metric of the SDS streams"))
 }
 
 /// The sum of all counters.

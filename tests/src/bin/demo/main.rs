@@ -15,15 +15,13 @@ mod traffic;
 mod vm_memory;
 
 use bouncer_tests::Result;
-use bouncer_tests::stop::Stop;
+use bouncer_tests::stop::{INTERRUPTED, Stop};
 use keep::Folder;
 use operator::Operator;
 use parts::{Ground, Intercept};
 use screen::Screen;
 use std::process::ExitCode;
 use std::time::Instant;
-
-const INTERRUPTED: u8 = 130;
 
 /// What is up, and whether every promise held. The parts stop in the order of the fields.
 struct Shown {
