@@ -189,6 +189,8 @@ async fn every_wrong_credential_and_caller_is_denied_in_time_with_a_reason_and_a
     // Without a certificate there is no connection at all.
     assert!(stack.client_with(None, Protocol::Http1)?.get("/").await.is_err());
 
+    assert_eq!(stack.upstream("payments")?.connections(), before, "no denied stream went up");
+
     stack.api()?.set_flag(false).await?;
     let client = stack.client(CART, Protocol::Http1)?;
     stack
@@ -196,10 +198,15 @@ async fn every_wrong_credential_and_caller_is_denied_in_time_with_a_reason_and_a
             (client.get("/").await.ok()?.reason()? == Reason::FeatureDisabled.code()).then_some(())
         })
         .await?;
+    // Until the flag arrived, streams went up, by another worker's connection perhaps; from here on none does.
+    let before = stack.upstream("payments")?.connections();
+    for _ in 0..10 {
+        client.denies(Reason::FeatureDisabled).await.ok_or_else(|| Fault::new("the flag is off"))?;
+    }
+    assert_eq!(stack.upstream("payments")?.connections(), before, "no denied stream went up");
     for (cluster, upstream) in &stack.upstreams {
         assert_eq!(upstream.uncredentialed(), 0, "{cluster}");
     }
-    assert_eq!(stack.upstream("payments")?.connections(), before, "no denied stream went up");
     Ok(())
 }
 
