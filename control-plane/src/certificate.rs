@@ -38,6 +38,12 @@ impl CertificateChain {
         &self.pem
     }
 
+    /// When the leaf ends.
+    #[must_use]
+    pub fn not_after(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.not_after_ms).unwrap_or(Timestamp::MAX)
+    }
+
     /// Whether the leaf is valid at `now`.
     #[must_use]
     pub fn validity_at(&self, now: Timestamp) -> Validity {

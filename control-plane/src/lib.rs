@@ -5,6 +5,7 @@
 //! credential is refused before it is stored or logged ([`plaintext`]). [`api`] and [`bridge`] are the two servers,
 //! [`store`] is the database behind both; [`cli`] is what the binary calls.
 
+pub mod access;
 pub mod api;
 pub mod bootstrap;
 pub mod bridge;
@@ -12,6 +13,7 @@ pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod edit;
 pub mod health;
 pub mod http_server;
 pub mod metrics;

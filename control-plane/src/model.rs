@@ -2,9 +2,10 @@
 //! after. Nothing here can hold a plaintext credential's bytes as such; all of it may be shown to an administrator.
 
 use crate::certificate::CertificateChain;
+use crate::edit::Reason;
 use bouncer_custody::{
     BouncerName, CallerPattern, CiphertextRef, ClusterName, EncryptionContext, Generation, KeyId, LogicalPath,
-    ResourceName, SpiffeId, Upstream,
+    Reserved, ResourceName, SpiffeId, Upstream,
 };
 use jiff::Timestamp;
 use std::fmt;
@@ -20,6 +21,18 @@ impl Actor {
     #[must_use]
     pub fn token(name: &str) -> Self {
         Self(format!("token:{name}").into())
+    }
+
+    /// Someone whom the identity provider vouches for.
+    #[must_use]
+    pub fn oidc(subject: &str) -> Self {
+        Self(format!("oidc:{subject}").into())
+    }
+
+    /// As it was stored.
+    #[must_use]
+    pub fn stored(text: &str) -> Self {
+        Self(text.into())
     }
 
     /// Someone with access to the database file itself, by `bouncer-control-plane bootstrap`.
@@ -94,6 +107,8 @@ pub struct FlagState {
     pub enabled: bool,
     /// The last change, if there ever was one.
     pub changed: Option<Change>,
+    /// Of the last change; 0 if there was none.
+    pub revision: u64,
 }
 
 /// The cryptographic provider that the operator chose.
@@ -112,6 +127,8 @@ pub struct SettingsRecord {
     pub settings: Settings,
     /// When and by whom.
     pub changed: Change,
+    /// Of the last change.
+    pub revision: u64,
 }
 
 /// The metadata of one wrapped credential, as its owner registers it.
@@ -130,13 +147,15 @@ pub struct Envelope {
 }
 
 /// How an [`Envelope`] is to be registered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
     /// The number that the registration must get, or else there is none: who wrapped for that number, or builds on what
     /// was registered before, must not overtake somebody else's registration.
     pub generation: Option<Generation>,
     /// Whether bouncers may use it at once.
     pub enabled: bool,
+    /// Why, for people.
+    pub reason: Option<Reason>,
 }
 
 /// One generation of an [`Envelope`], as stored.
@@ -158,6 +177,18 @@ pub struct EnvelopeRecord {
     pub created: Change,
     /// When and by whom it was last enabled or disabled, if ever.
     pub changed: Option<Change>,
+    /// Why it was registered.
+    pub reason: Option<Reason>,
+    /// Of the secret's last change.
+    pub revision: u64,
+}
+
+impl EnvelopeRecord {
+    /// Whether the pairs name the generation, so that the same content cannot be registered as another one.
+    #[must_use]
+    pub fn is_bound_to_its_generation(&self) -> bool {
+        self.envelope.aad.as_ref().is_some_and(|aad| aad.get(Reserved::Generation).is_some())
+    }
 }
 
 /// A bouncer's registration.
@@ -176,6 +207,10 @@ pub struct BouncerRecord {
     pub bouncer: Bouncer,
     /// When and by whom.
     pub created: Change,
+    /// When and by whom it was last changed.
+    pub updated: Change,
+    /// Of the last change.
+    pub revision: u64,
     /// What was last heard of it, if ever.
     pub sighting: Option<Sighting>,
 }
@@ -281,6 +316,8 @@ pub struct ResourceRecord {
     pub created: Change,
     /// When and by whom it was last changed.
     pub updated: Change,
+    /// Of the last change.
+    pub revision: u64,
 }
 
 /// Everything that one bouncer may know, at one epoch.
@@ -371,19 +408,6 @@ pub struct AdminRecord {
     pub subject: String,
     /// More about it, such as a generation. Metadata only.
     pub detail: String,
-}
-
-/// An API token, without the token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenRecord {
-    /// Its id.
-    pub id: Uuid,
-    /// What it is called.
-    pub name: String,
-    /// When and by whom it was made.
-    pub created: Change,
-    /// When it was revoked, if it was.
-    pub revoked: Option<Timestamp>,
 }
 
 #[cfg(test)]

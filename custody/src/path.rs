@@ -49,6 +49,39 @@ impl PathPattern {
     }
 }
 
+impl PathPattern {
+    /// The path that is named, or above which nothing is.
+    #[must_use]
+    pub const fn prefix(&self) -> &LogicalPath {
+        &self.prefix
+    }
+
+    /// Whether it stands for what lies below the prefix, and not for the prefix itself.
+    #[must_use]
+    pub const fn is_below(&self) -> bool {
+        self.below
+    }
+}
+
+impl std::fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.prefix.as_str(), if self.below { "/*" } else { "" })
+    }
+}
+
+impl serde::Serialize for PathPattern {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl std::str::FromStr for PathPattern {
+    type Err = Malformed;
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        text.to_owned().try_into()
+    }
+}
+
 impl TryFrom<String> for PathPattern {
     type Error = Malformed;
     fn try_from(text: String) -> Result<Self, Malformed> {

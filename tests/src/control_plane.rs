@@ -1,4 +1,4 @@
-//! The control plane's own binary, and the first token that it writes.
+//! The control plane's own binary, and an administrator's token for the first one that it writes.
 
 use crate::api::Api;
 use crate::process::Process;
@@ -60,7 +60,7 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Lets it write its first token, then starts it.
+    /// Lets it write its first token, starts it, and exchanges that token for one to work with.
     ///
     /// # Errors
     /// If it is not built or does not get ready.
@@ -74,8 +74,12 @@ impl ControlPlane {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(Fault::new("bouncer-control-plane bootstrap failed").with_evidence(said));
         }
-        let token = std::fs::read_to_string(&token_file).doing("the first token")?.trim().to_owned();
-        Self::serve(scratch, setup, token).await
+        let first = std::fs::read_to_string(&token_file).doing("the first token")?.trim().to_owned();
+        let mut control_plane = Self::serve(scratch, setup, first).await?;
+        let body = serde_json::json!({"name": "admin", "role": "admin"});
+        let made = control_plane.api()?.post("/v1/tokens", &body).await?.success().doing("a token for the first")?;
+        control_plane.token = made["token"].as_str().unwrap_or_default().to_owned();
+        Ok(control_plane)
     }
 
     /// Starts it on a database that has its token already.
@@ -96,7 +100,7 @@ impl ControlPlane {
         Ok(control_plane)
     }
 
-    /// A client with the first token.
+    /// A client with the administrator's token.
     ///
     /// # Errors
     /// If no client can be made.
@@ -110,7 +114,7 @@ impl ControlPlane {
         format!("http://127.0.0.1:{}", self.setup.api_port)
     }
 
-    /// The first token.
+    /// The administrator's token.
     #[must_use]
     pub fn token(&self) -> &str {
         &self.token

@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::extract::{PageParams, Params};
+use super::guard::Caller;
 use super::page::{self, List};
 use super::problem::{ApiError, Problems};
 use crate::model::{AdminRecord, AuditRecord, OUTCOMES};
@@ -33,6 +34,14 @@ pub struct AuditParams {
     reason: Option<String>,
     /// A credential's logical path.
     logical_path: Option<String>,
+    /// A caller's SPIFFE ID.
+    caller: Option<String>,
+    /// Not before this (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    from: Option<Timestamp>,
+    /// Before this (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    to: Option<Timestamp>,
 }
 
 /// One decision, as its bouncer reported it. Empty texts are left out.
@@ -168,6 +177,7 @@ fn admin_answer(record: AdminRecord) -> AdminAnswer {
 )]
 pub(super) async fn events(
     State(api): State<Api>,
+    Caller(principal): Caller,
     Params(params): Params<AuditParams>,
 ) -> Result<Json<List<AuditAnswer>>, ApiError> {
     let page = page::parse::<AuditKey>(params.limit, params.cursor.as_deref())?;
@@ -181,6 +191,10 @@ pub(super) async fn events(
         bouncer: params.bouncer,
         reason: params.reason,
         logical_path: params.logical_path,
+        caller: params.caller,
+        from: params.from,
+        to: params.to,
+        scope: principal.scope,
     };
     let part = api.store.audit(&filter, &page).await?;
     let key = |record: &AuditRecord| AuditKey { time_ms: record.event.at.as_millisecond(), seq: record.seq };

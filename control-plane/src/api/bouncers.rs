@@ -1,20 +1,23 @@
 //! Bouncers: who may speak on the Policy Bridge, by SPIFFE ID.
 
 use super::Api;
-use super::extract::{Body, Named, PageParams, Params};
+use super::extract::{Body, Keyed, Named, Params};
 use super::fields::Faults;
-use super::middleware::Caller;
-use super::page::List;
+use super::guard::{Author, Caller};
+use super::page::{self, List};
 use super::problem::{ApiError, Problems};
+use super::tagged::Tagged;
+use crate::access::Scope;
 use crate::bridge::health::{self, BridgeHealth};
 use crate::model::{Bouncer, BouncerRecord};
+use crate::store::BouncerFilter;
 use axum::Json;
 use axum::extract::State;
 use bouncer_custody::{BouncerName, SpiffeId};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// A bouncer's name and identity.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -27,6 +30,32 @@ pub struct BouncerBody {
     spiffe_id: String,
 }
 
+/// Another identity for a bouncer.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BouncerPut {
+    /// The bouncer's name again, or nothing.
+    name: Option<String>,
+    /// The SPIFFE ID of its resolver's SVID. Sessions of the one before end.
+    #[schema(example = "spiffe://example.org/bouncer/payments-east")]
+    spiffe_id: String,
+}
+
+/// Which bouncers are wanted. What is left out matches all.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct BouncerParams {
+    /// At most so many items, 1 to 500.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    limit: Option<u16>,
+    /// `next_cursor` of the part before.
+    cursor: Option<String>,
+    /// Only with this in their name.
+    #[param(max_length = 255)]
+    q: Option<String>,
+}
+
 /// A bouncer, and how it is.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BouncerAnswer {
@@ -35,22 +64,30 @@ pub struct BouncerAnswer {
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     created_by: String,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+    updated_by: String,
+    /// Of the last change. `"r<revision>"` is the entity tag.
+    revision: u64,
     /// Its connection on the Policy Bridge.
     bridge: BridgeHealth,
 }
 
-async fn show(api: &Api, record: BouncerRecord) -> Result<BouncerAnswer, ApiError> {
+async fn show(api: &Api, scope: &Scope, record: BouncerRecord) -> Result<Tagged<BouncerAnswer>, ApiError> {
     let epoch = api.store.epoch().await?;
-    Ok(answer(api, epoch, record))
+    Ok(Tagged { revision: record.revision, body: answer(api, scope, epoch, record) })
 }
 
-fn answer(api: &Api, epoch: u64, record: BouncerRecord) -> BouncerAnswer {
-    let bridge = health::of(&api.live, &record, epoch, api.clock.now());
+fn answer(api: &Api, scope: &Scope, epoch: u64, record: BouncerRecord) -> BouncerAnswer {
+    let bridge = health::of(&api.live, &record, epoch, api.clock.now(), scope);
     BouncerAnswer {
         name: record.bouncer.name.into(),
         spiffe_id: record.bouncer.spiffe_id.into(),
         created_at: record.created.at,
         created_by: record.created.by,
+        updated_at: record.updated.at,
+        updated_by: record.updated.by,
+        revision: record.revision,
         bridge,
     }
 }
@@ -66,21 +103,48 @@ fn answer(api: &Api, epoch: u64, record: BouncerRecord) -> BouncerAnswer {
 )]
 pub(super) async fn register(
     State(api): State<Api>,
-    Caller(actor): Caller,
-    Body(body): Body<BouncerBody>,
-) -> Result<(StatusCode, Json<BouncerAnswer>), ApiError> {
+    mut author: Author,
+    Keyed(body, key): Keyed<BouncerBody>,
+) -> Result<(StatusCode, Tagged<BouncerAnswer>), ApiError> {
+    author.edit.key = key;
     let mut faults = Faults::default();
     let name = faults.take("name", body.name.parse::<BouncerName>());
     let spiffe_id = faults.take("spiffe_id", body.spiffe_id.parse::<SpiffeId>());
     let (Some(name), Some(spiffe_id)) = (name, spiffe_id) else { return Err(faults.into_error()) };
-    let record = api.store.register_bouncer(&Bouncer { name, spiffe_id }, &actor).await?;
-    Ok((StatusCode::CREATED, Json(show(&api, record).await?)))
+    let record = api.store.register_bouncer(&Bouncer { name, spiffe_id }, &author.edit).await?;
+    Ok((StatusCode::CREATED, show(&api, &author.principal.scope, record).await?))
+}
+
+/// Gives a bouncer another identity.
+#[utoipa::path(
+    put, path = "/v1/bouncers/{name}", tag = "registry", operation_id = "put_bouncer",
+    params(("name" = String, Path)),
+    request_body = BouncerPut,
+    responses(
+        (status = 200, body = BouncerAnswer),
+        Problems,
+    )
+)]
+pub(super) async fn put(
+    State(api): State<Api>,
+    author: Author,
+    Named(name): Named<BouncerName>,
+    Body(body): Body<BouncerPut>,
+) -> Result<Tagged<BouncerAnswer>, ApiError> {
+    let mut faults = Faults::default();
+    if body.name.is_some_and(|text| text != name.as_str()) {
+        faults.add("name", "must be the one that the path names, or be left out");
+    }
+    let spiffe_id = faults.take("spiffe_id", body.spiffe_id.parse::<SpiffeId>());
+    let Some(spiffe_id) = spiffe_id.filter(|_| faults.is_empty()) else { return Err(faults.into_error()) };
+    let record = api.store.replace_bouncer(&Bouncer { name, spiffe_id }, &author.edit).await?;
+    show(&api, &author.principal.scope, record).await
 }
 
 /// All bouncers, by name.
 #[utoipa::path(
     get, path = "/v1/bouncers", tag = "registry", operation_id = "list_bouncers",
-    params(PageParams),
+    params(BouncerParams),
     responses(
         (status = 200, body = List<BouncerAnswer>),
         Problems,
@@ -88,11 +152,17 @@ pub(super) async fn register(
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    Params(params): Params<PageParams>,
+    Caller(principal): Caller,
+    Params(params): Params<BouncerParams>,
 ) -> Result<Json<List<BouncerAnswer>>, ApiError> {
-    let part = api.store.bouncers(&params.page()?).await?;
+    let page = page::parse(params.limit, params.cursor.as_deref())?;
+    let part = api.store.bouncers(&BouncerFilter { contains: page::search(params.q)? }, &page).await?;
     let epoch = api.store.epoch().await?;
-    Ok(Json(List::of(part, |record| record.bouncer.name.clone(), |record| answer(&api, epoch, record))))
+    Ok(Json(List::of(
+        part,
+        |record| record.bouncer.name.clone(),
+        |record| answer(&api, &principal.scope, epoch, record),
+    )))
 }
 
 /// One bouncer.
@@ -106,10 +176,11 @@ pub(super) async fn list(
 )]
 pub(super) async fn get(
     State(api): State<Api>,
+    Caller(principal): Caller,
     Named(name): Named<BouncerName>,
-) -> Result<Json<BouncerAnswer>, ApiError> {
+) -> Result<Tagged<BouncerAnswer>, ApiError> {
     let record = api.store.bouncer(&name).await?.ok_or(ApiError::NotFound("bouncer"))?;
-    Ok(Json(show(&api, record).await?))
+    show(&api, &principal.scope, record).await
 }
 
 /// Removes a bouncer that guards no protected resource, and ends its sessions on the Policy Bridge.
@@ -123,9 +194,9 @@ pub(super) async fn get(
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
-    Caller(actor): Caller,
+    author: Author,
     Named(name): Named<BouncerName>,
 ) -> Result<StatusCode, ApiError> {
-    api.store.delete_bouncer(&name, &actor).await?;
+    api.store.delete_bouncer(&name, &author.edit).await?;
     Ok(StatusCode::NO_CONTENT)
 }

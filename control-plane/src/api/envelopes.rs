@@ -1,21 +1,25 @@
 //! Envelope secrets: the metadata of wrapped credentials, by logical path, in generations.
 
 use super::Api;
-use super::extract::{Body, Named, PageParams, Params};
+use super::extract::{Body, Keyed, Named, PageParams, Params};
 use super::fields::Faults;
-use super::middleware::Caller;
-use super::page::List;
+use super::guard::{Author, Caller};
+use super::page::{self, List};
 use super::problem::{ApiError, Problems};
+use super::tagged::Tagged;
 use super::warning::{self, Warning};
+use crate::access::{Principal, Scope};
 use crate::certificate::CertificateChain;
+use crate::edit::Reason;
 use crate::model::{Envelope, EnvelopeRecord, Terms};
+use crate::store::EnvelopeFilter;
 use axum::Json;
 use axum::extract::State;
 use bouncer_custody::{CiphertextRef, EncryptionContext, Generation, KeyId, LogicalPath, Provider};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 /// The metadata of one wrapped credential. No field may hold plaintext.
@@ -42,6 +46,9 @@ pub struct EnvelopeBody {
     generation: Option<u64>,
     /// Whether bouncers may use it at once; true unless given.
     enabled: Option<bool>,
+    /// Why, for people: one line, at most 500 bytes.
+    #[schema(example = "yearly rotation")]
+    reason: Option<String>,
 }
 
 /// Enables or disables.
@@ -50,6 +57,58 @@ pub struct EnvelopeBody {
 pub struct EnvelopePatch {
     /// Whether bouncers may use it.
     enabled: bool,
+    /// Why, for people: one line, at most 500 bytes. It is kept in the list of changes.
+    #[schema(example = "key leaked, see INC-1")]
+    reason: Option<String>,
+}
+
+/// Back to an earlier generation.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollBack {
+    /// The generation whose content is registered again.
+    #[schema(minimum = 1)]
+    generation: u64,
+    /// Why, for people: one line, at most 500 bytes.
+    #[schema(example = "generation 7 has the wrong chain")]
+    reason: Option<String>,
+}
+
+/// Which envelope secrets are wanted. What is left out matches all.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EnvelopeParams {
+    /// At most so many items, 1 to 500.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    limit: Option<u16>,
+    /// `next_cursor` of the part before.
+    cursor: Option<String>,
+    /// Only with this in their path.
+    #[param(max_length = 255)]
+    q: Option<String>,
+    /// "kms_envelope" or "vault_delegate".
+    provider: Option<String>,
+    /// Only under this key or namespace.
+    key_id: Option<String>,
+    /// Only enabled ones, or only disabled ones.
+    enabled: Option<bool>,
+    /// Only those whose registered certificate ends before this (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    expires_before: Option<Timestamp>,
+}
+
+impl EnvelopeParams {
+    fn filter(self, scope: Scope) -> Result<EnvelopeFilter, ApiError> {
+        Ok(EnvelopeFilter {
+            scope,
+            contains: page::search(self.q)?,
+            provider: page::name("The parameter 'provider' is no provider.", self.provider)?,
+            key_id: self.key_id,
+            enabled: self.enabled,
+            expires_before: self.expires_before,
+        })
+    }
 }
 
 /// One generation of an envelope secret.
@@ -73,6 +132,15 @@ pub struct EnvelopeAnswer {
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     created_by: String,
+    /// Why it was registered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// When the registered certificate ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+    /// Of the secret's last change. `"r<revision>"` is the entity tag.
+    revision: u64,
     /// When it was last enabled or disabled.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -97,7 +165,8 @@ impl EnvelopeBody {
         if self.generation.is_some() && generation.is_none() {
             faults.add("generation", "must be 1 or more");
         }
-        let terms = Terms { generation, enabled: self.enabled.unwrap_or(true) };
+        let reason = self.reason.and_then(|text| faults.take("reason", text.parse::<Reason>()));
+        let terms = Terms { generation, enabled: self.enabled.unwrap_or(true), reason };
         match (path, key_id, ciphertext_ref) {
             (Some(path), Some(key_id), Some(ciphertext_ref)) if faults.is_empty() => {
                 Ok((Envelope { path, key_id, ciphertext_ref, aad, certificate_chain }, terms))
@@ -118,20 +187,37 @@ fn answer(record: EnvelopeRecord, warnings: Vec<Warning>) -> EnvelopeAnswer {
         key_id: envelope.key_id.as_str().to_owned(),
         ciphertext_ref: envelope.ciphertext_ref.into(),
         aad: envelope.aad.map(String::from),
-        certificate_chain: envelope.certificate_chain.map(|chain| chain.as_str().to_owned()),
+        certificate_chain: envelope.certificate_chain.as_ref().map(|chain| chain.as_str().to_owned()),
         enabled: record.enabled,
         activation: record.activation,
         created_at: record.created.at,
         created_by: record.created.by,
+        reason: record.reason.map(|reason| reason.as_str().to_owned()),
+        expires_at: envelope.certificate_chain.as_ref().map(CertificateChain::not_after),
+        revision: record.revision,
         changed_at,
         changed_by,
         warnings,
     }
 }
 
-async fn with_warnings(api: &Api, record: EnvelopeRecord) -> Result<EnvelopeAnswer, ApiError> {
+async fn with_warnings(api: &Api, record: EnvelopeRecord) -> Result<Tagged<EnvelopeAnswer>, ApiError> {
     let warnings = warning::of_envelope(api, &record).await?;
-    Ok(answer(record, warnings))
+    Ok(Tagged { revision: record.revision, body: answer(record, warnings) })
+}
+
+const MISSING: ApiError = ApiError::NotFound("envelope secret");
+
+/// The secret's newest generation, if the caller may know of it. A secret never changes its path.
+async fn visible(api: &Api, caller: &Principal, id: Uuid) -> Result<EnvelopeRecord, ApiError> {
+    let record = api.store.envelope(id).await?;
+    record.filter(|record| caller.scope.holds(&record.envelope.path)).ok_or(MISSING)
+}
+
+fn reason(text: Option<&str>) -> Result<Option<Reason>, ApiError> {
+    let mut faults = Faults::default();
+    let reason = text.and_then(|text| faults.take("reason", text.parse::<Reason>()));
+    if faults.is_empty() { Ok(reason) } else { Err(faults.into_error()) }
 }
 
 /// Registers an envelope: the first generation of its path, or the next.
@@ -145,18 +231,20 @@ async fn with_warnings(api: &Api, record: EnvelopeRecord) -> Result<EnvelopeAnsw
 )]
 pub(super) async fn register(
     State(api): State<Api>,
-    Caller(actor): Caller,
-    Body(body): Body<EnvelopeBody>,
-) -> Result<(StatusCode, Json<EnvelopeAnswer>), ApiError> {
+    mut author: Author,
+    Keyed(body, key): Keyed<EnvelopeBody>,
+) -> Result<(StatusCode, Tagged<EnvelopeAnswer>), ApiError> {
+    author.edit.key = key;
     let (envelope, terms) = body.parse()?;
-    let record = api.store.register_envelope(&envelope, terms, &actor).await?;
-    Ok((StatusCode::CREATED, Json(with_warnings(&api, record).await?)))
+    author.require(&envelope.path)?;
+    let record = api.store.register_envelope(&envelope, &terms, &author.edit).await?;
+    Ok((StatusCode::CREATED, with_warnings(&api, record).await?))
 }
 
 /// The newest generations of all envelope secrets, by logical path.
 #[utoipa::path(
     get, path = "/v1/crypto/envelope-secrets", tag = "crypto", operation_id = "list_envelope_secrets",
-    params(PageParams),
+    params(EnvelopeParams),
     responses(
         (status = 200, body = List<EnvelopeAnswer>),
         Problems,
@@ -164,9 +252,11 @@ pub(super) async fn register(
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    Params(params): Params<PageParams>,
+    Caller(principal): Caller,
+    Params(params): Params<EnvelopeParams>,
 ) -> Result<Json<List<EnvelopeAnswer>>, ApiError> {
-    let part = api.store.envelopes(&params.page()?).await?;
+    let page = page::parse(params.limit, params.cursor.as_deref())?;
+    let part = api.store.envelopes(&params.filter(principal.scope)?, &page).await?;
     let mut warnings = warning::of_envelopes(&api, &part.items).await?.into_iter();
     let show = |record| answer(record, warnings.next().unwrap_or_default());
     Ok(Json(List::of(part, |record| record.envelope.path.clone(), show)))
@@ -181,9 +271,13 @@ pub(super) async fn list(
         Problems,
     )
 )]
-pub(super) async fn get(State(api): State<Api>, Named(id): Named<Uuid>) -> Result<Json<EnvelopeAnswer>, ApiError> {
-    let record = api.store.envelope(id).await?.ok_or(ApiError::NotFound("envelope secret"))?;
-    Ok(Json(with_warnings(&api, record).await?))
+pub(super) async fn get(
+    State(api): State<Api>,
+    Caller(principal): Caller,
+    Named(id): Named<Uuid>,
+) -> Result<Tagged<EnvelopeAnswer>, ApiError> {
+    let record = visible(&api, &principal, id).await?;
+    with_warnings(&api, record).await
 }
 
 /// Enables or disables the newest generation. Enabled again, it gets a new tag.
@@ -198,12 +292,40 @@ pub(super) async fn get(State(api): State<Api>, Named(id): Named<Uuid>) -> Resul
 )]
 pub(super) async fn patch(
     State(api): State<Api>,
-    Caller(actor): Caller,
+    author: Author,
     Named(id): Named<Uuid>,
     Body(body): Body<EnvelopePatch>,
-) -> Result<Json<EnvelopeAnswer>, ApiError> {
-    let record = api.store.set_envelope_enabled(id, body.enabled, &actor).await?;
-    Ok(Json(with_warnings(&api, record).await?))
+) -> Result<Tagged<EnvelopeAnswer>, ApiError> {
+    visible(&api, &author.principal, id).await?;
+    let reason = reason(body.reason.as_deref())?;
+    let record = api.store.set_envelope_enabled(id, body.enabled, reason.as_ref(), &author.edit).await?;
+    with_warnings(&api, record).await
+}
+
+/// Registers what an earlier generation held as the next one. Refused where its AAD names its number: then it must be
+/// wrapped again. What is disabled stays so.
+#[utoipa::path(
+    post, path = "/v1/crypto/envelope-secrets/{id}/rollback", tag = "crypto",
+    operation_id = "roll_envelope_secret_back",
+    params(("id" = Uuid, Path)),
+    request_body = RollBack,
+    responses(
+        (status = 201, body = EnvelopeAnswer),
+        Problems,
+    )
+)]
+pub(super) async fn roll_back(
+    State(api): State<Api>,
+    mut author: Author,
+    Named(id): Named<Uuid>,
+    Keyed(body, key): Keyed<RollBack>,
+) -> Result<(StatusCode, Tagged<EnvelopeAnswer>), ApiError> {
+    author.edit.key = key;
+    visible(&api, &author.principal, id).await?;
+    let reason = reason(body.reason.as_deref())?;
+    let generation = Generation::new(body.generation).ok_or(ApiError::NotFound("generation"))?;
+    let record = api.store.roll_envelope_back(id, generation, reason.as_ref(), &author.edit).await?;
+    Ok((StatusCode::CREATED, with_warnings(&api, record).await?))
 }
 
 /// Deletes an envelope secret. Its history stays, and its path goes on counting generations.
@@ -217,10 +339,11 @@ pub(super) async fn patch(
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
-    Caller(actor): Caller,
+    author: Author,
     Named(id): Named<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    api.store.delete_envelope(id, &actor).await?;
+    visible(&api, &author.principal, id).await?;
+    api.store.delete_envelope(id, &author.edit).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -235,13 +358,15 @@ pub(super) async fn delete(
 )]
 pub(super) async fn history(
     State(api): State<Api>,
+    Caller(principal): Caller,
     Named(id): Named<Uuid>,
     Params(params): Params<PageParams>,
 ) -> Result<Json<List<EnvelopeAnswer>>, ApiError> {
     let page = params.page::<u64>()?;
     let part = api.store.envelope_history(id, &page).await?;
-    if part.items.is_empty() && page.after.is_none() {
-        return Err(ApiError::NotFound("envelope secret"));
+    let hidden = part.items.first().is_some_and(|record| !principal.scope.holds(&record.envelope.path));
+    if hidden || (part.items.is_empty() && page.after.is_none()) {
+        return Err(MISSING);
     }
     Ok(Json(List::of(part, |record| record.generation.get(), |record| answer(record, Vec::new()))))
 }

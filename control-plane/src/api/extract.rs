@@ -4,6 +4,7 @@
 use super::middleware::DEADLINE;
 use super::problem::{ApiError, BodyFault};
 use super::{Api, page};
+use crate::edit::IdempotencyKey;
 use crate::plaintext;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::header;
@@ -23,16 +24,45 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
         let bytes = read(request).await?;
-        parse(&bytes).map(Self).inspect_err(|error| {
-            if let ApiError::Plaintext(finding) = error {
-                api.metrics.plaintext_refused(finding.kind);
-                tracing::warn!(
-                    field = %finding.field,
-                    looks_like = finding.kind.description(),
-                    "refused a plaintext credential; it was not stored"
-                );
-            }
-        })
+        parse(&bytes).map(Self).inspect_err(|error| note_plaintext(api, error))
+    }
+}
+
+fn note_plaintext(api: &Api, error: &ApiError) {
+    if let ApiError::Plaintext(finding) = error {
+        api.metrics.plaintext_refused(finding.kind);
+        tracing::warn!(
+            field = %finding.field,
+            looks_like = finding.kind.description(),
+            "refused a plaintext credential; it was not stored"
+        );
+    }
+}
+
+/// A [`Body`], and the key by which the same call is known again, if the caller chose one.
+#[derive(Debug)]
+pub struct Keyed<T>(pub T, pub Option<IdempotencyKey>);
+
+impl<T: DeserializeOwned> FromRequest<Api> for Keyed<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+        let key = idempotency_key(request.headers())?;
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let bytes = read(request).await?;
+        let body = parse(&bytes).inspect_err(|error| note_plaintext(api, error))?;
+        Ok(Self(body, key.map(|key| IdempotencyKey::of(&key, method.as_str(), &path, &bytes))))
+    }
+}
+
+fn idempotency_key(headers: &http::HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    // A structured field's string is quoted; most callers leave the quotes out.
+    let key = value.to_str().map(|key| key.trim_matches('"').to_owned()).unwrap_or_default();
+    if IdempotencyKey::LENGTHS.contains(&key.len()) && plaintext::find(&key).is_none() {
+        Ok(Some(key))
+    } else {
+        Err(ApiError::Query("Idempotency-Key must be 8 to 255 visible ASCII characters, such as a random UUID."))
     }
 }
 

@@ -49,3 +49,13 @@ impl From<crate::model::UnknownProtocol> for FieldRule {
         Self(error.to_string())
     }
 }
+impl From<crate::edit::NoReason> for FieldRule {
+    fn from(error: crate::edit::NoReason) -> Self {
+        Self(error.to_string())
+    }
+}
+impl From<crate::access::UnknownRole> for FieldRule {
+    fn from(error: crate::access::UnknownRole) -> Self {
+        Self(error.to_string())
+    }
+}

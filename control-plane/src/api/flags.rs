@@ -2,9 +2,10 @@
 
 use super::Api;
 use super::extract::{Body, Named};
-use super::middleware::Caller;
+use super::guard::Author;
 use super::page::List;
 use super::problem::{ApiError, Problems};
+use super::tagged::Tagged;
 use crate::model::{Flag, FlagState};
 use axum::Json;
 use axum::extract::State;
@@ -32,11 +33,20 @@ pub struct FlagAnswer {
     updated_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     updated_by: Option<String>,
+    /// Of the last change; 0 if there was none. `"r<revision>"` is the entity tag.
+    revision: u64,
 }
 
 fn answer(flag: Flag, state: FlagState) -> FlagAnswer {
     let (updated_at, updated_by) = state.changed.map(|change| (change.at, change.by)).unzip();
-    FlagAnswer { name: flag.name(), description: flag.description(), enabled: state.enabled, updated_at, updated_by }
+    FlagAnswer {
+        name: flag.name(),
+        description: flag.description(),
+        enabled: state.enabled,
+        updated_at,
+        updated_by,
+        revision: state.revision,
+    }
 }
 
 /// All feature flags.
@@ -67,11 +77,11 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<List<FlagAnswer>
 )]
 pub(super) async fn put(
     State(api): State<Api>,
-    Caller(actor): Caller,
+    author: Author,
     Named(name): Named<String>,
     Body(body): Body<FlagBody>,
-) -> Result<Json<FlagAnswer>, ApiError> {
+) -> Result<Tagged<FlagAnswer>, ApiError> {
     let flag = Flag::by_name(&name).ok_or(ApiError::NotFound("feature flag"))?;
-    let state = api.store.set_flag(flag, body.enabled, &actor).await?;
-    Ok(Json(answer(flag, state)))
+    let state = api.store.set_flag(flag, body.enabled, &author.edit).await?;
+    Ok(Tagged { revision: state.revision, body: answer(flag, state) })
 }

@@ -1,15 +1,14 @@
-//! What every call passes through: a request id, the log line, the deadline, the token, the feature flag.
+//! What every call passes through: a request id, the log line, the deadline, the headers of every answer. Who may make
+//! which call is [`super::guard`]'s to say.
 //!
 //! The log line holds the route's template, never the path, the query, a header or the body.
 
 use super::Api;
+use super::guard::PUBLIC;
 use super::problem::ApiError;
-use crate::model::{Actor, Flag};
-use crate::token::{self, TokenHash};
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::request::Parts;
 use http::{HeaderName, HeaderValue, header};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -17,8 +16,6 @@ use uuid::Uuid;
 /// How long a call may take, its body included.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// All that may be asked without a token.
-const PUBLIC: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/openapi.json"];
 
 tokio::task_local! {
     static REQUEST: Uuid;
@@ -75,60 +72,5 @@ fn decorate(response: &mut Response, id: Uuid, tls: bool) {
     }
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(REQUEST_ID, value);
-    }
-}
-
-/// The inner layer: nothing but the public paths without a token, nothing below `/v1/crypto` while the flag is off.
-pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Result<Response, ApiError> {
-    if PUBLIC.contains(&request.uri().path()) {
-        return Ok(next.run(request).await);
-    }
-    let presented = presented(&request);
-    let below_crypto = request.uri().path().strip_prefix("/v1/crypto");
-    let below_crypto = below_crypto.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let actor = authenticate(&api, presented).await?;
-    if below_crypto {
-        let flag = Flag::DualCustodyIntercept;
-        if !api.store.flag(flag).await?.enabled {
-            return Err(ApiError::FeatureDisabled(flag));
-        }
-    }
-    request.extensions_mut().insert(actor);
-    Ok(next.run(request).await)
-}
-
-async fn authenticate(api: &Api, presented: Option<TokenHash>) -> Result<Actor, ApiError> {
-    let known = match presented {
-        Some(hash) => api.store.token(&hash).await?,
-        None => None,
-    };
-    known.map(|record| Actor::token(&record.name)).ok_or_else(|| {
-        api.metrics.unauthenticated();
-        ApiError::Unauthenticated
-    })
-}
-
-/// The hash of the token that the call presents, if it presents one.
-fn presented(request: &Request) -> Option<TokenHash> {
-    bearer(request).filter(|token| token::well_formed(token)).map(TokenHash::of)
-}
-
-/// The token of the one `Authorization` header (RFC 6750, section 2.1).
-fn bearer(request: &Request) -> Option<&str> {
-    let mut headers = request.headers().get_all(header::AUTHORIZATION).iter();
-    let (only, None) = (headers.next()?, headers.next()) else { return None };
-    let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// Who makes the call. Only the guard can put it there; a call that went around it is refused.
-#[derive(Debug)]
-pub(super) struct Caller(pub(super) Actor);
-
-impl<S: Send + Sync> FromRequestParts<S> for Caller {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        parts.extensions.get::<Actor>().cloned().map(Self).ok_or(ApiError::Unauthenticated)
     }
 }

@@ -7,14 +7,18 @@ pub mod envelopes;
 pub mod extract;
 pub mod fields;
 pub mod flags;
+mod guard;
 pub mod inventory;
 mod middleware;
 pub mod operations;
 pub mod page;
+mod permission;
 pub mod problem;
 pub mod resources;
+pub mod session;
 pub mod settings;
 pub mod status;
+mod tagged;
 pub mod tokens;
 pub mod warning;
 
@@ -25,7 +29,7 @@ use crate::readiness::Readiness;
 use crate::store::Store;
 use axum::Router;
 use problem::ApiError;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -71,6 +75,7 @@ impl Modify for BearerToken {
         (name = "crypto", description = "Provider settings and envelope metadata; refused while the flag is off"),
         (name = "flags", description = "Feature flags"),
         (name = "registry", description = "Bouncers and the protected resources they guard"),
+        (name = "access", description = "Tokens, and sessions of browsers"),
         (name = "operations", description = "Status, audit and probes")
     )
 )]
@@ -82,10 +87,11 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(envelopes::list, envelopes::register))
         .routes(routes!(envelopes::get, envelopes::patch, envelopes::delete))
         .routes(routes!(envelopes::history))
+        .routes(routes!(envelopes::roll_back))
         .routes(routes!(flags::list))
         .routes(routes!(flags::put))
         .routes(routes!(bouncers::list, bouncers::register))
-        .routes(routes!(bouncers::get, bouncers::delete))
+        .routes(routes!(bouncers::get, bouncers::put, bouncers::delete))
         .routes(routes!(resources::list, resources::register))
         .routes(routes!(resources::get, resources::put, resources::delete))
         .routes(routes!(status::bootstrap))
@@ -93,7 +99,9 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(audit::events))
         .routes(routes!(audit::admin_events))
         .routes(routes!(tokens::list, tokens::create))
-        .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::get, tokens::revoke))
+        .routes(routes!(session::get, session::sign_in, session::sign_out))
+        .routes(routes!(session::methods))
         .routes(routes!(operations::healthz))
         .routes(routes!(operations::readyz))
         .routes(routes!(operations::metrics))
@@ -102,24 +110,23 @@ fn routes() -> OpenApiRouter<Api> {
 /// The API's description.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes().split_for_parts().1
+    description().clone()
+}
+
+fn description() -> &'static utoipa::openapi::OpenApi {
+    static DESCRIPTION: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(|| routes().split_for_parts().1);
+    &DESCRIPTION
 }
 
 /// The API as a service.
 pub fn router(api: Api) -> Router {
-    let (router, document) = routes().split_for_parts();
-    let document = Arc::new(document);
-    router
-        .route(
-            "/openapi.json",
-            axum::routing::get(move || {
-                let document = Arc::clone(&document);
-                async move { axum::Json((*document).clone()) }
-            }),
-        )
+    routes()
+        .split_for_parts()
+        .0
+        .route("/openapi.json", axum::routing::get(|| async { axum::Json(description()) }))
         .fallback(|| async { ApiError::NoRoute })
         .method_not_allowed_fallback(|| async { ApiError::Method })
-        .layer(axum::middleware::from_fn_with_state(api.clone(), middleware::guard))
+        .layer(axum::middleware::from_fn_with_state(api.clone(), guard::guard))
         .layer(axum::middleware::from_fn_with_state(api.clone(), middleware::outer))
         .with_state(api)
 }

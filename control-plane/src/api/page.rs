@@ -71,6 +71,19 @@ impl Cursor for AuditKey {
     }
 }
 
+/// What is searched for, if anything is.
+pub(super) fn search(text: Option<String>) -> Result<Option<String>, ApiError> {
+    match text {
+        Some(text) if text.len() > 255 => Err(ApiError::Query("The parameter 'q' must be at most 255 bytes.")),
+        text => Ok(text.filter(|text| !text.is_empty())),
+    }
+}
+
+/// A name that a query asks for, if it does.
+pub(super) fn name<T: std::str::FromStr>(fault: &'static str, text: Option<String>) -> Result<Option<T>, ApiError> {
+    text.map(|text| text.parse().map_err(|_| ApiError::Query(fault))).transpose()
+}
+
 /// The page that a query asks for.
 pub(super) fn parse<K: Cursor>(limit: Option<u16>, cursor: Option<&str>) -> Result<Page<K>, ApiError> {
     let limit = limit.unwrap_or(DEFAULT);

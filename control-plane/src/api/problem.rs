@@ -68,6 +68,18 @@ pub enum ApiError {
     /// No token, or none that is known.
     #[error("unauthenticated")]
     Unauthenticated,
+    /// The caller's role is not enough.
+    #[error("forbidden")]
+    Forbidden,
+    /// The caller is limited to other paths.
+    #[error("out of the caller's scope")]
+    OutOfScope,
+    /// The token is good for one exchange only.
+    #[error("a token for one use was used for another")]
+    SingleUse,
+    /// A call by cookie does not show that it comes from our own pages.
+    #[error("no proof against cross-site request forgery")]
+    Csrf,
     /// A flag is off.
     #[error("the flag {} is off", .0.name())]
     FeatureDisabled(Flag),
@@ -158,7 +170,38 @@ impl ApiError {
                 "A valid bearer token is needed",
                 "The call carries no bearer token that this control plane knows.",
                 "Send 'Authorization: Bearer <token>'. The first token is written by 'bouncer-control-plane bootstrap \
-                 --token-file PATH'; if it is lost, run that with '--replace-tokens'.",
+                 --token-file PATH' and is good for one use; if it is lost, run that with '--replace-tokens'.",
+            ),
+            Self::Forbidden => text(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                "The role is not enough",
+                "The token's role does not allow this call.",
+                "GET /v1/session shows the role and what it may do. An administrator can hand out another token.",
+            ),
+            Self::OutOfScope => text(
+                StatusCode::FORBIDDEN,
+                "out_of_scope",
+                "Outside of the token's paths",
+                "The token is limited to some logical paths, and the call is about others or about all of them.",
+                "GET /v1/session shows the paths. Ask an administrator for a token that covers this one.",
+            ),
+            Self::SingleUse => text(
+                StatusCode::FORBIDDEN,
+                "single_use_token",
+                "The token is good for one exchange",
+                "The token that 'bootstrap' writes can be exchanged once, for another token or for a session, and for \
+                 nothing else. It was not used up by this call.",
+                "Make a token of your own: 'bouncerctl tokens create NAME --role admin --output FILE --token-file \
+                 BOOTSTRAP_FILE', or sign in to the console with it.",
+            ),
+            Self::Csrf => text(
+                StatusCode::FORBIDDEN,
+                "csrf",
+                "The call does not come from this site",
+                "A call by cookie that changes something must carry the session's CSRF token, and come from a page of \
+                 this control plane.",
+                "Send the csrf_token of GET /v1/session as the header 'x-bouncer-csrf', or use a bearer token.",
             ),
             Self::FeatureDisabled(flag) => text(
                 StatusCode::FORBIDDEN,
@@ -310,9 +353,33 @@ fn conflict_text(conflict: Conflict) -> Text {
         ),
         Conflict::LastToken => (
             "last_token",
-            "This is the last token; without it nobody could administer the control plane.",
+            "This is the last token of an administrator; without it nobody could administer the control plane.",
             "Make another with POST /v1/tokens first.",
         ),
+        Conflict::BoundToGeneration => (
+            "bound_to_generation",
+            "The AAD of that generation names its number, so that its content can be no other generation.",
+            "Wrap it again for the next number, inside your KMS: 'bouncerctl secrets rollback' does both.",
+        ),
+        Conflict::TokenSpent => return ApiError::Unauthenticated.text(),
+        Conflict::ChangedMeanwhile => {
+            return text(
+                StatusCode::PRECONDITION_FAILED,
+                "changed_meanwhile",
+                "It was changed meanwhile",
+                "What the call wanted to change is not of the revision that If-Match names. Nothing was changed.",
+                "Read it again, look at what is different, and send the change with the new entity tag.",
+            );
+        }
+        Conflict::KeyReused => {
+            return text(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "The idempotency key belongs to another call",
+                "The Idempotency-Key came with another call of yours within the last day. Nothing was changed.",
+                "Choose a new random key for each call, and send it again only with the very same call.",
+            );
+        }
     };
     text(StatusCode::CONFLICT, code, "The change contradicts what is registered", detail, next)
 }
@@ -362,7 +429,7 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self {
-            Self::Unauthenticated => {
+            Self::Unauthenticated | Self::Store(StoreError::Conflict(Conflict::TokenSpent)) => {
                 let challenge = HeaderValue::from_static("Bearer realm=\"bouncer\"");
                 headers.insert(header::WWW_AUTHENTICATE, challenge);
             }

@@ -1,20 +1,23 @@
 //! Protected resources: which bouncer guards which upstream with which credential, and for whom.
 
 use super::Api;
-use super::extract::{Body, Named, PageParams, Params};
+use super::extract::{Body, Keyed, Named, Params};
 use super::fields::Faults;
-use super::middleware::Caller;
-use super::page::List;
+use super::guard::{Author, Caller};
+use super::page::{self, List};
 use super::problem::{ApiError, Problems};
+use super::tagged::Tagged;
 use super::warning::{self, Warning};
+use crate::access::{Principal, Scope};
 use crate::model::{Protocol, Resource, ResourceRecord};
+use crate::store::ResourceFilter;
 use axum::Json;
 use axum::extract::State;
 use bouncer_custody::{BouncerName, CallerPattern, ClusterName, LogicalPath, ResourceName, Upstream};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// Most callers of one resource.
 const CALLERS_LIMIT: usize = 100;
@@ -65,8 +68,43 @@ pub struct ResourceAnswer {
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
     updated_by: String,
+    /// Of the last change. `"r<revision>"` is the entity tag.
+    revision: u64,
     /// What is stored but may not do what was meant.
     warnings: Vec<Warning>,
+}
+
+/// Which protected resources are wanted. What is left out matches all.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ResourceParams {
+    /// At most so many items, 1 to 500.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    limit: Option<u16>,
+    /// `next_cursor` of the part before.
+    cursor: Option<String>,
+    /// Only with this in their name.
+    #[param(max_length = 255)]
+    q: Option<String>,
+    /// Only of this bouncer.
+    bouncer: Option<String>,
+    /// Only of this credential.
+    logical_path: Option<String>,
+    /// Only enabled ones, or only disabled ones.
+    enabled: Option<bool>,
+}
+
+impl ResourceParams {
+    fn filter(self, scope: Scope) -> Result<ResourceFilter, ApiError> {
+        Ok(ResourceFilter {
+            scope,
+            contains: page::search(self.q)?,
+            bouncer: page::name("The parameter 'bouncer' is no bouncer's name.", self.bouncer)?,
+            path: page::name("The parameter 'logical_path' is no logical path.", self.logical_path)?,
+            enabled: self.enabled,
+        })
+    }
 }
 
 impl ResourceBody {
@@ -126,13 +164,20 @@ fn answer(record: ResourceRecord, warnings: Vec<Warning>) -> ResourceAnswer {
         created_by: record.created.by,
         updated_at: record.updated.at,
         updated_by: record.updated.by,
+        revision: record.revision,
         warnings,
     }
 }
 
-async fn with_warnings(api: &Api, record: ResourceRecord) -> Result<ResourceAnswer, ApiError> {
-    let warnings = warning::of_resource(api, &record).await?;
-    Ok(answer(record, warnings))
+async fn with_warnings(api: &Api, scope: &Scope, record: ResourceRecord) -> Result<Tagged<ResourceAnswer>, ApiError> {
+    let warnings = warning::of_resource(api, &record, scope).await?;
+    Ok(Tagged { revision: record.revision, body: answer(record, warnings) })
+}
+
+/// The resource of that name, if the caller may know of it.
+async fn visible(api: &Api, caller: &Principal, name: &ResourceName) -> Result<ResourceRecord, ApiError> {
+    let record = api.store.resource(name).await?.filter(|record| caller.scope.holds(&record.resource.path));
+    record.ok_or(ApiError::NotFound("protected resource"))
 }
 
 /// Registers a protected resource. The same registration again is no change.
@@ -146,17 +191,20 @@ async fn with_warnings(api: &Api, record: ResourceRecord) -> Result<ResourceAnsw
 )]
 pub(super) async fn register(
     State(api): State<Api>,
-    Caller(actor): Caller,
-    Body(body): Body<ResourceBody>,
-) -> Result<(StatusCode, Json<ResourceAnswer>), ApiError> {
-    let record = api.store.register_resource(&body.parse(None)?, &actor).await?;
-    Ok((StatusCode::CREATED, Json(with_warnings(&api, record).await?)))
+    mut author: Author,
+    Keyed(body, key): Keyed<ResourceBody>,
+) -> Result<(StatusCode, Tagged<ResourceAnswer>), ApiError> {
+    author.edit.key = key;
+    let resource = body.parse(None)?;
+    author.require(&resource.path)?;
+    let record = api.store.register_resource(&resource, &author.edit).await?;
+    Ok((StatusCode::CREATED, with_warnings(&api, &author.principal.scope, record).await?))
 }
 
 /// All protected resources, by name.
 #[utoipa::path(
     get, path = "/v1/protected-resources", tag = "registry", operation_id = "list_protected_resources",
-    params(PageParams),
+    params(ResourceParams),
     responses(
         (status = 200, body = List<ResourceAnswer>),
         Problems,
@@ -164,12 +212,14 @@ pub(super) async fn register(
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    Params(params): Params<PageParams>,
+    Caller(principal): Caller,
+    Params(params): Params<ResourceParams>,
 ) -> Result<Json<List<ResourceAnswer>>, ApiError> {
-    let part = api.store.resources(&params.page()?).await?;
+    let page = page::parse(params.limit, params.cursor.as_deref())?;
+    let part = api.store.resources(&params.filter(principal.scope.clone())?, &page).await?;
     let mut warnings = Vec::with_capacity(part.items.len());
     for record in &part.items {
-        warnings.push(warning::of_resource(&api, record).await?);
+        warnings.push(warning::of_resource(&api, record, &principal.scope).await?);
     }
     let mut warnings = warnings.into_iter();
     let show = |record| answer(record, warnings.next().unwrap_or_default());
@@ -187,10 +237,11 @@ pub(super) async fn list(
 )]
 pub(super) async fn get(
     State(api): State<Api>,
+    Caller(principal): Caller,
     Named(name): Named<ResourceName>,
-) -> Result<Json<ResourceAnswer>, ApiError> {
-    let record = api.store.resource(&name).await?.ok_or(ApiError::NotFound("protected resource"))?;
-    Ok(Json(with_warnings(&api, record).await?))
+) -> Result<Tagged<ResourceAnswer>, ApiError> {
+    let record = visible(&api, &principal, &name).await?;
+    with_warnings(&api, &principal.scope, record).await
 }
 
 /// Replaces a protected resource.
@@ -205,12 +256,16 @@ pub(super) async fn get(
 )]
 pub(super) async fn put(
     State(api): State<Api>,
-    Caller(actor): Caller,
+    mut author: Author,
     Named(name): Named<ResourceName>,
     Body(body): Body<ResourceBody>,
-) -> Result<Json<ResourceAnswer>, ApiError> {
-    let record = api.store.replace_resource(&body.parse(Some(name))?, &actor).await?;
-    Ok(Json(with_warnings(&api, record).await?))
+) -> Result<Tagged<ResourceAnswer>, ApiError> {
+    let resource = body.parse(Some(name))?;
+    let known = visible(&api, &author.principal, &resource.name).await?;
+    author.require(&resource.path)?;
+    author.pin(known.revision);
+    let record = api.store.replace_resource(&resource, &author.edit).await?;
+    with_warnings(&api, &author.principal.scope, record).await
 }
 
 /// Removes a protected resource.
@@ -224,9 +279,11 @@ pub(super) async fn put(
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
-    Caller(actor): Caller,
+    mut author: Author,
     Named(name): Named<ResourceName>,
 ) -> Result<StatusCode, ApiError> {
-    api.store.delete_resource(&name, &actor).await?;
+    let known = visible(&api, &author.principal, &name).await?;
+    author.pin(known.revision);
+    api.store.delete_resource(&name, &author.edit).await?;
     Ok(StatusCode::NO_CONTENT)
 }

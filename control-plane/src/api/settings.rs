@@ -3,11 +3,11 @@
 use super::Api;
 use super::extract::Body;
 use super::fields::Faults;
-use super::middleware::Caller;
+use super::guard::Author;
 use super::problem::{ApiError, Problems};
+use super::tagged::Tagged;
 use super::warning::{self, Warning};
 use crate::model::{Settings, SettingsRecord};
-use axum::Json;
 use axum::extract::State;
 use bouncer_custody::{KeyId, Provider};
 use jiff::Timestamp;
@@ -46,6 +46,8 @@ pub struct SettingsAnswer {
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
     updated_by: String,
+    /// Of the last change. `"r<revision>"` is the entity tag.
+    revision: u64,
     /// What is stored but may not do what was meant.
     warnings: Vec<Warning>,
 }
@@ -94,6 +96,7 @@ fn answer(record: SettingsRecord, warnings: Vec<Warning>) -> SettingsAnswer {
         notes: record.settings.notes,
         updated_at: record.changed.at,
         updated_by: record.changed.by,
+        revision: record.revision,
         warnings,
     }
 }
@@ -109,13 +112,13 @@ fn answer(record: SettingsRecord, warnings: Vec<Warning>) -> SettingsAnswer {
 )]
 pub(super) async fn put(
     State(api): State<Api>,
-    Caller(actor): Caller,
+    author: Author,
     Body(body): Body<SettingsBody>,
-) -> Result<Json<SettingsAnswer>, ApiError> {
+) -> Result<Tagged<SettingsAnswer>, ApiError> {
     let settings = body.parse()?;
-    let record = api.store.put_settings(&settings, &actor).await?;
+    let record = api.store.put_settings(&settings, &author.edit).await?;
     let warnings = warning::of_settings(&api, &settings).await?;
-    Ok(Json(answer(record, warnings)))
+    Ok(Tagged { revision: record.revision, body: answer(record, warnings) })
 }
 
 /// The cryptographic provider that was chosen.
@@ -126,8 +129,8 @@ pub(super) async fn put(
         Problems,
     )
 )]
-pub(super) async fn get(State(api): State<Api>) -> Result<Json<SettingsAnswer>, ApiError> {
+pub(super) async fn get(State(api): State<Api>) -> Result<Tagged<SettingsAnswer>, ApiError> {
     let record = api.store.settings().await?.ok_or(ApiError::NotFound("provider setting"))?;
     let warnings = warning::of_settings(&api, &record.settings).await?;
-    Ok(Json(answer(record, warnings)))
+    Ok(Tagged { revision: record.revision, body: answer(record, warnings) })
 }

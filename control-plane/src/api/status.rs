@@ -2,6 +2,7 @@
 //! what to do next.
 
 use super::Api;
+use super::guard::Caller;
 use super::inventory::{self, BouncerHealth};
 use super::problem::{ApiError, Problems};
 use super::warning::Warning;
@@ -301,13 +302,16 @@ fn together(parts: &[&Check], all_good: &str) -> Check {
         Problems,
     )
 )]
-pub(super) async fn bootstrap(State(api): State<Api>) -> Result<Json<BootstrapStatus>, ApiError> {
+pub(super) async fn bootstrap(
+    State(api): State<Api>,
+    Caller(principal): Caller,
+) -> Result<Json<BootstrapStatus>, ApiError> {
     let feature_flag = flag(&api).await?;
     let provider_settings = provider(&api).await?;
-    let records = inventory::envelopes(&api).await?;
+    let records = inventory::envelopes(&api, &principal.scope).await?;
     let envelope_secrets = envelopes(&records);
-    let protected_resources = resources(&inventory::resources(&api).await?);
-    let (epoch, items) = inventory::bouncers(&api).await?;
+    let protected_resources = resources(&inventory::resources(&api, &principal.scope).await?);
+    let (epoch, items) = inventory::bouncers(&api, &principal.scope).await?;
     let dev_mode = inventory::any_dev(&items);
     let bouncers = BouncersStatus {
         check: bouncers_check(&api, &items),
@@ -368,8 +372,8 @@ pub(super) async fn bootstrap(State(api): State<Api>) -> Result<Json<BootstrapSt
         Problems,
     )
 )]
-pub(super) async fn bridge(State(api): State<Api>) -> Result<Json<BridgeStatus>, ApiError> {
-    let (epoch, items) = inventory::bouncers(&api).await?;
+pub(super) async fn bridge(State(api): State<Api>, Caller(principal): Caller) -> Result<Json<BridgeStatus>, ApiError> {
+    let (epoch, items) = inventory::bouncers(&api, &principal.scope).await?;
     let check = bouncers_check(&api, &items);
     let (listening, identity) = (api.readiness.bridge(), api.readiness.identity());
     Ok(Json(BridgeStatus { check, epoch, listening, identity, items }))

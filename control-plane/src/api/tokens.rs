@@ -3,27 +3,42 @@
 use super::Api;
 use super::extract::{Body, Named};
 use super::fields::Faults;
-use super::middleware::Caller;
+use super::guard::Caller;
 use super::page::List;
 use super::problem::{ApiError, Problems};
-use crate::model::TokenRecord;
+use crate::access::{NewToken, Role, Scope, TokenRecord};
 use crate::token::Token;
 use axum::Json;
 use axum::extract::State;
-use bouncer_custody::ResourceName;
+use bouncer_custody::{PathPattern, ResourceName};
 use http::StatusCode;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// A new token's name.
+/// The longest life of a token, in days.
+const MOST_DAYS: u32 = 366;
+/// The life of a token for which none is given, in days.
+const DAYS: u32 = 90;
+
+/// A new token.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenBody {
     /// Stands for the token in the audit. At most 63 lower-case letters, digits and inner '-', '_', '.'.
     #[schema(example = "deploy-pipeline")]
     name: String,
+    /// What its bearer may do.
+    #[schema(value_type = Role)]
+    role: String,
+    /// Limits it to these logical paths, `*` as the last segment for all below. Empty, or left out, is no limit.
+    #[serde(default)]
+    #[schema(example = json!(["protected-resources/payments-api/*"]), max_items = 32)]
+    path_prefixes: Vec<String>,
+    /// Its life in days, 1 to 366; 90 unless given.
+    #[schema(minimum = 1, maximum = 366, default = 90)]
+    expires_in_days: Option<u32>,
 }
 
 /// A token, without its text.
@@ -34,6 +49,16 @@ pub struct TokenAnswer {
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     created_by: String,
+    role: Role,
+    /// The logical paths that it is limited to; empty for no limit.
+    path_prefixes: Vec<String>,
+    /// When it ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+    /// It is good for one exchange and nothing else: the one that `bootstrap` wrote.
+    single_use: bool,
+    /// When it was revoked or used up.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     revoked_at: Option<Timestamp>,
@@ -48,19 +73,52 @@ pub struct NewTokenAnswer {
     token: String,
 }
 
+impl TokenBody {
+    fn parse(self, now: Timestamp) -> Result<NewToken, ApiError> {
+        let mut faults = Faults::default();
+        // The same form as every other plain name; the type's own term would mislead in a message.
+        if self.name.parse::<ResourceName>().is_err() {
+            faults.add("name", "must be at most 63 lower-case letters, digits and inner '-', '_' or '.'");
+        }
+        let role = faults.take("role", self.role.parse::<Role>());
+        if self.path_prefixes.len() > Scope::LIMIT {
+            faults.add("path_prefixes", format_args!("must not be more than {}", Scope::LIMIT));
+        }
+        let mut patterns = Vec::new();
+        for (index, text) in self.path_prefixes.iter().enumerate().take(Scope::LIMIT) {
+            patterns.extend(faults.take(&format!("path_prefixes[{index}]"), text.parse::<PathPattern>()));
+        }
+        let days = self.expires_in_days.unwrap_or(DAYS);
+        if !(1..=MOST_DAYS).contains(&days) {
+            faults.add("expires_in_days", format_args!("must be 1 to {MOST_DAYS}"));
+        }
+        let life = SignedDuration::from_hours(i64::from(days) * 24);
+        match role {
+            Some(role) if faults.is_empty() => {
+                Ok(NewToken { name: self.name, role, scope: Scope::of(patterns), expires: Some(now + life) })
+            }
+            _ => Err(faults.into_error()),
+        }
+    }
+}
+
 fn answer(record: TokenRecord) -> TokenAnswer {
     TokenAnswer {
         id: record.id,
         name: record.name,
         created_at: record.created.at,
         created_by: record.created.by,
+        role: record.role,
+        path_prefixes: record.scope.patterns().iter().map(ToString::to_string).collect(),
+        expires_at: record.expires,
+        single_use: record.single_use,
         revoked_at: record.revoked,
     }
 }
 
-/// Makes another administrator's token.
+/// Makes a token. With the one that `bootstrap` wrote, once.
 #[utoipa::path(
-    post, path = "/v1/tokens", tag = "operations", operation_id = "create_token",
+    post, path = "/v1/tokens", tag = "access", operation_id = "create_token",
     request_body = TokenBody,
     responses(
         (status = 201, body = NewTokenAnswer),
@@ -69,24 +127,19 @@ fn answer(record: TokenRecord) -> TokenAnswer {
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    Caller(actor): Caller,
+    Caller(principal): Caller,
     Body(body): Body<TokenBody>,
 ) -> Result<(StatusCode, Json<NewTokenAnswer>), ApiError> {
-    let mut faults = Faults::default();
-    // The same form as every other plain name; the type's own term would mislead in a message.
-    if body.name.parse::<ResourceName>().is_err() {
-        faults.add("name", "must be at most 63 lower-case letters, digits and inner '-', '_' or '.'");
-        return Err(faults.into_error());
-    }
+    let new = body.parse(api.clock.now())?;
     let token = Token::generate()?;
-    let record = api.store.add_token(&body.name, &token.hash(), &actor).await?;
+    let record = api.store.add_token(&new, &token.hash(), &principal).await?;
     let answer = NewTokenAnswer { record: answer(record), token: token.reveal().to_owned() };
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
 /// All tokens, without their texts.
 #[utoipa::path(
-    get, path = "/v1/tokens", tag = "operations", operation_id = "list_tokens",
+    get, path = "/v1/tokens", tag = "access", operation_id = "list_tokens",
     responses(
         (status = 200, body = List<TokenAnswer>),
         Problems,
@@ -97,9 +150,23 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<List<TokenAnswer
     Ok(Json(List { items, next_cursor: None }))
 }
 
-/// Revokes a token, at once. The last one cannot be revoked.
+/// One token, without its text.
 #[utoipa::path(
-    delete, path = "/v1/tokens/{id}", tag = "operations", operation_id = "revoke_token",
+    get, path = "/v1/tokens/{id}", tag = "access", operation_id = "get_token",
+    params(("id" = Uuid, Path)),
+    responses(
+        (status = 200, body = TokenAnswer),
+        Problems,
+    )
+)]
+pub(super) async fn get(State(api): State<Api>, Named(id): Named<Uuid>) -> Result<Json<TokenAnswer>, ApiError> {
+    let found = api.store.tokens().await?.into_iter().find(|record| record.id == id);
+    found.map(|record| Json(answer(record))).ok_or(ApiError::NotFound("token"))
+}
+
+/// Revokes a token and ends its sessions, at once. An administrator's last one cannot be revoked.
+#[utoipa::path(
+    delete, path = "/v1/tokens/{id}", tag = "access", operation_id = "revoke_token",
     params(("id" = Uuid, Path)),
     responses(
         (status = 204),
@@ -108,9 +175,9 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<List<TokenAnswer
 )]
 pub(super) async fn revoke(
     State(api): State<Api>,
-    Caller(actor): Caller,
+    Caller(principal): Caller,
     Named(id): Named<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    api.store.revoke_token(id, &actor).await?;
+    api.store.revoke_token(id, &principal.actor).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,8 +3,10 @@
 use super::Api;
 use super::inventory::all;
 use super::problem::ApiError;
+use crate::access::Scope;
 use crate::certificate::Validity;
 use crate::model::{EnvelopeRecord, ResourceRecord, Settings, SettingsRecord};
+use crate::store::EnvelopeFilter;
 use bouncer_custody::{BouncerName, BoundBy, CallerPattern, EncryptionContext, KeyId, Reserved, UpstreamPattern};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -191,7 +193,7 @@ async fn bouncer(api: &Api, aad: &EncryptionContext, warnings: &mut Vec<Warning>
 }
 
 /// What is doubtful about a protected resource.
-pub(super) async fn of_resource(api: &Api, record: &ResourceRecord) -> Result<Vec<Warning>, ApiError> {
+pub(super) async fn of_resource(api: &Api, record: &ResourceRecord, scope: &Scope) -> Result<Vec<Warning>, ApiError> {
     let mut warnings = Vec::new();
     let resource = &record.resource;
     if resource.callers.is_empty() {
@@ -215,9 +217,10 @@ pub(super) async fn of_resource(api: &Api, record: &ResourceRecord) -> Result<Ve
         warnings.push(warning(
             "callers_overlap",
             format!(
-                "'{}' is behind the same cluster and allows some of the same callers; their streams are denied with \
+                "{} is behind the same cluster and allows some of the same callers; their streams are denied with \
                  resource_ambiguous. Give each caller one resource per cluster.",
-                rival.name
+                // Of resources that the caller may not know of, it learns only that there is one.
+                if scope.holds(&rival.path) { format!("'{}'", rival.name) } else { "Another resource".into() }
             ),
         ));
     }
@@ -226,7 +229,8 @@ pub(super) async fn of_resource(api: &Api, record: &ResourceRecord) -> Result<Ve
 
 /// What is doubtful about the provider settings: registered envelopes that they do not fit.
 pub(super) async fn of_settings(api: &Api, settings: &Settings) -> Result<Vec<Warning>, ApiError> {
-    let records = all!(api.store, envelopes, |record: &EnvelopeRecord| record.envelope.path.clone());
+    let records =
+        all!(api.store, envelopes, EnvelopeFilter::default(), |record: &EnvelopeRecord| record.envelope.path.clone());
     let others = records.iter().filter(|record| record.envelope.key_id != settings.key_id).count();
     Ok(if others == 0 {
         Vec::new()

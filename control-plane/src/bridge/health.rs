@@ -1,6 +1,7 @@
 //! How each bouncer is, in words: from its live sessions, or from what was last heard of it.
 
 use super::live::{Live, SessionView};
+use crate::access::Scope;
 use crate::model::BouncerRecord;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -96,9 +97,9 @@ pub struct BridgeHealth {
     pub audit_missing: u64,
 }
 
-/// How a bouncer is, at an epoch and a time.
+/// How a bouncer is, at an epoch and a time, as far as it concerns the paths of a scope.
 #[must_use]
-pub fn of(live: &Live, record: &BouncerRecord, epoch: u64, now: Timestamp) -> BridgeHealth {
+pub fn of(live: &Live, record: &BouncerRecord, epoch: u64, now: Timestamp, scope: &Scope) -> BridgeHealth {
     let sessions = live.sessions(&record.bouncer.name);
     let mut health = if sessions.is_empty() {
         let last = live.last(&record.bouncer.name);
@@ -108,6 +109,9 @@ pub fn of(live: &Live, record: &BouncerRecord, epoch: u64, now: Timestamp) -> Br
     };
     health.epoch_lag = epoch.saturating_sub(health.epoch_acked);
     health.age_ms = health.last_seen_at.map(|seen| now.as_millisecond().saturating_sub(seen.as_millisecond()).max(0));
+    let within = |path: &str| scope.is_everything() || path.parse().is_ok_and(|path| scope.holds(&path));
+    health.problems.retain(|problem| within(&problem.subject));
+    health.secrets.retain(|secret| within(&secret.logical_path));
     let (ok, detail, next) = verdict(&health, record.bouncer.name.as_str());
     BridgeHealth { ok, detail, next, ..health }
 }

@@ -6,12 +6,14 @@
 
 pub mod sqlite;
 
+use crate::access::{NewSession, NewToken, Principal, Scope, TokenRecord};
+use crate::edit::{Edit, Reason};
 use crate::model::{
     Actor, AdminRecord, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag, FlagState,
-    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms, TokenRecord,
+    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms,
 };
 use crate::token::TokenHash;
-use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName, SpiffeId};
+use bouncer_custody::{BouncerName, ClusterName, Generation, LogicalPath, Provider, ResourceName, SpiffeId};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -62,13 +64,30 @@ pub enum Conflict {
     /// There is a token already.
     #[error("the database has been bootstrapped before")]
     AlreadyBootstrapped,
-    /// The last token would go.
-    #[error("the last token cannot be revoked")]
+    /// The last token of an administrator would go.
+    #[error("the last administrator's token cannot be revoked")]
     LastToken,
+    /// A token that was good for one use was used.
+    #[error("the token was good for one use")]
+    TokenSpent,
+    /// What was to be changed is not what the caller built on.
+    #[error("it was changed meanwhile")]
+    ChangedMeanwhile,
+    /// The idempotency key came with another request before.
+    #[error("the idempotency key belongs to another request")]
+    KeyReused,
+    /// The content names its generation, so that it can be no other one.
+    #[error("the generation is bound to its number")]
+    BoundToGeneration,
 }
 
 /// Result of a store's methods.
 pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Whether a change may be made to a thing of this revision.
+fn expected(edit: &Edit, revision: u64) -> Result<()> {
+    if edit.expects.holds_for(revision) { Ok(()) } else { Err(Conflict::ChangedMeanwhile.into()) }
+}
 
 /// Which part of a list: after a key, so many.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +127,53 @@ pub struct AuditFilter {
     pub reason: Option<String>,
     /// Only for this logical path.
     pub logical_path: Option<String>,
+    /// Only of this caller.
+    pub caller: Option<String>,
+    /// Not before this.
+    pub from: Option<Timestamp>,
+    /// Before this.
+    pub to: Option<Timestamp>,
+    /// Only of credentials within it.
+    pub scope: Scope,
+}
+
+/// Which envelope secrets are wanted. Everything absent matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EnvelopeFilter {
+    /// Only within it.
+    pub scope: Scope,
+    /// Only with this in their path.
+    pub contains: Option<String>,
+    /// Only of this provider.
+    pub provider: Option<Provider>,
+    /// Only under this key.
+    pub key_id: Option<String>,
+    /// Only enabled ones, or only disabled ones.
+    pub enabled: Option<bool>,
+    /// Only those whose registered certificate ends before this.
+    pub expires_before: Option<Timestamp>,
+}
+
+/// Which protected resources are wanted. Everything absent matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResourceFilter {
+    /// Only of credentials within it.
+    pub scope: Scope,
+    /// Only with this in their name.
+    pub contains: Option<String>,
+    /// Only of this bouncer.
+    pub bouncer: Option<BouncerName>,
+    /// Only of this credential.
+    pub path: Option<LogicalPath>,
+    /// Only enabled ones, or only disabled ones.
+    pub enabled: Option<bool>,
+}
+
+/// Which bouncers are wanted. Everything absent matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BouncerFilter {
+    /// Only with this in their name.
+    pub contains: Option<String>,
 }
 
 /// What the audit holds, in numbers.
@@ -137,70 +203,95 @@ pub trait Store: Send + Sync {
     /// Raises the epoch past one that a bouncer already holds: this database was restored from a backup.
     async fn raise_epoch_past(&self, reported: u64, actor: &Actor) -> Result<u64>;
 
-    /// The token that was presented, unless it is unknown or revoked.
+    /// The token that was presented, unless it is unknown, revoked or expired.
     async fn token(&self, presented: &TokenHash) -> Result<Option<TokenRecord>>;
     /// Every token, newest last.
     async fn tokens(&self) -> Result<Vec<TokenRecord>>;
-    /// Stores the first token. [`Conflict::AlreadyBootstrapped`] if there ever was one.
+    /// Stores the first token, good for one use. [`Conflict::AlreadyBootstrapped`] if there ever was one.
     async fn bootstrap(&self, name: &str, hash: &TokenHash) -> Result<()>;
-    /// Revokes every token and stores a new one, for an operator who lost them all.
+    /// Revokes every token and ends every session, and stores a new one, good for one use, for an operator who lost them
+    /// all.
     async fn replace_tokens(&self, name: &str, hash: &TokenHash) -> Result<()>;
-    /// Stores another token.
-    async fn add_token(&self, name: &str, hash: &TokenHash, actor: &Actor) -> Result<TokenRecord>;
-    /// Revokes a token. [`Conflict::LastToken`] for the last one.
+    /// Stores another token, and takes its author's out of use if that was good for one. [`Conflict::TokenSpent`] if it
+    /// had been used.
+    async fn add_token(&self, token: &NewToken, hash: &TokenHash, by: &Principal) -> Result<TokenRecord>;
+    /// Revokes a token and ends its sessions. [`Conflict::LastToken`] for an administrator's last one.
     async fn revoke_token(&self, id: Uuid, actor: &Actor) -> Result<()>;
+
+    /// Opens a session, and takes the token that it is for out of use if that was good for one.
+    async fn open_session(&self, session: &NewSession, hash: &TokenHash) -> Result<()>;
+    /// Who opened the session, unless it has ended.
+    async fn session(&self, presented: &TokenHash) -> Result<Option<Principal>>;
+    /// Ends a session.
+    async fn close_session(&self, presented: &TokenHash) -> Result<()>;
 
     /// A flag's state.
     async fn flag(&self, flag: Flag) -> Result<FlagState>;
     /// Sets a flag.
-    async fn set_flag(&self, flag: Flag, enabled: bool, actor: &Actor) -> Result<FlagState>;
+    async fn set_flag(&self, flag: Flag, enabled: bool, edit: &Edit) -> Result<FlagState>;
 
     /// The provider settings, if any were made.
     async fn settings(&self) -> Result<Option<SettingsRecord>>;
     /// Replaces the provider settings.
-    async fn put_settings(&self, settings: &Settings, actor: &Actor) -> Result<SettingsRecord>;
+    async fn put_settings(&self, settings: &Settings, edit: &Edit) -> Result<SettingsRecord>;
 
     /// Registers an envelope: the first generation of its path, or the next. [`Conflict::OtherGeneration`] where that is
     /// not the one that the terms name.
-    async fn register_envelope(&self, envelope: &Envelope, terms: Terms, actor: &Actor) -> Result<EnvelopeRecord>;
+    async fn register_envelope(&self, envelope: &Envelope, terms: &Terms, edit: &Edit) -> Result<EnvelopeRecord>;
+    /// Registers what an earlier generation held as the next one. [`Conflict::BoundToGeneration`] if its pairs name it.
+    async fn roll_envelope_back(
+        &self,
+        id: Uuid,
+        to: Generation,
+        reason: Option<&Reason>,
+        edit: &Edit,
+    ) -> Result<EnvelopeRecord>;
     /// The newest generation of a secret that is not deleted.
     async fn envelope(&self, id: Uuid) -> Result<Option<EnvelopeRecord>>;
     /// The newest generation under a path, unless deleted.
     async fn envelope_at(&self, path: &LogicalPath) -> Result<Option<EnvelopeRecord>>;
     /// The newest generations of all secrets that are not deleted, by path.
-    async fn envelopes(&self, page: &Page<LogicalPath>) -> Result<Part<EnvelopeRecord>>;
+    async fn envelopes(&self, filter: &EnvelopeFilter, page: &Page<LogicalPath>) -> Result<Part<EnvelopeRecord>>;
     /// All generations of a secret, deleted or not, newest first, before `page.after`.
     async fn envelope_history(&self, id: Uuid, page: &Page<u64>) -> Result<Part<EnvelopeRecord>>;
     /// Enables or disables the newest generation.
-    async fn set_envelope_enabled(&self, id: Uuid, enabled: bool, actor: &Actor) -> Result<EnvelopeRecord>;
+    async fn set_envelope_enabled(
+        &self,
+        id: Uuid,
+        enabled: bool,
+        reason: Option<&Reason>,
+        edit: &Edit,
+    ) -> Result<EnvelopeRecord>;
     /// Deletes a secret. Its history stays, and its path goes on counting generations.
-    async fn delete_envelope(&self, id: Uuid, actor: &Actor) -> Result<()>;
+    async fn delete_envelope(&self, id: Uuid, edit: &Edit) -> Result<()>;
 
     /// Registers a bouncer. The same again is no change.
-    async fn register_bouncer(&self, bouncer: &Bouncer, actor: &Actor) -> Result<BouncerRecord>;
+    async fn register_bouncer(&self, bouncer: &Bouncer, edit: &Edit) -> Result<BouncerRecord>;
+    /// Gives a bouncer another identity.
+    async fn replace_bouncer(&self, bouncer: &Bouncer, edit: &Edit) -> Result<BouncerRecord>;
     /// A bouncer.
     async fn bouncer(&self, name: &BouncerName) -> Result<Option<BouncerRecord>>;
     /// The bouncer that a SPIFFE ID is registered for.
     async fn bouncer_of(&self, id: &SpiffeId) -> Result<Option<Bouncer>>;
     /// All bouncers, by name.
-    async fn bouncers(&self, page: &Page<BouncerName>) -> Result<Part<BouncerRecord>>;
+    async fn bouncers(&self, filter: &BouncerFilter, page: &Page<BouncerName>) -> Result<Part<BouncerRecord>>;
     /// Removes a bouncer that guards nothing.
-    async fn delete_bouncer(&self, name: &BouncerName, actor: &Actor) -> Result<()>;
+    async fn delete_bouncer(&self, name: &BouncerName, edit: &Edit) -> Result<()>;
     /// Remembers what was last heard of a bouncer.
     async fn record_sighting(&self, name: &BouncerName, sighting: &Sighting) -> Result<()>;
 
     /// Registers a protected resource.
-    async fn register_resource(&self, resource: &Resource, actor: &Actor) -> Result<ResourceRecord>;
+    async fn register_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord>;
     /// Replaces a protected resource.
-    async fn replace_resource(&self, resource: &Resource, actor: &Actor) -> Result<ResourceRecord>;
+    async fn replace_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord>;
     /// A protected resource.
     async fn resource(&self, name: &ResourceName) -> Result<Option<ResourceRecord>>;
     /// All protected resources, by name.
-    async fn resources(&self, page: &Page<ResourceName>) -> Result<Part<ResourceRecord>>;
+    async fn resources(&self, filter: &ResourceFilter, page: &Page<ResourceName>) -> Result<Part<ResourceRecord>>;
     /// The protected resources that a bouncer guards behind one cluster.
     async fn resources_behind(&self, bouncer: &BouncerName, cluster: &ClusterName) -> Result<Vec<Resource>>;
     /// Removes a protected resource.
-    async fn delete_resource(&self, name: &ResourceName, actor: &Actor) -> Result<()>;
+    async fn delete_resource(&self, name: &ResourceName, edit: &Edit) -> Result<()>;
 
     /// Everything that a bouncer may know, read at one instant. `None` if it is not registered.
     async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>>;

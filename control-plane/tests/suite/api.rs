@@ -42,7 +42,7 @@ async fn nothing_but_the_probes_answers_without_a_valid_token() {
 #[tokio::test]
 async fn a_revoked_token_is_refused_at_once_and_the_last_one_stays() {
     let plane = ControlPlane::new().await;
-    let made = plane.post("/v1/tokens", &json!({"name": "pipeline"})).await.ok();
+    let made = plane.post("/v1/tokens", &json!({"name": "pipeline", "role": "operator"})).await.ok();
     let use_it = async || {
         let request = Request::get("/v1/bouncers")
             .header(header::AUTHORIZATION, format!("Bearer {}", made["token"].as_str().unwrap()));
@@ -51,10 +51,10 @@ async fn a_revoked_token_is_refused_at_once_and_the_last_one_stays() {
     assert_eq!(use_it().await, 200);
     let list = plane.get("/v1/tokens").await;
     assert!(!list.text.contains(made["token"].as_str().unwrap()) && !list.text.contains(&plane.token));
-    assert_eq!(plane.post("/v1/tokens", &json!({"name": "pipeline"})).await.code(), "name_taken");
+    assert_eq!(plane.post("/v1/tokens", &json!({"name": "pipeline", "role": "operator"})).await.code(), "name_taken");
     assert_eq!(plane.delete(&format!("/v1/tokens/{}", made["id"].as_str().unwrap())).await.status, 204);
     assert_eq!(use_it().await, 401);
-    let first = list.json["items"][0]["id"].as_str().unwrap().to_owned();
+    let first = list.json["items"][1]["id"].as_str().unwrap().to_owned();
     assert_eq!(plane.delete(&format!("/v1/tokens/{first}")).await.code(), "last_token");
     assert_eq!(plane.get("/v1/tokens").await.status, 200);
     for secret in [plane.token.as_bytes(), made["token"].as_str().unwrap().as_bytes()] {
@@ -202,10 +202,11 @@ async fn the_description_has_every_call_and_asks_for_a_token() {
         ("/v1/crypto/envelope-secrets", "get post"),
         ("/v1/crypto/envelope-secrets/{id}", "get patch delete"),
         ("/v1/crypto/envelope-secrets/{id}/history", "get"),
+        ("/v1/crypto/envelope-secrets/{id}/rollback", "post"),
         ("/v1/feature-flags", "get"),
         ("/v1/feature-flags/{name}", "put"),
         ("/v1/bouncers", "get post"),
-        ("/v1/bouncers/{name}", "get delete"),
+        ("/v1/bouncers/{name}", "get put delete"),
         ("/v1/protected-resources", "get post"),
         ("/v1/protected-resources/{name}", "get put delete"),
         ("/v1/bootstrap/status", "get"),
@@ -213,7 +214,8 @@ async fn the_description_has_every_call_and_asks_for_a_token() {
         ("/v1/audit/events", "get"),
         ("/v1/audit/admin-events", "get"),
         ("/v1/tokens", "get post"),
-        ("/v1/tokens/{id}", "delete"),
+        ("/v1/tokens/{id}", "get delete"),
+        ("/v1/session", "get post delete"),
         ("/healthz", "get"),
         ("/readyz", "get"),
         ("/metrics", "get"),
@@ -225,7 +227,9 @@ async fn the_description_has_every_call_and_asks_for_a_token() {
             assert_eq!(call["security"].is_null(), path.starts_with("/v1"), "only probes lift the token: {path}");
         }
     }
-    assert_eq!(document["paths"].as_object().unwrap().len(), calls.len());
+    // How to sign in is for everybody.
+    assert_eq!(document["paths"]["/v1/session/methods"]["get"]["security"], json!([{}]));
+    assert_eq!(document["paths"].as_object().unwrap().len(), calls.len() + 1);
     assert!(document["components"]["schemas"]["Problem"].is_object());
     assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
     assert_eq!(document["security"], json!([{"token": []}]));

@@ -128,15 +128,24 @@ async fn administrators_changes_are_recorded_with_who_and_when() {
     let actions: Vec<_> = list["items"].as_array().unwrap().iter().map(|item| item["action"].clone()).collect();
     assert_eq!(
         actions,
-        ["envelope.disabled", "envelope.registered", "bouncer.registered", "flag.enabled", "token.created"]
+        [
+            "envelope.disabled",
+            "envelope.registered",
+            "bouncer.registered",
+            "flag.enabled",
+            "token.created",
+            "token.spent",
+            "token.created",
+        ]
     );
     let newest = &list["items"][0];
-    assert_eq!((&newest["actor"], &newest["subject"]), (&json!("token:bootstrap"), &json!(PATH)));
+    assert_eq!((&newest["actor"], &newest["subject"]), (&json!("token:admin"), &json!(PATH)));
     assert_eq!(newest["detail"], "generation 1");
     assert_eq!(list["items"][3]["subject"], FLAG);
-    assert_eq!(list["items"][4]["actor"], "operator");
+    assert_eq!(list["items"][4]["actor"], "token:bootstrap");
+    assert_eq!(list["items"][6]["actor"], "operator");
     let part = plane.get("/v1/audit/admin-events?limit=2").await.ok();
     let rest =
         plane.get(&format!("/v1/audit/admin-events?cursor={}", part["next_cursor"].as_str().unwrap())).await.ok();
-    assert_eq!(rest["items"].as_array().unwrap().len(), 3);
+    assert_eq!(rest["items"].as_array().unwrap().len(), 5);
 }

@@ -57,7 +57,7 @@ async fn each_registration_of_a_path_is_a_new_generation_of_one_secret() {
     let rest = plane.get(&format!("{at}/history?cursor={}", history["next_cursor"].as_str().unwrap())).await.ok();
     assert_eq!(rest["items"][0]["generation"], 1);
     assert_eq!(rest["items"][0]["ciphertext_ref"], "AQICAHg=");
-    assert_eq!(rest["items"][0]["created_by"], "token:bootstrap");
+    assert_eq!(rest["items"][0]["created_by"], "token:admin");
     assert!(rest.get("next_cursor").is_none());
 }
 

@@ -63,10 +63,38 @@ impl Answer {
 impl ControlPlane {
     /// Fresh, with its first token; the flag is off.
     pub(crate) async fn new() -> Self {
+        let mut plane = Self::unclaimed().await;
+        let admin = plane.post("/v1/tokens", &json!({"name": "admin", "role": "admin"})).await.ok();
+        plane.token = admin["token"].as_str().unwrap().to_owned();
+        plane
+    }
+
+    /// Fresh, with the token that `bootstrap` writes.
+    pub(crate) async fn unclaimed() -> Self {
         let token = Token::generate().unwrap();
         let plane = Self::on(Arc::new(tempfile::tempdir().unwrap()), token.reveal().to_owned()).await;
         plane.store.bootstrap("bootstrap", &token.hash()).await.unwrap();
         plane
+    }
+
+    /// A token of this role, limited to these paths.
+    pub(crate) async fn token_of(&self, role: &str, paths: &[&str]) -> String {
+        let name = format!("{role}-{}", uuid::Uuid::now_v7().simple());
+        let body = json!({"name": name, "role": role, "path_prefixes": paths});
+        self.post("/v1/tokens", &body).await.ok()["token"].as_str().unwrap().to_owned()
+    }
+
+    /// The same control plane, as the bearer of another token meets it.
+    pub(crate) fn with_token(&self, token: String) -> Self {
+        Self {
+            store: self.store.clone(),
+            live: self.live.clone(),
+            readiness: self.readiness.clone(),
+            token,
+            metrics: self.metrics.clone(),
+            router: self.router.clone(),
+            folder: self.folder.clone(),
+        }
     }
 
     /// With the flag on.
@@ -128,13 +156,26 @@ impl ControlPlane {
     }
 
     pub(crate) async fn raw(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
-        let request = Request::builder()
+        self.raw_with(method, path, &[], body).await
+    }
+
+    /// A call with more headers.
+    pub(crate) async fn raw_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(body.into());
-        self.send(request.unwrap()).await
+            .header(header::CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(body.into()).unwrap()).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

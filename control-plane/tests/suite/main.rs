@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test, at its line")]
 
+mod access;
 mod api;
 mod audit;
 mod binary;
@@ -11,8 +12,10 @@ mod corpus;
 mod crypto;
 mod dependencies;
 mod durability;
+mod editing;
 mod guide;
 mod harness;
 mod plaintext;
 mod registry;
 mod resolver;
+mod session;

@@ -14,16 +14,19 @@ fn bodies() -> Vec<(Method, String, Value)> {
     let id = "0199d7a0-0000-7000-8000-000000000001";
     let mut with_chain = envelope(PATH);
     with_chain["certificate_chain"] = json!("");
+    with_chain["reason"] = json!("");
     vec![
         (Method::PUT, "/v1/crypto/settings".into(), json!({"provider": "", "kms_key_arn": "", "notes": ""})),
         (Method::PUT, "/v1/crypto/settings".into(), json!({"provider": "", "vault_namespace": "", "notes": ""})),
         (Method::POST, "/v1/crypto/envelope-secrets".into(), with_chain),
-        (Method::PATCH, format!("/v1/crypto/envelope-secrets/{id}"), json!({"enabled": ""})),
+        (Method::PATCH, format!("/v1/crypto/envelope-secrets/{id}"), json!({"enabled": "", "reason": ""})),
         (Method::PUT, format!("/v1/feature-flags/{FLAG}"), json!({"enabled": ""})),
         (Method::POST, "/v1/bouncers".into(), json!({"name": "", "spiffe_id": ""})),
         (Method::POST, "/v1/protected-resources".into(), resource("a", PATH)),
         (Method::PUT, "/v1/protected-resources/a".into(), resource("a", PATH)),
-        (Method::POST, "/v1/tokens".into(), json!({"name": ""})),
+        (Method::POST, "/v1/tokens".into(), json!({"name": "", "role": "", "path_prefixes": [""]})),
+        (Method::PUT, "/v1/bouncers/a".into(), json!({"name": "", "spiffe_id": ""})),
+        (Method::POST, format!("/v1/crypto/envelope-secrets/{id}/rollback"), json!({"generation": "", "reason": ""})),
         (Method::POST, "/v1/bouncers".into(), json!({"name": "", "spiffe_id": "", "unknown": ""})),
     ]
 }

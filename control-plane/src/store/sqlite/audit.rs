@@ -1,9 +1,11 @@
 //! The audit: decisions from bouncers, changes by administrators.
 
 use super::database::{Database, parsed, part, signed, time, unsigned};
+use super::filter;
 use crate::model::{AdminRecord, AuditEvent, AuditRecord};
 use crate::store::{AuditFilter, AuditKey, AuditSummary, Page, Part, Result};
 use bouncer_custody::BouncerName;
+use sqlx::QueryBuilder;
 
 const TABLE: &str = "audit_events";
 
@@ -114,27 +116,26 @@ impl Row {
 
 pub(super) async fn list(
     database: &Database,
-    filter: &AuditFilter,
+    wanted: &AuditFilter,
     page: &Page<AuditKey>,
 ) -> Result<Part<AuditRecord>> {
     let after = page.after.unwrap_or(AuditKey { time_ms: i64::MAX, seq: i64::MAX.unsigned_abs() });
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT * FROM audit_events
-         WHERE (time_ms, seq) < (?1, ?2)
-           AND (?3 IS NULL OR outcome = ?3) AND (?4 IS NULL OR bouncer = ?4)
-           AND (?5 IS NULL OR reason = ?5) AND (?6 IS NULL OR logical_path = ?6)
-         ORDER BY time_ms DESC, seq DESC LIMIT ?7",
-    )
-    .bind(after.time_ms)
-    .bind(signed(after.seq)?)
-    .bind(&filter.outcome)
-    .bind(&filter.bouncer)
-    .bind(&filter.reason)
-    .bind(&filter.logical_path)
-    .bind(i64::from(page.limit) + 1)
-    .fetch_all(&database.reader)
-    .await?;
-    part(rows, page.limit, Row::read)
+    let mut query = QueryBuilder::new("SELECT * FROM audit_events WHERE (time_ms, seq) < (");
+    query.push_bind(after.time_ms).push(", ").push_bind(signed(after.seq)?).push(")");
+    filter::within(&mut query, "logical_path", &wanted.scope);
+    filter::equals(&mut query, "outcome", wanted.outcome.clone());
+    filter::equals(&mut query, "bouncer", wanted.bouncer.clone());
+    filter::equals(&mut query, "reason", wanted.reason.clone());
+    filter::equals(&mut query, "logical_path", wanted.logical_path.clone());
+    filter::equals(&mut query, "caller", wanted.caller.clone());
+    if let Some(from) = wanted.from {
+        query.push(" AND time_ms >= ").push_bind(from.as_millisecond());
+    }
+    if let Some(to) = wanted.to {
+        query.push(" AND time_ms < ").push_bind(to.as_millisecond());
+    }
+    query.push(" ORDER BY time_ms DESC, seq DESC LIMIT ").push_bind(i64::from(page.limit) + 1);
+    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, Row::read)
 }
 
 pub(super) async fn summary(database: &Database) -> Result<AuditSummary> {

@@ -1,8 +1,9 @@
 //! The connections: one that writes, some that read, and what every transaction shares.
 
 use crate::clock::Clock;
+use crate::edit::Edit;
 use crate::model::{Actor, Change};
-use crate::store::{Result, StoreError};
+use crate::store::{Conflict, Result, StoreError};
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
@@ -11,10 +12,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 const READERS: u32 = 4;
 /// How long a statement waits for another process's lock, and a caller for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a call is known by its idempotency key, in milliseconds: a day.
+const KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// A secret and the generation of it that a call registered, as stored.
+pub(super) type Registered = (String, i64);
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
@@ -77,6 +85,7 @@ async fn connect(path: &Path) -> Result<(SqlitePool, SqlitePool)> {
     let presence = Arc::new(Presence::new(path));
     let writer = pool(1, &presence).connect_with(options.clone()).await?;
     MIGRATIONS.run(&writer).await.map_err(StoreError::Migration)?;
+    super::envelopes::date_certificates(&writer).await?;
     let reader = pool(READERS, &presence).connect_with(options.pragma("query_only", "ON")).await?;
     Ok((writer, reader))
 }
@@ -151,6 +160,55 @@ impl Write<'_> {
             .bind(detail)
             .execute(self.connection())
             .await?;
+        Ok(())
+    }
+
+    /// The number of this change, for what it changes.
+    pub(super) async fn revise(&mut self) -> Result<u64> {
+        let revision: i64 = sqlx::query_scalar("UPDATE meta SET revision = revision + 1 RETURNING revision")
+            .fetch_one(self.connection())
+            .await?;
+        unsigned(revision)
+    }
+
+    /// Whether the call was made before under its key, and which generation of a secret it registered then, if any.
+    /// [`Conflict::KeyReused`] if that was another call.
+    pub(super) async fn recall(&mut self, edit: &Edit) -> Result<Option<Registered>> {
+        let Some(key) = edit.key else { return Ok(None) };
+        let row: Option<(Vec<u8>, Option<String>, Option<i64>)> = sqlx::query_as(
+            "SELECT request, secret_id, generation FROM idempotency_keys WHERE actor = ? AND key = ? AND created_ms > ?",
+        )
+        .bind(edit.actor.as_str())
+        .bind(key.key.as_slice())
+        .bind(self.now_ms() - KEPT_MS)
+        .fetch_optional(self.connection())
+        .await?;
+        let Some((request, secret, generation)) = row else { return Ok(None) };
+        if request != key.request {
+            return Err(Conflict::KeyReused.into());
+        }
+        Ok(secret.zip(generation))
+    }
+
+    /// Notes the call's key, with the generation that it registered.
+    pub(super) async fn note(&mut self, edit: &Edit, registered: Option<(Uuid, u64)>) -> Result<()> {
+        let Some(key) = edit.key else { return Ok(()) };
+        sqlx::query("DELETE FROM idempotency_keys WHERE created_ms <= ?")
+            .bind(self.now_ms() - KEPT_MS)
+            .execute(self.connection())
+            .await?;
+        sqlx::query(
+            "INSERT OR IGNORE INTO idempotency_keys (actor, key, request, secret_id, generation, created_ms)
+             VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(edit.actor.as_str())
+        .bind(key.key.as_slice())
+        .bind(key.request.as_slice())
+        .bind(registered.map(|(id, _)| id.to_string()))
+        .bind(registered.map(|(_, generation)| signed(generation)).transpose()?)
+        .bind(self.now_ms())
+        .execute(self.connection())
+        .await?;
         Ok(())
     }
 

@@ -1,19 +1,27 @@
 //! [`Store`] on SQLite: one file, WAL, every commit synced. For one control plane on one machine.
 
 mod audit;
+mod bouncers;
 mod crypto;
 mod database;
+mod envelopes;
+mod filter;
 mod registry;
+mod sessions;
 mod tokens;
 
-use super::{AuditFilter, AuditKey, AuditSummary, Page, Part, Result, Store};
+use super::{
+    AuditFilter, AuditKey, AuditSummary, BouncerFilter, EnvelopeFilter, Page, Part, ResourceFilter, Result, Store,
+};
+use crate::access::{NewSession, NewToken, Principal, TokenRecord};
 use crate::clock::Clock;
+use crate::edit::{Edit, Reason};
 use crate::model::{
     Actor, AdminRecord, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag, FlagState,
-    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms, TokenRecord,
+    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms,
 };
 use crate::token::TokenHash;
-use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName, SpiffeId};
+use bouncer_custody::{BouncerName, ClusterName, Generation, LogicalPath, ResourceName, SpiffeId};
 use database::{Database, unsigned};
 use std::path::Path;
 use std::sync::Arc;
@@ -74,85 +82,113 @@ impl Store for SqliteStore {
     async fn replace_tokens(&self, name: &str, hash: &TokenHash) -> Result<()> {
         tokens::replace_all(&self.database, name, hash).await
     }
-    async fn add_token(&self, name: &str, hash: &TokenHash, actor: &Actor) -> Result<TokenRecord> {
-        tokens::add(&self.database, name, hash, actor).await
+    async fn add_token(&self, token: &NewToken, hash: &TokenHash, by: &Principal) -> Result<TokenRecord> {
+        tokens::add(&self.database, token, hash, by).await
     }
     async fn revoke_token(&self, id: Uuid, actor: &Actor) -> Result<()> {
         tokens::revoke(&self.database, id, actor).await
     }
 
+    async fn open_session(&self, session: &NewSession, hash: &TokenHash) -> Result<()> {
+        sessions::open(&self.database, session, hash).await
+    }
+    async fn session(&self, presented: &TokenHash) -> Result<Option<Principal>> {
+        sessions::presented(&self.database, presented).await
+    }
+    async fn close_session(&self, presented: &TokenHash) -> Result<()> {
+        sessions::close(&self.database, presented).await
+    }
+
     async fn flag(&self, flag: Flag) -> Result<FlagState> {
         crypto::flag(&self.database.reader, flag).await
     }
-    async fn set_flag(&self, flag: Flag, enabled: bool, actor: &Actor) -> Result<FlagState> {
-        crypto::set_flag(&self.database, flag, enabled, actor).await
+    async fn set_flag(&self, flag: Flag, enabled: bool, edit: &Edit) -> Result<FlagState> {
+        crypto::set_flag(&self.database, flag, enabled, edit).await
     }
 
     async fn settings(&self) -> Result<Option<SettingsRecord>> {
-        crypto::settings(&self.database).await
+        crypto::settings(&self.database.reader).await
     }
-    async fn put_settings(&self, settings: &Settings, actor: &Actor) -> Result<SettingsRecord> {
-        crypto::put_settings(&self.database, settings, actor).await
+    async fn put_settings(&self, settings: &Settings, edit: &Edit) -> Result<SettingsRecord> {
+        crypto::put_settings(&self.database, settings, edit).await
     }
 
-    async fn register_envelope(&self, envelope: &Envelope, terms: Terms, actor: &Actor) -> Result<EnvelopeRecord> {
-        crypto::register(&self.database, envelope, terms, actor).await
+    async fn register_envelope(&self, envelope: &Envelope, terms: &Terms, edit: &Edit) -> Result<EnvelopeRecord> {
+        envelopes::register(&self.database, envelope, terms, edit).await
+    }
+    async fn roll_envelope_back(
+        &self,
+        id: Uuid,
+        to: Generation,
+        reason: Option<&Reason>,
+        edit: &Edit,
+    ) -> Result<EnvelopeRecord> {
+        envelopes::roll_back(&self.database, id, to, reason, edit).await
     }
     async fn envelope(&self, id: Uuid) -> Result<Option<EnvelopeRecord>> {
-        crypto::by_id(&self.database.reader, id).await
+        envelopes::by_id(&self.database.reader, id).await
     }
     async fn envelope_at(&self, path: &LogicalPath) -> Result<Option<EnvelopeRecord>> {
-        crypto::by_path(&self.database, path).await
+        envelopes::by_path(&self.database, path).await
     }
-    async fn envelopes(&self, page: &Page<LogicalPath>) -> Result<Part<EnvelopeRecord>> {
-        crypto::list(&self.database, page).await
+    async fn envelopes(&self, filter: &EnvelopeFilter, page: &Page<LogicalPath>) -> Result<Part<EnvelopeRecord>> {
+        envelopes::list(&self.database, filter, page).await
     }
     async fn envelope_history(&self, id: Uuid, page: &Page<u64>) -> Result<Part<EnvelopeRecord>> {
-        crypto::history(&self.database, id, page).await
+        envelopes::history(&self.database, id, page).await
     }
-    async fn set_envelope_enabled(&self, id: Uuid, enabled: bool, actor: &Actor) -> Result<EnvelopeRecord> {
-        crypto::set_enabled(&self.database, id, enabled, actor).await
+    async fn set_envelope_enabled(
+        &self,
+        id: Uuid,
+        enabled: bool,
+        reason: Option<&Reason>,
+        edit: &Edit,
+    ) -> Result<EnvelopeRecord> {
+        envelopes::set_enabled(&self.database, id, enabled, reason, edit).await
     }
-    async fn delete_envelope(&self, id: Uuid, actor: &Actor) -> Result<()> {
-        crypto::delete(&self.database, id, actor).await
+    async fn delete_envelope(&self, id: Uuid, edit: &Edit) -> Result<()> {
+        envelopes::delete(&self.database, id, edit).await
     }
 
-    async fn register_bouncer(&self, bouncer: &Bouncer, actor: &Actor) -> Result<BouncerRecord> {
-        registry::register_bouncer(&self.database, bouncer, actor).await
+    async fn register_bouncer(&self, bouncer: &Bouncer, edit: &Edit) -> Result<BouncerRecord> {
+        bouncers::register(&self.database, bouncer, edit).await
+    }
+    async fn replace_bouncer(&self, bouncer: &Bouncer, edit: &Edit) -> Result<BouncerRecord> {
+        bouncers::replace(&self.database, bouncer, edit).await
     }
     async fn bouncer(&self, name: &BouncerName) -> Result<Option<BouncerRecord>> {
-        registry::bouncer_by_name(&self.database.reader, name).await
+        bouncers::by_name(&self.database.reader, name).await
     }
     async fn bouncer_of(&self, id: &SpiffeId) -> Result<Option<Bouncer>> {
-        registry::bouncer_by_spiffe_id(&self.database, id).await
+        bouncers::by_spiffe_id(&self.database, id).await
     }
-    async fn bouncers(&self, page: &Page<BouncerName>) -> Result<Part<BouncerRecord>> {
-        registry::bouncers(&self.database, page).await
+    async fn bouncers(&self, filter: &BouncerFilter, page: &Page<BouncerName>) -> Result<Part<BouncerRecord>> {
+        bouncers::list(&self.database, filter, page).await
     }
-    async fn delete_bouncer(&self, name: &BouncerName, actor: &Actor) -> Result<()> {
-        registry::delete_bouncer(&self.database, name, actor).await
+    async fn delete_bouncer(&self, name: &BouncerName, edit: &Edit) -> Result<()> {
+        bouncers::delete(&self.database, name, edit).await
     }
     async fn record_sighting(&self, name: &BouncerName, sighting: &Sighting) -> Result<()> {
-        registry::record_sighting(&self.database, name, sighting).await
+        bouncers::record_sighting(&self.database, name, sighting).await
     }
 
-    async fn register_resource(&self, resource: &Resource, actor: &Actor) -> Result<ResourceRecord> {
-        registry::register_resource(&self.database, resource, actor).await
+    async fn register_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
+        registry::register_resource(&self.database, resource, edit).await
     }
-    async fn replace_resource(&self, resource: &Resource, actor: &Actor) -> Result<ResourceRecord> {
-        registry::replace_resource(&self.database, resource, actor).await
+    async fn replace_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
+        registry::replace_resource(&self.database, resource, edit).await
     }
     async fn resource(&self, name: &ResourceName) -> Result<Option<ResourceRecord>> {
         registry::resource_by_name(&self.database.reader, name).await
     }
-    async fn resources(&self, page: &Page<ResourceName>) -> Result<Part<ResourceRecord>> {
-        registry::resources(&self.database, page).await
+    async fn resources(&self, filter: &ResourceFilter, page: &Page<ResourceName>) -> Result<Part<ResourceRecord>> {
+        registry::resources(&self.database, filter, page).await
     }
     async fn resources_behind(&self, bouncer: &BouncerName, cluster: &ClusterName) -> Result<Vec<Resource>> {
         registry::resources_behind(&self.database, bouncer, cluster).await
     }
-    async fn delete_resource(&self, name: &ResourceName, actor: &Actor) -> Result<()> {
-        registry::delete_resource(&self.database, name, actor).await
+    async fn delete_resource(&self, name: &ResourceName, edit: &Edit) -> Result<()> {
+        registry::delete_resource(&self.database, name, edit).await
     }
 
     async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>> {

@@ -1,21 +1,36 @@
 //! Tokens: hashes in, records out.
 
 use super::database::{Database, Write, change, parsed, time};
-use crate::model::{Actor, TokenRecord};
+use crate::access::{NewToken, Principal, Role, Scope, TokenRecord};
+use crate::model::Actor;
 use crate::store::{Conflict, Result, StoreError};
 use crate::token::TokenHash;
 use uuid::Uuid;
 
 const TABLE: &str = "tokens";
 
+/// Every token; conditions follow.
+macro_rules! select_token {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, name, hash, role, scope, created_ms, created_by, expires_ms, revoked_ms, single_use FROM tokens ",
+            $rest
+        )
+    };
+}
+
 #[derive(sqlx::FromRow)]
 struct Row {
     id: String,
     name: String,
     hash: Vec<u8>,
+    role: String,
+    scope: String,
     created_ms: i64,
     created_by: String,
+    expires_ms: Option<i64>,
     revoked_ms: Option<i64>,
+    single_use: bool,
 }
 
 impl Row {
@@ -23,43 +38,80 @@ impl Row {
         Ok(TokenRecord {
             id: parsed(TABLE, &self.id)?,
             name: self.name,
+            role: parsed(TABLE, &self.role)?,
+            scope: read_scope(TABLE, &self.scope)?,
             created: change(TABLE, self.created_ms, self.created_by)?,
+            expires: self.expires_ms.map(|ms| time(TABLE, ms)).transpose()?,
             revoked: self.revoked_ms.map(|ms| time(TABLE, ms)).transpose()?,
+            single_use: self.single_use,
         })
     }
 }
 
+pub(super) fn read_scope(table: &'static str, text: &str) -> Result<Scope> {
+    serde_json::from_str(text).map_err(|_| StoreError::Corrupt(table))
+}
+
+pub(super) fn write_scope(scope: &Scope) -> Result<String> {
+    serde_json::to_string(scope).map_err(|_| StoreError::Corrupt(TABLE))
+}
+
 pub(super) async fn presented(database: &Database, presented: &TokenHash) -> Result<Option<TokenRecord>> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, name, hash, created_ms, created_by, revoked_ms FROM tokens WHERE lookup = ? AND revoked_ms IS NULL",
-    )
+    let rows: Vec<Row> = sqlx::query_as(select_token!(
+        "WHERE lookup = ? AND revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?)"
+    ))
     .bind(presented.lookup())
+    .bind(database.clock.now().as_millisecond())
     .fetch_all(&database.reader)
     .await?;
     rows.into_iter().find(|row| presented.matches(&row.hash)).map(Row::read).transpose()
 }
 
 pub(super) async fn all(database: &Database) -> Result<Vec<TokenRecord>> {
-    let rows: Vec<Row> =
-        sqlx::query_as("SELECT id, name, hash, created_ms, created_by, revoked_ms FROM tokens ORDER BY id")
-            .fetch_all(&database.reader)
-            .await?;
+    let rows: Vec<Row> = sqlx::query_as(select_token!("ORDER BY id")).fetch_all(&database.reader).await?;
     rows.into_iter().map(Row::read).collect()
 }
 
-async fn insert(write: &mut Write<'_>, name: &str, hash: &TokenHash, actor: &Actor) -> Result<TokenRecord> {
+async fn insert(
+    write: &mut Write<'_>,
+    token: &NewToken,
+    single_use: bool,
+    hash: &TokenHash,
+    actor: &Actor,
+) -> Result<TokenRecord> {
     let id = Uuid::now_v7();
-    sqlx::query("INSERT INTO tokens (id, name, lookup, hash, created_ms, created_by) VALUES (?, ?, ?, ?, ?, ?)")
-        .bind(id.to_string())
-        .bind(name)
-        .bind(hash.lookup())
-        .bind(hash.as_bytes().as_slice())
-        .bind(write.now_ms())
-        .bind(actor.as_str())
-        .execute(write.connection())
-        .await?;
-    write.record(actor, "token.created", name, "").await?;
-    Ok(TokenRecord { id, name: name.to_owned(), created: write.change(actor), revoked: None })
+    sqlx::query(
+        "INSERT INTO tokens (id, name, lookup, hash, role, scope, created_ms, created_by, expires_ms, single_use)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(id.to_string())
+    .bind(&token.name)
+    .bind(hash.lookup())
+    .bind(hash.as_bytes().as_slice())
+    .bind(token.role.as_str())
+    .bind(write_scope(&token.scope)?)
+    .bind(write.now_ms())
+    .bind(actor.as_str())
+    .bind(token.expires.map(|expires| expires.as_millisecond()))
+    .bind(single_use)
+    .execute(write.connection())
+    .await?;
+    write.record(actor, "token.created", &token.name, token.role.as_str()).await?;
+    Ok(TokenRecord {
+        id,
+        name: token.name.clone(),
+        role: token.role,
+        scope: token.scope.clone(),
+        created: write.change(actor),
+        expires: token.expires,
+        revoked: None,
+        single_use,
+    })
+}
+
+/// The token that `bootstrap` writes.
+fn first(name: &str) -> NewToken {
+    NewToken { name: name.to_owned(), role: Role::Admin, scope: Scope::default(), expires: None }
 }
 
 pub(super) async fn bootstrap(database: &Database, name: &str, hash: &TokenHash) -> Result<()> {
@@ -68,7 +120,7 @@ pub(super) async fn bootstrap(database: &Database, name: &str, hash: &TokenHash)
     if tokens > 0 {
         return Err(Conflict::AlreadyBootstrapped.into());
     }
-    insert(&mut write, name, hash, &Actor::operator()).await?;
+    insert(&mut write, &first(name), true, hash, &Actor::operator()).await?;
     write.commit().await
 }
 
@@ -78,21 +130,45 @@ pub(super) async fn replace_all(database: &Database, name: &str, hash: &TokenHas
         .bind(write.now_ms())
         .execute(write.connection())
         .await?;
+    sqlx::query("DELETE FROM sessions").execute(write.connection()).await?;
     write.record(&Actor::operator(), "token.all_revoked", "tokens", "").await?;
-    insert(&mut write, name, hash, &Actor::operator()).await?;
+    insert(&mut write, &first(name), true, hash, &Actor::operator()).await?;
     write.commit().await
 }
 
-pub(super) async fn add(database: &Database, name: &str, hash: &TokenHash, actor: &Actor) -> Result<TokenRecord> {
-    let mut write = database.begin().await?;
-    let taken: i64 = sqlx::query_scalar("SELECT count(*) FROM tokens WHERE name = ? AND revoked_ms IS NULL")
-        .bind(name)
-        .fetch_one(write.connection())
+/// Takes a token out of use that was good for one.
+pub(super) async fn spend(write: &mut Write<'_>, by: &Principal) -> Result<()> {
+    let (Some(id), true) = (by.token, by.single_use) else { return Ok(()) };
+    let spent = sqlx::query("UPDATE tokens SET revoked_ms = ? WHERE id = ? AND revoked_ms IS NULL")
+        .bind(write.now_ms())
+        .bind(id.to_string())
+        .execute(write.connection())
         .await?;
+    if spent.rows_affected() == 0 {
+        return Err(Conflict::TokenSpent.into());
+    }
+    write.record(&by.actor, "token.spent", by.actor.as_str(), "").await
+}
+
+pub(super) async fn add(
+    database: &Database,
+    token: &NewToken,
+    hash: &TokenHash,
+    by: &Principal,
+) -> Result<TokenRecord> {
+    let mut write = database.begin().await?;
+    spend(&mut write, by).await?;
+    let taken: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM tokens WHERE name = ?1 AND revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?2)",
+    )
+    .bind(&token.name)
+    .bind(write.now_ms())
+    .fetch_one(write.connection())
+    .await?;
     if taken > 0 {
         return Err(Conflict::NameTaken.into());
     }
-    let record = insert(&mut write, name, hash, actor).await?;
+    let record = insert(&mut write, token, false, hash, &by.actor).await?;
     write.commit().await?;
     Ok(record)
 }
@@ -106,12 +182,17 @@ pub(super) async fn revoke(database: &Database, id: Uuid, actor: &Actor) -> Resu
             .fetch_optional(write.connection())
             .await?;
     let name = name.ok_or(StoreError::NotFound)?;
-    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM tokens WHERE revoked_ms IS NULL")
-        .fetch_one(write.connection())
-        .await?;
+    let left: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM tokens WHERE role = 'admin' AND scope = '[]' AND revoked_ms IS NULL
+             AND (expires_ms IS NULL OR expires_ms > ?)",
+    )
+    .bind(write.now_ms())
+    .fetch_one(write.connection())
+    .await?;
     if left == 0 {
         return Err(Conflict::LastToken.into());
     }
+    sqlx::query("DELETE FROM sessions WHERE token_id = ?").bind(id.to_string()).execute(write.connection()).await?;
     write.record(actor, "token.revoked", &name, "").await?;
     write.commit().await
 }

@@ -1,0 +1,203 @@
+//! Who makes a call, and whether they may: the inner layer of every call.
+//!
+//! A call carries a bearer token, or the cookie of a session. What comes by cookie must also come from our own pages.
+
+use super::permission::{self, Needs};
+use super::problem::ApiError;
+use super::{Api, session};
+use crate::access::Principal;
+use crate::edit::{Edit, Expects};
+use crate::model::Flag;
+use crate::token::{self, TokenHash};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use bouncer_custody::LogicalPath;
+use http::request::Parts;
+use http::{HeaderMap, Method, header};
+
+/// All that may be asked by anybody.
+pub(super) const PUBLIC: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/session/methods"];
+/// What a token that is good for one use may be used for.
+const EXCHANGES: [(Method, &str); 2] = [(Method::POST, "/v1/tokens"), (Method::POST, "/v1/session")];
+/// The largest number of revisions that a condition may name.
+const CONDITIONS: usize = 16;
+
+/// The inner layer: nothing but the public paths without a principal, nothing that the principal may not, nothing below
+/// `/v1/crypto` while the flag is off.
+pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Result<Response, ApiError> {
+    if PUBLIC.contains(&request.uri().path()) {
+        return Ok(next.run(request).await);
+    }
+    let principal = authenticate(&api, request.method(), request.headers()).await?;
+    if let Some(route) = request.extensions().get::<MatchedPath>() {
+        permit(&principal, request.method(), route.as_str())?;
+    } else if principal.single_use {
+        return Err(ApiError::SingleUse);
+    }
+    let below_crypto = request.uri().path().strip_prefix("/v1/crypto");
+    if below_crypto.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        let flag = Flag::DualCustodyIntercept;
+        if !api.store.flag(flag).await?.enabled {
+            return Err(ApiError::FeatureDisabled(flag));
+        }
+    }
+    request.extensions_mut().insert(principal);
+    Ok(next.run(request).await)
+}
+
+fn permit(principal: &Principal, method: &Method, route: &str) -> Result<(), ApiError> {
+    if principal.single_use && !EXCHANGES.iter().any(|exchange| (&exchange.0, exchange.1) == (method, route)) {
+        return Err(ApiError::SingleUse);
+    }
+    let Some(Needs { permission, unlimited }) = permission::needed(method, route) else {
+        // The method is not one of the route's, and the router says so; or it was forgotten, and nobody may.
+        return if known(method, route) { Err(ApiError::Forbidden) } else { Ok(()) };
+    };
+    if !principal.may(permission) {
+        return Err(ApiError::Forbidden);
+    }
+    if unlimited && !principal.scope.is_everything() {
+        return Err(ApiError::OutOfScope);
+    }
+    Ok(())
+}
+
+/// Whether the API describes such a call.
+fn known(method: &Method, route: &str) -> bool {
+    let document = super::description();
+    let Some(item) = document.paths.paths.get(route) else { return true };
+    let operation = match method.as_str() {
+        "GET" | "HEAD" => &item.get,
+        "PUT" => &item.put,
+        "POST" => &item.post,
+        "DELETE" => &item.delete,
+        "PATCH" => &item.patch,
+        _ => &None,
+    };
+    operation.is_some()
+}
+
+async fn authenticate(api: &Api, method: &Method, headers: &HeaderMap) -> Result<Principal, ApiError> {
+    let principal = if headers.contains_key(header::AUTHORIZATION) {
+        match bearer(headers).filter(|token| token::well_formed(token)) {
+            Some(token) => api.store.token(&TokenHash::of(token)).await?.map(crate::access::TokenRecord::principal),
+            None => None,
+        }
+    } else {
+        session::authenticate(api, method, headers).await?
+    };
+    principal.ok_or_else(|| {
+        api.metrics.unauthenticated();
+        ApiError::Unauthenticated
+    })
+}
+
+/// The token of the one `Authorization` header (RFC 6750, section 2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut headers = headers.get_all(header::AUTHORIZATION).iter();
+    let (only, None) = (headers.next()?, headers.next()) else { return None };
+    let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Who makes the call. Only the guard can put it there; a call that went around it is refused.
+#[derive(Debug)]
+pub(super) struct Caller(pub(super) Principal);
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get::<Principal>().cloned().map(Self).ok_or(ApiError::Unauthenticated)
+    }
+}
+
+/// Who makes a change, and on top of what: the caller with the conditions of the call (RFC 9110, section 13.1).
+#[derive(Debug)]
+pub(super) struct Author {
+    /// Who.
+    pub(super) principal: Principal,
+    /// The change's terms.
+    pub(super) edit: Edit,
+}
+
+impl Author {
+    /// Refuses what is about a path that the caller is not for.
+    pub(super) fn require(&self, path: &LogicalPath) -> Result<(), ApiError> {
+        if self.principal.scope.holds(path) { Ok(()) } else { Err(ApiError::OutOfScope) }
+    }
+
+    /// Ties the change to the revision that was found to be within the caller's paths.
+    pub(super) fn pin(&mut self, revision: u64) {
+        if !self.principal.scope.is_everything() && self.edit.expects.holds_for(revision) {
+            self.edit.expects = Expects::OneOf(vec![revision]);
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Author {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Caller(principal) = Caller::from_request_parts(parts, state).await?;
+        let mut edit = Edit::from(principal.actor.clone());
+        edit.expects = expects(&parts.headers)?;
+        Ok(Self { principal, edit })
+    }
+}
+
+const CONDITION: ApiError = ApiError::Query(
+    "If-Match takes up to 16 entity tags as answers carry them, such as \"r42\", or *; If-None-Match takes * only.",
+);
+
+fn expects(headers: &HeaderMap) -> Result<Expects, ApiError> {
+    let mut lists = headers.get_all(header::IF_MATCH).iter().peekable();
+    if lists.peek().is_none() {
+        return match headers.get(header::IF_NONE_MATCH) {
+            None => Ok(Expects::Anything),
+            // Nothing that exists has this revision.
+            Some(any) if any == "*" => Ok(Expects::OneOf(vec![0])),
+            Some(_) => Err(CONDITION),
+        };
+    }
+    let mut revisions = Vec::new();
+    for list in lists {
+        for tag in list.to_str().map_err(|_| CONDITION)?.split(',').map(str::trim) {
+            if tag == "*" {
+                return Ok(Expects::Anything);
+            }
+            // Weak tags never match (section 8.8.3.2); those of others name no revision of ours.
+            let revision = tag.strip_prefix("\"r").and_then(|rest| rest.strip_suffix('"')).map(str::parse::<u64>);
+            revisions.extend(revision.and_then(Result::ok).filter(|revision| *revision > 0));
+            if !(tag.ends_with('"') && tag.trim_start_matches("W/").starts_with('"')) || revisions.len() > CONDITIONS {
+                return Err(CONDITION);
+            }
+        }
+    }
+    Ok(Expects::OneOf(revisions))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_entity_tags() {
+        let read = |name: header::HeaderName, text: &str| {
+            let headers = [(name, text.parse().unwrap())].into_iter().collect();
+            expects(&headers).ok()
+        };
+        assert_eq!(read(header::ACCEPT, "x"), Some(Expects::Anything));
+        assert_eq!(read(header::IF_MATCH, "*"), Some(Expects::Anything));
+        assert_eq!(read(header::IF_MATCH, "\"r7\", \"r8\""), Some(Expects::OneOf(vec![7, 8])));
+        assert_eq!(read(header::IF_MATCH, "W/\"r7\""), Some(Expects::OneOf(vec![])), "weak ones never match");
+        assert_eq!(read(header::IF_MATCH, "\"other\", \"r0\""), Some(Expects::OneOf(vec![])));
+        assert_eq!(read(header::IF_NONE_MATCH, "*"), Some(Expects::OneOf(vec![0])));
+        for bad in ["r7", "", "7", "\"r7"] {
+            assert_eq!(read(header::IF_MATCH, bad), None, "{bad}");
+        }
+        assert_eq!(read(header::IF_NONE_MATCH, "\"r7\""), None);
+        assert!(!Expects::OneOf(vec![]).holds_for(7) && Expects::OneOf(vec![7]).holds_for(7));
+    }
+}

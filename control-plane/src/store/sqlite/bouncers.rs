@@ -1,0 +1,178 @@
+//! Bouncers, and what was last heard of each.
+
+use super::database::{Database, change, parsed, part, signed, time, unsigned};
+use super::filter;
+use crate::edit::Edit;
+use crate::model::{Bouncer, BouncerRecord, Sighting};
+use crate::store::{BouncerFilter, Conflict, Page, Part, Result, StoreError, expected};
+use bouncer_custody::{BouncerName, SpiffeId};
+use sqlx::{QueryBuilder, SqliteExecutor};
+
+const TABLE: &str = "bouncers";
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    name: String,
+    spiffe_id: String,
+    created_ms: i64,
+    created_by: String,
+    updated_ms: Option<i64>,
+    updated_by: Option<String>,
+    revision: i64,
+    seen_ms: Option<i64>,
+    version: Option<String>,
+    epoch_acked: Option<i64>,
+}
+
+impl Row {
+    fn read(self) -> Result<BouncerRecord> {
+        let sighting = match (self.seen_ms, self.version, self.epoch_acked) {
+            (Some(ms), Some(version), Some(epoch)) => {
+                Some(Sighting { at: time(TABLE, ms)?, version, epoch_acked: unsigned(epoch)? })
+            }
+            _ => None,
+        };
+        let created = change(TABLE, self.created_ms, self.created_by)?;
+        let updated = match (self.updated_ms, self.updated_by) {
+            (Some(ms), Some(by)) => change(TABLE, ms, by)?,
+            _ => created.clone(),
+        };
+        Ok(BouncerRecord {
+            bouncer: Bouncer { name: parsed(TABLE, &self.name)?, spiffe_id: parsed(TABLE, &self.spiffe_id)? },
+            created,
+            updated,
+            revision: unsigned(self.revision)?,
+            sighting,
+        })
+    }
+}
+
+macro_rules! select_bouncer {
+    ($rest:literal) => {
+        concat!(
+            "SELECT b.*, s.seen_ms, s.version, s.epoch_acked FROM bouncers b
+             LEFT JOIN bouncer_sightings s ON s.bouncer = b.name ",
+            $rest
+        )
+    };
+}
+
+pub(super) async fn register(database: &Database, bouncer: &Bouncer, edit: &Edit) -> Result<BouncerRecord> {
+    let mut write = database.begin().await?;
+    write.recall(edit).await?;
+    let known = by_name(write.connection(), &bouncer.name).await?;
+    expected(edit, known.as_ref().map_or(0, |known| known.revision))?;
+    if let Some(known) = known {
+        return if known.bouncer == *bouncer { Ok(known) } else { Err(Conflict::NameTaken.into()) };
+    }
+    let revision = write.revise().await?;
+    let inserted =
+        sqlx::query("INSERT INTO bouncers (name, spiffe_id, created_ms, created_by, revision) VALUES (?, ?, ?, ?, ?)")
+            .bind(bouncer.name.as_str())
+            .bind(bouncer.spiffe_id.as_str())
+            .bind(write.now_ms())
+            .bind(edit.actor.as_str())
+            .bind(signed(revision)?)
+            .execute(write.connection())
+            .await;
+    inserted.map_err(taken)?;
+    write.record(&edit.actor, "bouncer.registered", bouncer.name.as_str(), bouncer.spiffe_id.as_str()).await?;
+    write.note(edit, None).await?;
+    write.raise_epoch().await?;
+    let created = write.change(&edit.actor);
+    write.commit().await?;
+    Ok(BouncerRecord { bouncer: bouncer.clone(), updated: created.clone(), created, revision, sighting: None })
+}
+
+/// The one constraint that a well-formed bouncer can break is that identities are distinct.
+fn taken(error: sqlx::Error) -> StoreError {
+    match error.as_database_error() {
+        Some(cause) if cause.is_unique_violation() => Conflict::SpiffeIdTaken.into(),
+        _ => error.into(),
+    }
+}
+
+pub(super) async fn replace(database: &Database, bouncer: &Bouncer, edit: &Edit) -> Result<BouncerRecord> {
+    let mut write = database.begin().await?;
+    let known = by_name(write.connection(), &bouncer.name).await?.ok_or(StoreError::NotFound)?;
+    expected(edit, known.revision)?;
+    if known.bouncer == *bouncer {
+        return Ok(known);
+    }
+    let revision = write.revise().await?;
+    let updated =
+        sqlx::query("UPDATE bouncers SET spiffe_id = ?, updated_ms = ?, updated_by = ?, revision = ? WHERE name = ?")
+            .bind(bouncer.spiffe_id.as_str())
+            .bind(write.now_ms())
+            .bind(edit.actor.as_str())
+            .bind(signed(revision)?)
+            .bind(bouncer.name.as_str())
+            .execute(write.connection())
+            .await;
+    updated.map_err(taken)?;
+    write.record(&edit.actor, "bouncer.changed", bouncer.name.as_str(), bouncer.spiffe_id.as_str()).await?;
+    write.raise_epoch().await?;
+    let updated = write.change(&edit.actor);
+    write.commit().await?;
+    Ok(BouncerRecord { bouncer: bouncer.clone(), updated, revision, ..known })
+}
+
+pub(super) async fn by_name(executor: impl SqliteExecutor<'_>, name: &BouncerName) -> Result<Option<BouncerRecord>> {
+    let row: Option<Row> =
+        sqlx::query_as(select_bouncer!("WHERE b.name = ?")).bind(name.as_str()).fetch_optional(executor).await?;
+    row.map(Row::read).transpose()
+}
+
+pub(super) async fn by_spiffe_id(database: &Database, id: &SpiffeId) -> Result<Option<Bouncer>> {
+    let row: Option<Row> = sqlx::query_as(select_bouncer!("WHERE b.spiffe_id = ?"))
+        .bind(id.as_str())
+        .fetch_optional(&database.reader)
+        .await?;
+    Ok(row.map(Row::read).transpose()?.map(|record| record.bouncer))
+}
+
+pub(super) async fn list(
+    database: &Database,
+    wanted: &BouncerFilter,
+    page: &Page<BouncerName>,
+) -> Result<Part<BouncerRecord>> {
+    let mut query = QueryBuilder::new(select_bouncer!("WHERE b.name > "));
+    query.push_bind(page.after.as_ref().map_or("", BouncerName::as_str).to_owned());
+    filter::contains(&mut query, "b.name", wanted.contains.as_deref());
+    query.push(" ORDER BY b.name LIMIT ").push_bind(i64::from(page.limit) + 1);
+    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, Row::read)
+}
+
+pub(super) async fn delete(database: &Database, name: &BouncerName, edit: &Edit) -> Result<()> {
+    let mut write = database.begin().await?;
+    let known = by_name(write.connection(), name).await?.ok_or(StoreError::NotFound)?;
+    expected(edit, known.revision)?;
+    let guarded: i64 = sqlx::query_scalar("SELECT count(*) FROM protected_resources WHERE bouncer = ?")
+        .bind(name.as_str())
+        .fetch_one(write.connection())
+        .await?;
+    if guarded > 0 {
+        return Err(Conflict::BouncerInUse.into());
+    }
+    sqlx::query("DELETE FROM bouncers WHERE name = ?").bind(name.as_str()).execute(write.connection()).await?;
+    write.record(&edit.actor, "bouncer.deleted", name.as_str(), "").await?;
+    write.raise_epoch().await?;
+    write.commit().await
+}
+
+pub(super) async fn record_sighting(database: &Database, name: &BouncerName, sighting: &Sighting) -> Result<()> {
+    let mut write = database.begin().await?;
+    // Its registration may have gone in the meantime; then there is nothing to remember.
+    sqlx::query(
+        "INSERT INTO bouncer_sightings (bouncer, seen_ms, version, epoch_acked)
+         SELECT name, ?2, ?3, ?4 FROM bouncers WHERE name = ?1
+         ON CONFLICT (bouncer) DO UPDATE SET seen_ms = ?2, version = ?3, epoch_acked = ?4",
+    )
+    .bind(name.as_str())
+    .bind(sighting.at.as_millisecond())
+    .bind(&sighting.version)
+    .bind(signed(sighting.epoch_acked)?)
+    .execute(write.connection())
+    .await?;
+    write.commit().await
+}
