@@ -43,15 +43,7 @@ pub(super) struct Database {
 impl Database {
     /// Opens or creates the file (0600) and brings its schema up to date.
     pub(super) async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
-        let mut failures = 0;
-        let (writer, reader) = loop {
-            match connect(path).await {
-                Ok(pools) => break pools,
-                // Another process, `bootstrap` beside `serve`, may be setting up the same file; then it is done now.
-                Err(_) if failures < 2 => failures += 1,
-                Err(error) => return Err(error),
-            }
-        };
+        let (writer, reader) = connect(path).await?;
         Ok(Self { writer, reader, clock, changes: watch::Sender::new(0) })
     }
 
@@ -82,12 +74,26 @@ async fn connect(path: &Path) -> Result<(SqlitePool, SqlitePool)> {
         .foreign_keys(true)
         .pragma("trusted_schema", "OFF")
         .busy_timeout(PATIENCE);
+    // Another process, `bootstrap` beside `serve`, may be setting up the same file: one after the other.
+    let turn = turn(path).await?;
     let presence = Arc::new(Presence::new(path));
     let writer = pool(1, &presence).connect_with(options.clone()).await?;
     MIGRATIONS.run(&writer).await.map_err(StoreError::Migration)?;
     super::envelopes::date_certificates(&writer).await?;
+    drop(turn);
     let reader = pool(READERS, &presence).connect_with(options.pragma("query_only", "ON")).await?;
     Ok((writer, reader))
+}
+
+/// A lock on the file's folder, since a second handle on the file itself would cost SQLite its own locks when closed.
+async fn turn(path: &Path) -> Result<std::fs::File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let locked = tokio::task::spawn_blocking(move || {
+        let folder = std::fs::File::open(folder)?;
+        folder.lock().map(|()| folder)
+    });
+    let locked = locked.await.unwrap_or_else(|cancelled| Err(std::io::Error::other(cancelled)));
+    locked.map_err(|error| sqlx::Error::Io(error).into())
 }
 
 fn pool(connections: u32, presence: &Arc<Presence>) -> SqlitePoolOptions {
