@@ -1,7 +1,8 @@
 //! The REST API's listener: plain on loopback, TLS elsewhere, with bounds on how long and how many. Called by
-//! [`crate::serve`]; knows nothing of what it serves.
+//! [`crate::serve`]; knows nothing of what it serves, and tells it who is at the other end.
 
-use axum::Router;
+use crate::api::limits::PeerAddress;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -33,8 +34,8 @@ pub async fn serve(listener: TcpListener, tls: Option<ServerConfig>, router: Rou
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let tcp = match accepted {
-            Ok((tcp, _)) => tcp,
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, most likely: waiting sheds load and keeps what is connected.
                 tracing::warn!(%error, "the API cannot accept a connection");
@@ -43,7 +44,8 @@ pub async fn serve(listener: TcpListener, tls: Option<ServerConfig>, router: Rou
             }
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-        let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+        let (acceptor, stop) = (acceptor.clone(), stop.clone());
+        let router = router.clone().layer(Extension(PeerAddress(peer.ip())));
         connections.spawn(async move {
             connection(tcp, acceptor, router, stop).await;
             drop(slot);

@@ -1,14 +1,17 @@
 //! `serve`: wires the store, the API and the Policy Bridge together, runs them until a signal, and drains.
 
+use crate::api::limits::Limits;
 use crate::api::{self, Api};
 use crate::bridge::{Bridge, Live, Timing, transport};
 use crate::clock::SystemClock;
 use crate::config::{Config, TlsFault};
 use crate::http_server;
 use crate::metrics::Metrics;
+use crate::oidc::{Oidc, OidcError};
 use crate::readiness::Readiness;
 use crate::store::StoreError;
 use crate::store::sqlite::SqliteStore;
+use crate::tls;
 use spiffe::{X509Source, X509SourceBuilder};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,6 +40,9 @@ pub enum ServeError {
     /// The API's certificate or key is wrong.
     #[error(transparent)]
     Tls(#[from] TlsFault),
+    /// The identity provider cannot be used.
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
     /// An address could not be bound.
     #[error("cannot listen on {address}, from {key}: {kind}. Check that the address is this machine's and free",
             kind = source.kind())]
@@ -65,12 +71,13 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Ser
 pub async fn serve(config: Config) -> Result<(), ServeError> {
     let clock = Arc::new(SystemClock);
     let store = Arc::new(SqliteStore::open(&config.database, clock.clone()).await?);
-    let tls = config.api.tls.as_ref().map(crate::config::TlsFiles::load).transpose()?;
     let api_listener = bind("api.listen", config.api.listen).await?;
     let bridge_listener = bind("bridge.listen", config.bridge_listen).await?;
     let (metrics, live, readiness) =
         (Arc::new(Metrics::default()), Arc::new(Live::default()), Arc::new(Readiness::default()));
+    let oidc = config.oidc.map(Oidc::new).transpose()?.map(Arc::new);
     let stop = CancellationToken::new();
+    let tls = config.api.tls.map(|files| tls::serve(files, stop.clone())).transpose()?;
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
 
@@ -87,6 +94,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         metrics: metrics.clone(),
         live: live.clone(),
         readiness: readiness.clone(),
+        limits: Arc::new(Limits::new(config.api.requests_per_second)),
+        oidc,
         tls: tls.is_some(),
     });
     let api = tokio::spawn(http_server::serve(api_listener, tls, router, stop.clone()));

@@ -21,6 +21,8 @@ pub struct Setup {
     pub bridge_port: u16,
     /// The database's file.
     pub database: PathBuf,
+    /// More of its configuration, in TOML; keys of a section that is there are added to it.
+    pub more: String,
 }
 
 impl Setup {
@@ -30,7 +32,7 @@ impl Setup {
     /// If no port is free.
     pub fn new(scratch: &Scratch, workload_api: String) -> Result<Self> {
         let database = scratch.folder("control-plane")?.join("control-plane.db");
-        Ok(Self { workload_api, api_port: free_port()?, bridge_port: free_port()?, database })
+        Ok(Self { workload_api, api_port: free_port()?, bridge_port: free_port()?, database, more: String::new() })
     }
 
     /// The configuration file's text.
@@ -38,11 +40,18 @@ impl Setup {
     /// # Errors
     /// If it can't be TOML.
     pub fn toml(&self) -> Result<toml::Table> {
-        Ok(toml::from_str(&format!(
+        let mut file: toml::Table = toml::from_str(&format!(
             "[api]\nlisten = \"127.0.0.1:{}\"\n[bridge]\nlisten = \"127.0.0.1:{}\"\n[identity]\nworkload_api = {:?}\n\
              [database]\npath = {:?}\n",
             self.api_port, self.bridge_port, self.workload_api, self.database
-        ))?)
+        ))?;
+        for (name, more) in self.more.parse::<toml::Table>()? {
+            match (file.get_mut(&name).and_then(toml::Value::as_table_mut), more) {
+                (Some(section), toml::Value::Table(more)) => section.extend(more),
+                (_, more) => drop(file.insert(name, more)),
+            }
+        }
+        Ok(file)
     }
 
     /// Where resolvers reach the Policy Bridge.

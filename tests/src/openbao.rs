@@ -132,6 +132,12 @@ impl OpenBao {
         &self.token
     }
 
+    /// A client that trusts its certificate.
+    #[must_use]
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
     /// The server.
     #[must_use]
     pub fn process(&self) -> &Process {
@@ -143,10 +149,25 @@ impl OpenBao {
     /// # Errors
     /// If it says no.
     pub async fn call(&self, method: Method, namespace: &str, path: &str, body: &Value) -> Result<Value> {
+        self.call_as(&self.token, method, namespace, path, body).await
+    }
+
+    /// Calls it as the bearer of another token.
+    ///
+    /// # Errors
+    /// If it says no.
+    pub async fn call_as(
+        &self,
+        token: &str,
+        method: Method,
+        namespace: &str,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value> {
         let answer = self
             .http
             .request(method, format!("{}/v1/{path}", self.address))
-            .header("x-vault-token", &self.token)
+            .header("x-vault-token", token)
             .header("x-vault-namespace", namespace)
             .json(body)
             .send()

@@ -2,12 +2,15 @@
 //!
 //! A call carries a bearer token, or the cookie of a session. What comes by cookie must also come from our own pages.
 
+use super::limits::PeerAddress;
 use super::permission::{self, Needs};
 use super::problem::ApiError;
 use super::{Api, session};
 use crate::access::Principal;
 use crate::edit::{Edit, Expects};
 use crate::model::Flag;
+use crate::oidc::code_flow::CALLBACK;
+use crate::oidc::{Oidc, OidcError};
 use crate::token::{self, TokenHash};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -17,7 +20,8 @@ use http::request::Parts;
 use http::{HeaderMap, Method, header};
 
 /// All that may be asked by anybody.
-pub(super) const PUBLIC: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/session/methods"];
+pub(super) const PUBLIC: [&str; 7] =
+    ["/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/session/methods", "/v1/session/oidc/start", CALLBACK];
 /// What a token that is good for one use may be used for.
 const EXCHANGES: [(Method, &str); 2] = [(Method::POST, "/v1/tokens"), (Method::POST, "/v1/session")];
 /// The largest number of revisions that a condition may name.
@@ -29,7 +33,9 @@ pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
     if PUBLIC.contains(&request.uri().path()) {
         return Ok(next.run(request).await);
     }
-    let principal = authenticate(&api, request.method(), request.headers()).await?;
+    let principal =
+        authenticate(&api, request.extensions().get().copied(), request.method(), request.headers()).await?;
+    api.limits.call(principal.actor.as_str()).map_err(ApiError::TooMany)?;
     if let Some(route) = request.extensions().get::<MatchedPath>() {
         permit(&principal, request.method(), route.as_str())?;
     } else if principal.single_use {
@@ -78,19 +84,44 @@ fn known(method: &Method, route: &str) -> bool {
     operation.is_some()
 }
 
-async fn authenticate(api: &Api, method: &Method, headers: &HeaderMap) -> Result<Principal, ApiError> {
+async fn authenticate(
+    api: &Api,
+    peer: Option<PeerAddress>,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Principal, ApiError> {
     let principal = if headers.contains_key(header::AUTHORIZATION) {
-        match bearer(headers).filter(|token| token::well_formed(token)) {
-            Some(token) => api.store.token(&TokenHash::of(token)).await?.map(crate::access::TokenRecord::principal),
-            None => None,
+        match (bearer(headers), &api.oidc) {
+            (Some(token), _) if token::well_formed(token) => {
+                api.store.token(&TokenHash::of(token)).await?.map(crate::access::TokenRecord::principal)
+            }
+            (Some(token), Some(oidc)) if Oidc::may_be_token(token) => vouched(oidc.bearer(token).await)?,
+            _ => None,
         }
     } else {
         session::authenticate(api, method, headers).await?
     };
     principal.ok_or_else(|| {
         api.metrics.unauthenticated();
-        ApiError::Unauthenticated
+        // Who presents nothing costs nothing.
+        let presented = headers.contains_key(header::AUTHORIZATION) || headers.contains_key(header::COOKIE);
+        match peer.filter(|_| presented).map(|PeerAddress(address)| api.limits.failure(address)) {
+            Some(Err(too_many)) => ApiError::TooMany(too_many),
+            _ => ApiError::Unauthenticated,
+        }
     })
+}
+
+/// A token that the issuer would not stand by is none; an issuer that does not answer, or a caller without a role, is told.
+fn vouched(principal: Result<Principal, OidcError>) -> Result<Option<Principal>, OidcError> {
+    match principal {
+        Ok(principal) => Ok(Some(principal)),
+        Err(OidcError::Refused(why)) => {
+            tracing::debug!(why, "a token of the identity provider was not taken");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The token of the one `Authorization` header (RFC 6750, section 2.1).

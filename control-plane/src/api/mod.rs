@@ -9,6 +9,7 @@ pub mod fields;
 pub mod flags;
 mod guard;
 pub mod inventory;
+pub mod limits;
 mod middleware;
 pub mod operations;
 pub mod page;
@@ -25,9 +26,11 @@ pub mod warning;
 use crate::bridge::Live;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::oidc::Oidc;
 use crate::readiness::Readiness;
 use crate::store::Store;
 use axum::Router;
+use limits::Limits;
 use problem::ApiError;
 use std::sync::{Arc, LazyLock};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -48,6 +51,10 @@ pub struct Api {
     pub live: Arc<Live>,
     /// Whether the process can do its work.
     pub readiness: Arc<Readiness>,
+    /// How often one caller may call.
+    pub limits: Arc<Limits>,
+    /// The identity provider whose tokens are taken, if any's are.
+    pub oidc: Option<Arc<Oidc>>,
     /// Whether the API is served over TLS.
     pub tls: bool,
 }
@@ -102,6 +109,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::get, tokens::revoke))
         .routes(routes!(session::get, session::sign_in, session::sign_out))
         .routes(routes!(session::methods))
+        .routes(routes!(session::oidc_start))
+        .routes(routes!(session::oidc_callback))
         .routes(routes!(operations::healthz))
         .routes(routes!(operations::readyz))
         .routes(routes!(operations::metrics))

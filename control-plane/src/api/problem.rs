@@ -1,6 +1,8 @@
 //! Errors → responses, in one place: RFC 9457 problem details with fixed text. No value from a request is repeated.
 
+use super::limits::TooMany;
 use crate::model::Flag;
+use crate::oidc::OidcError;
 use crate::plaintext::Finding;
 use crate::store::{Conflict, StoreError};
 use axum::Json;
@@ -40,17 +42,32 @@ pub(super) struct Problems;
 
 impl utoipa::IntoResponses for Problems {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
-        let problem = || {
+        let problem = |why: &str| {
             let schema = openapi::Ref::from_schema_name("Problem");
             let content = openapi::ContentBuilder::new().schema(Some(schema)).build();
-            openapi::ResponseBuilder::new()
-                .description("RFC 9457 problem details")
-                .content("application/problem+json", content)
-                .build()
+            openapi::ResponseBuilder::new().description(why).content("application/problem+json", content).build()
         };
-        [("4XX".to_owned(), problem().into()), ("5XX".to_owned(), problem().into())].into()
+        let answer = |(status, why): &(u16, &str)| (status.to_string(), problem(why).into());
+        ANSWERS.iter().map(answer).collect()
     }
 }
+
+/// What any call may answer besides success, and why.
+const ANSWERS: [(u16, &str); 13] = [
+    (400, "The query, a header or the body is not what this call takes"),
+    (401, "No token or session that is good"),
+    (403, "The role, the token's paths or the feature flag do not allow it"),
+    (404, "There is no such thing, or not for this caller"),
+    (405, "The path has no such method"),
+    (409, "It contradicts what is registered"),
+    (412, "It was changed meanwhile, by the entity tag of the condition"),
+    (413, "The body is too large"),
+    (415, "The body is not declared as JSON"),
+    (422, "Fields broke their rules, or hold what looks like a plaintext credential"),
+    (429, "Too many calls; wait as Retry-After says"),
+    (500, "A fault of the control plane's own"),
+    (503, "The database does not answer, or the call took too long"),
+];
 
 /// A field that was not accepted, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -80,6 +97,12 @@ pub enum ApiError {
     /// A call by cookie does not show that it comes from our own pages.
     #[error("no proof against cross-site request forgery")]
     Csrf,
+    /// The identity provider, or what it gave.
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
+    /// The caller calls too often; wait so long.
+    #[error("too many calls")]
+    TooMany(TooMany),
     /// A flag is off.
     #[error("the flag {} is off", .0.name())]
     FeatureDisabled(Flag),
@@ -202,6 +225,28 @@ impl ApiError {
                 "A call by cookie that changes something must carry the session's CSRF token, and come from a page of \
                  this control plane.",
                 "Send the csrf_token of GET /v1/session as the header 'x-bouncer-csrf', or use a bearer token.",
+            ),
+            Self::Oidc(OidcError::NoRole) => text(
+                StatusCode::FORBIDDEN,
+                "no_role",
+                "Nobody that may do anything here",
+                "The identity provider vouches for the caller, but none of [[oidc.roles]] stands for what it says of them.",
+                "Ask an administrator for the group that they map to a role, or to map yours.",
+            ),
+            Self::Oidc(OidcError::Refused(_)) => Self::Unauthenticated.text(),
+            Self::Oidc(_) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "identity_provider_unavailable",
+                "The identity provider cannot be asked",
+                "The issuer of oidc.issuer does not answer as it should, so nobody can be identified by it.",
+                "Try again shortly, or use an API token. The control plane's log says what is wrong.",
+            ),
+            Self::TooMany(_) => text(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                "Too many calls",
+                "The caller makes more calls than api.requests_per_second allows, or presents many tokens that are none.",
+                "Wait as long as Retry-After says. Ask for pages of 500 instead of many small ones.",
             ),
             Self::FeatureDisabled(flag) => text(
                 StatusCode::FORBIDDEN,
@@ -429,9 +474,14 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self {
-            Self::Unauthenticated | Self::Store(StoreError::Conflict(Conflict::TokenSpent)) => {
+            Self::Unauthenticated
+            | Self::Oidc(OidcError::Refused(_))
+            | Self::Store(StoreError::Conflict(Conflict::TokenSpent)) => {
                 let challenge = HeaderValue::from_static("Bearer realm=\"bouncer\"");
                 headers.insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            Self::TooMany(TooMany(wait)) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
             }
             Self::Store(StoreError::Unavailable(_)) | Self::Timeout => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -3,9 +3,12 @@
 //! A call by cookie that changes something must carry the session's CSRF token too, which only our own pages know.
 
 use super::Api;
+use super::extract::Params;
 use super::guard::Caller;
 use super::problem::{ApiError, Problems};
 use crate::access::{NewSession, Permission, Principal, Role};
+use crate::oidc::Oidc;
+use crate::oidc::code_flow::Attempt;
 use crate::token::{self, Token, TokenHash};
 use axum::Json;
 use axum::extract::State;
@@ -14,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use utoipa::ToSchema;
@@ -47,6 +50,17 @@ pub struct SessionAnswer {
 pub struct MethodsAnswer {
     /// By an API token.
     token: bool,
+    /// By an identity provider, at `GET /v1/session/oidc/start`; absent where none is set up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oidc: Option<OidcMethod>,
+}
+
+/// Signing in by an identity provider.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OidcMethod {
+    /// What it is called.
+    #[schema(example = "Example SSO")]
+    name: String,
 }
 
 fn answer(principal: Principal, csrf_token: Option<String>) -> SessionAnswer {
@@ -65,12 +79,12 @@ const fn cookie_name(tls: bool) -> &'static str {
     if tls { "__Host-bouncer-session" } else { "bouncer-session" }
 }
 
-/// The session's secret in the cookies of a call.
-fn cookie(api: &Api, headers: &HeaderMap) -> Option<String> {
+/// The secret of that name in the cookies of a call.
+fn cookie(headers: &HeaderMap, wanted: &str) -> Option<String> {
     let mut values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let ours = |pair: &str| {
         let (name, value) = pair.trim().split_once('=')?;
-        (name == cookie_name(api.tls) && token::well_formed(value)).then(|| value.to_owned())
+        (name == wanted && token::well_formed(value)).then(|| value.to_owned())
     };
     values.find_map(|pairs| pairs.split(';').find_map(ours))
 }
@@ -86,7 +100,7 @@ pub(super) async fn authenticate(
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Option<Principal>, ApiError> {
-    let Some(secret) = cookie(api, headers) else { return Ok(None) };
+    let Some(secret) = cookie(headers, cookie_name(api.tls)) else { return Ok(None) };
     let Some(principal) = api.store.session(&TokenHash::of(&secret)).await? else { return Ok(None) };
     // Browsers say where a call comes from; anything but our own pages is none of ours.
     let site = headers.get("sec-fetch-site");
@@ -102,10 +116,9 @@ pub(super) async fn authenticate(
     Ok(Some(principal))
 }
 
-fn set_cookie(api: &Api, secret: &str, seconds: i64) -> Result<HeaderValue, ApiError> {
+fn set_cookie(api: &Api, name: &str, secret: &str, same_site: &str, seconds: i64) -> Result<HeaderValue, ApiError> {
     let secure = if api.tls { "; Secure" } else { "" };
-    let name = cookie_name(api.tls);
-    let text = format!("{name}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
+    let text = format!("{name}={secret}; Path=/; HttpOnly; SameSite={same_site}; Max-Age={seconds}{secure}");
     let mut value = HeaderValue::try_from(text).map_err(|_| ApiError::Internal)?;
     value.set_sensitive(true);
     Ok(value)
@@ -132,7 +145,7 @@ pub(super) async fn open(api: &Api, mut principal: Principal) -> Result<Response
     api.store.open_session(&NewSession { principal: principal.clone(), expires }, &secret.hash()).await?;
     principal.expires = Some(expires);
     let seconds = expires.duration_since(now).as_secs().max(0);
-    let cookie = set_cookie(api, secret.reveal(), seconds)?;
+    let cookie = set_cookie(api, cookie_name(api.tls), secret.reveal(), "Strict", seconds)?;
     let body = Json(answer(principal, Some(csrf_token(secret.reveal()))));
     Ok((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], body).into_response())
 }
@@ -146,7 +159,7 @@ pub(super) async fn open(api: &Api, mut principal: Principal) -> Result<Response
     )
 )]
 pub(super) async fn get(State(api): State<Api>, Caller(principal): Caller, headers: HeaderMap) -> Json<SessionAnswer> {
-    let secret = cookie(&api, &headers).filter(|_| !headers.contains_key(header::AUTHORIZATION));
+    let secret = cookie(&headers, cookie_name(api.tls)).filter(|_| !headers.contains_key(header::AUTHORIZATION));
     Json(answer(principal, secret.as_deref().map(csrf_token)))
 }
 
@@ -159,10 +172,10 @@ pub(super) async fn get(State(api): State<Api>, Caller(principal): Caller, heade
     )
 )]
 pub(super) async fn sign_out(State(api): State<Api>, headers: HeaderMap) -> Result<Response, ApiError> {
-    if let Some(secret) = cookie(&api, &headers) {
+    if let Some(secret) = cookie(&headers, cookie_name(api.tls)) {
         api.store.close_session(&TokenHash::of(&secret)).await?;
     }
-    let gone = set_cookie(&api, "", 0)?;
+    let gone = set_cookie(&api, cookie_name(api.tls), "", "Strict", 0)?;
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, gone)]).into_response())
 }
 
@@ -171,6 +184,90 @@ pub(super) async fn sign_out(State(api): State<Api>, headers: HeaderMap) -> Resu
     get, path = "/v1/session/methods", tag = "access", operation_id = "sign_in_methods", security(()),
     responses((status = 200, body = MethodsAnswer))
 )]
-pub(super) async fn methods() -> Json<MethodsAnswer> {
-    Json(MethodsAnswer { token: true })
+pub(super) async fn methods(State(api): State<Api>) -> Json<MethodsAnswer> {
+    let console = api.oidc.as_ref().and_then(|oidc| oidc.console());
+    Json(MethodsAnswer { token: true, oidc: console.map(|console| OidcMethod { name: console.name.clone() }) })
+}
+
+/// How long a sign-in at the identity provider may take.
+const ATTEMPT: i64 = 600;
+
+const fn attempt_cookie(tls: bool) -> &'static str {
+    if tls { "__Host-bouncer-oidc" } else { "bouncer-oidc" }
+}
+
+/// Sends a browser to the identity provider.
+#[utoipa::path(
+    get, path = "/v1/session/oidc/start", tag = "access", operation_id = "oidc_start", security(()),
+    responses(
+        (status = 303, description = "To the identity provider"),
+        Problems,
+    )
+)]
+pub(super) async fn oidc_start(State(api): State<Api>) -> Result<Response, ApiError> {
+    let oidc = api.oidc.as_ref().filter(|oidc| oidc.console().is_some());
+    let oidc = oidc.ok_or(ApiError::NotFound("identity provider"))?;
+    let secret = Token::generate()?;
+    let url = oidc.authorization_url(&Attempt(secret.reveal())).await?;
+    // Lax, since the way back begins at the identity provider.
+    let cookie = set_cookie(&api, attempt_cookie(api.tls), secret.reveal(), "Lax", ATTEMPT)?;
+    let location = HeaderValue::try_from(url).map_err(|_| ApiError::Internal)?;
+    Ok((StatusCode::SEE_OTHER, [(header::SET_COOKIE, cookie), (header::LOCATION, location)]).into_response())
+}
+
+/// What the identity provider sends along. It may send more, which is passed over.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CallbackParams {
+    /// To be exchanged for who signed in.
+    code: Option<String>,
+    /// As it was sent there.
+    state: Option<String>,
+}
+
+/// Takes a browser back from the identity provider, and on to the console: signed in, or with `error` in the query.
+#[utoipa::path(
+    get, path = "/v1/session/oidc/callback", tag = "access", operation_id = "oidc_callback", security(()),
+    params(CallbackParams),
+    responses(
+        (status = 303, description = "To the console"),
+        Problems,
+    )
+)]
+pub(super) async fn oidc_callback(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Params(params): Params<CallbackParams>,
+) -> Result<Response, ApiError> {
+    let oidc = api.oidc.as_ref().filter(|oidc| oidc.console().is_some());
+    let oidc = oidc.ok_or(ApiError::NotFound("identity provider"))?;
+    let mut response = match came_back(&api, oidc, &headers, &params).await {
+        Ok(signed_in) => {
+            let cookie = signed_in.headers().get(header::SET_COOKIE).cloned();
+            let mut response = (StatusCode::SEE_OTHER, [(header::LOCATION, "/console/")]).into_response();
+            response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+            response
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a sign-in by the identity provider failed");
+            let (_, problem) = error.problem();
+            let code = problem.kind.rsplit(':').next().unwrap_or_default().to_owned();
+            let location = HeaderValue::try_from(format!("/console/?error={code}")).map_err(|_| ApiError::Internal)?;
+            (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response()
+        }
+    };
+    let gone = set_cookie(&api, attempt_cookie(api.tls), "", "Lax", 0)?;
+    response.headers_mut().append(header::SET_COOKIE, gone);
+    Ok(response)
+}
+
+async fn came_back(api: &Api, oidc: &Oidc, headers: &HeaderMap, params: &CallbackParams) -> Result<Response, ApiError> {
+    let secret = cookie(headers, attempt_cookie(api.tls)).ok_or(ApiError::Csrf)?;
+    let attempt = Attempt(&secret);
+    if !params.state.as_deref().is_some_and(|state| attempt.is_answered_by(state)) {
+        return Err(ApiError::Csrf);
+    }
+    let code = params.code.as_deref().ok_or(ApiError::Unauthenticated)?;
+    let principal = oidc.exchange(&attempt, code).await?;
+    open(api, principal).await
 }

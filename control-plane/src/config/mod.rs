@@ -1,14 +1,17 @@
 //! `control-plane.toml`, parsed once into values that cannot be wrong any more. Every fault is found before any is
 //! reported, and each names its key, never its value.
 
+mod oidc;
 mod table;
 
+use crate::oidc::OidcConfig;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use table::Section;
 
 /// Everything that the file says.
@@ -22,7 +25,12 @@ pub struct Config {
     pub workload_api: String,
     /// The database file.
     pub database: PathBuf,
+    /// The identity provider whose tokens are taken, if any's are.
+    pub oidc: Option<OidcConfig>,
 }
+
+/// Calls each second of one caller, unless the file says otherwise.
+const REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
 
 /// The REST API's listener.
 #[derive(Debug)]
@@ -31,10 +39,12 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// Its certificate and key. Absent only on loopback.
     pub tls: Option<TlsFiles>,
+    /// How many calls each second one caller may make.
+    pub requests_per_second: NonZeroU32,
 }
 
 /// A certificate and its key, as files.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TlsFiles {
     /// PEM, leaf first.
     pub certificate: PathBuf,
@@ -121,12 +131,15 @@ impl Config {
         section.end();
         let workload_api = workload_api(Section::take(&mut file, "identity", &mut faults));
         let database = database(Section::take(&mut file, "database", &mut faults));
+        let oidc =
+            file.contains_key("oidc").then(|| oidc::oidc(Section::take(&mut file, "oidc", &mut faults))).flatten();
+        oidc.iter().for_each(|oidc| oidc::check(oidc, &mut faults));
         for key in file.keys() {
             faults.push(Fault::new(crate::plaintext::speakable(key), "is not a known section"));
         }
         match (api, bridge_listen, workload_api, database) {
             (Some(api), Some(bridge_listen), Some(workload_api), Some(database)) if faults.is_empty() => {
-                Ok(Self { api, bridge_listen, workload_api, database })
+                Ok(Self { api, bridge_listen, workload_api, database, oidc })
             }
             _ => Err(ConfigError::Faults(faults)),
         }
@@ -166,8 +179,9 @@ fn api(mut section: Section<'_>) -> Option<ApiConfig> {
             None
         }
     };
+    let requests_per_second = section.optional_number("requests_per_second", 1..=100_000).and_then(NonZeroU32::new);
     section.end();
-    Some(ApiConfig { listen: listen?, tls })
+    Some(ApiConfig { listen: listen?, tls, requests_per_second: requests_per_second.unwrap_or(REQUESTS_PER_SECOND) })
 }
 
 fn workload_api(mut section: Section<'_>) -> Option<String> {
@@ -210,22 +224,16 @@ pub enum TlsFault {
 }
 
 impl TlsFiles {
-    /// Loads both into a server's TLS configuration: HTTP/2 and HTTP/1.1, no client certificates.
+    /// Loads both, and holds one against the other.
     ///
     /// # Errors
     /// [`TlsFault`], which names the key that is wrong.
-    pub fn load(&self) -> Result<rustls::ServerConfig, TlsFault> {
+    pub fn load(&self) -> Result<CertifiedKey, TlsFault> {
         let key =
             PrivateKeyDer::from_pem_file(&self.key).map_err(|_| TlsFault::Key("is no readable PEM private key"))?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|_| TlsFault::Certificate("cannot be used with this TLS library"))?
-            .with_no_client_auth()
-            .with_single_cert(self.certificates()?, key)
-            .map_err(|_| TlsFault::Key("does not belong to the certificate of api.tls_certificate_file"))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        CertifiedKey::from_der(self.certificates()?, key, &provider)
+            .map_err(|_| TlsFault::Key("does not belong to the certificate of api.tls_certificate_file"))
     }
 
     /// The certificate chain, leaf first.
@@ -276,6 +284,29 @@ mod tests {
             faults(bad),
             ["api.listen", "api.listen_too", "bridge.listen", "identity.workload_api", "database.path", "extra"]
         );
+    }
+
+    #[test]
+    fn an_identity_provider_is_checked_whole() {
+        let oidc = "[oidc]\nissuer='https://login.example.org/realms/ops'\naudience='bouncer'\nclient_id='console'\n\
+                    public_url='https://bouncer.example.org'\n[[oidc.roles]]\nvalue='ops'\nrole='operator'\n\
+                    path_prefixes=['payments/*']\n";
+        assert_eq!(faults(&format!("{GOOD}{oidc}")), Vec::<String>::new());
+        for (good, bad, key) in [
+            ("https://login.example.org/realms/ops", "http://login.example.org", "oidc.issuer"),
+            ("https://login.example.org/realms/ops", "https://login.example.org/?a=b", "oidc.issuer"),
+            ("audience='bouncer'", "", "oidc.audience"),
+            ("https://bouncer.example.org", "https://bouncer.example.org/console", "oidc.public_url"),
+            ("client_id='console'\n", "", "oidc.client_id"),
+            ("role='operator'", "role='root'", "oidc.roles.role"),
+            ("payments/*", "payments/../x", "oidc.roles.path_prefixes"),
+            ("value='ops'", "valeu='ops'", "oidc.roles.value"),
+        ] {
+            let faults = faults(&format!("{GOOD}{}", oidc.replace(good, bad)));
+            assert_eq!(faults.first().map(String::as_str), Some(key), "{bad}");
+        }
+        let nobody = oidc.split("[[").next().unwrap();
+        assert_eq!(faults(&format!("{GOOD}{nobody}")), ["oidc.roles"]);
     }
 
     #[test]

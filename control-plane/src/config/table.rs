@@ -65,6 +65,55 @@ impl<'a> Section<'a> {
         parsed
     }
 
+    /// A whole number within bounds that may be absent.
+    pub(super) fn optional_number(&mut self, key: &str, bounds: std::ops::RangeInclusive<u32>) -> Option<u32> {
+        let value = self.table.remove(key)?;
+        let number = value.as_integer().and_then(|number| u32::try_from(number).ok());
+        let number = number.filter(|number| bounds.contains(number));
+        if number.is_none() {
+            self.fault(key, format!("must be a whole number, {} to {}", bounds.start(), bounds.end()));
+        }
+        number
+    }
+
+    /// Tables under one key, `[[section.key]]`, each as a section of its own; none if there is no such key.
+    pub(super) fn tables(&mut self, key: &'static str) -> Vec<Table> {
+        match self.table.remove(key) {
+            None => Vec::new(),
+            Some(Value::Array(items)) if items.iter().all(Value::is_table) => {
+                items.into_iter().filter_map(|item| item.try_into().ok()).collect()
+            }
+            Some(_) => {
+                self.fault(key, "must be tables, as in [[oidc.roles]]");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Texts under one key; none if there is no such key.
+    pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
+        match self.table.remove(key) {
+            None => Vec::new(),
+            Some(Value::Array(items)) if items.iter().all(Value::is_str) => {
+                items.into_iter().filter_map(|item| item.try_into().ok()).collect()
+            }
+            Some(_) => {
+                self.fault(key, "must be a list of strings");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Takes over the faults of a section within this one.
+    pub(super) fn faults(&mut self, faults: Vec<Fault>) {
+        self.faults.extend(faults);
+    }
+
+    /// A section for a table of its own.
+    pub(super) fn of(name: &'static str, table: Table, faults: &'a mut Vec<Fault>) -> Self {
+        Self { name, table, faults }
+    }
+
     /// A path that may be absent.
     pub(super) fn optional_path(&mut self, key: &str) -> Option<PathBuf> {
         self.optional_text(key).map(PathBuf::from)

@@ -2,6 +2,7 @@
 
 use crate::harness::{ControlPlane, PATH, envelope};
 use axum::body::Body;
+use bouncer_control_plane::api::limits::PeerAddress;
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 
@@ -181,6 +182,45 @@ async fn lists_come_in_parts_that_make_up_the_whole() {
 }
 
 #[tokio::test]
+async fn who_calls_too_often_waits_and_nobody_else_does() {
+    let plane = ControlPlane::new().await;
+    let other = plane.token_of("viewer", &[]).await;
+    let limited = plane.limited_to(1);
+    // Four seconds' worth may come at once, and a slow machine earns more on the way.
+    let mut refused = limited.get("/v1/bouncers").await;
+    assert_eq!(refused.status, 200);
+    for _ in 0..1_000 {
+        refused = limited.get("/v1/bouncers").await;
+        if refused.status != 200 {
+            break;
+        }
+    }
+    assert_eq!((refused.status.as_u16(), refused.code()), (429, "too_many_requests"));
+    assert!(refused.headers[header::RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    assert_eq!(limited.with_token(other).get("/v1/bouncers").await.status, 200);
+    assert_eq!(limited.get("/healthz").await.status, 200);
+
+    // An address that presents many tokens which are none is held up too, and no good token with it.
+    let presented = async |token: &str| {
+        let request = Request::get("/v1/bouncers")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .extension(PeerAddress([192, 0, 2, 1].into()));
+        limited.send(request.body(Body::empty()).unwrap()).await
+    };
+    let mut last = presented("bnc_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").await;
+    assert_eq!(last.code(), "unauthenticated");
+    for _ in 0..1_000 {
+        last = presented("bnc_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").await;
+        if last.status == 429 {
+            break;
+        }
+    }
+    assert_eq!(last.code(), "too_many_requests");
+    let third = plane.token_of("viewer", &[]).await;
+    assert_eq!(presented(&third).await.status, 200);
+}
+
+#[tokio::test]
 async fn readiness_tells_what_is_in_the_way() {
     let plane = ControlPlane::new().await;
     let answer = plane.get("/readyz").await;
@@ -228,8 +268,11 @@ async fn the_description_has_every_call_and_asks_for_a_token() {
         }
     }
     // How to sign in is for everybody.
-    assert_eq!(document["paths"]["/v1/session/methods"]["get"]["security"], json!([{}]));
-    assert_eq!(document["paths"].as_object().unwrap().len(), calls.len() + 1);
+    let public = ["methods", "oidc/start", "oidc/callback"];
+    for path in public {
+        assert_eq!(document["paths"][format!("/v1/session/{path}")]["get"]["security"], json!([{}]), "{path}");
+    }
+    assert_eq!(document["paths"].as_object().unwrap().len(), calls.len() + public.len());
     assert!(document["components"]["schemas"]["Problem"].is_object());
     assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
     assert_eq!(document["security"], json!([{"token": []}]));

@@ -232,6 +232,59 @@ fn over_tls_too_and_only_there_beyond_loopback() {
     assert!(!wrong.status.success() && text(&wrong).contains("api.tls_key_file"), "{}", text(&wrong));
 }
 
+/// Whether what serves at the address presents the certificate.
+fn presents(address: SocketAddr, certificate: &rcgen::Certificate) -> bool {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.der().clone()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "cp.example".try_into().unwrap();
+    let mut tls = rustls::ClientConnection::new(config.into(), name).unwrap();
+    let mut tcp = TcpStream::connect(address).unwrap();
+    tcp.set_read_timeout(Some(DEADLINE)).unwrap();
+    tls.complete_io(&mut tcp).is_ok() && !tls.is_handshaking()
+}
+
+#[test]
+fn a_renewed_certificate_is_presented_without_a_restart_and_a_bad_one_is_not() {
+    let site = Site::new();
+    let (certificate_file, key_file) = (site.path("tls.pem"), site.path("tls.key"));
+    let issue = || {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let parameters = rcgen::CertificateParams::new(vec!["cp.example".into()]).unwrap();
+        (parameters.self_signed(&key).unwrap(), key.serialize_pem())
+    };
+    let (first, key) = issue();
+    std::fs::write(&certificate_file, first.pem()).unwrap();
+    std::fs::write(&key_file, key).unwrap();
+    site.configure(&format!(
+        "tls_certificate_file = \"{}\"\ntls_key_file = \"{}\"",
+        certificate_file.display(),
+        key_file.display()
+    ));
+    let _process = site.serve("log");
+    let said = |text: &str| {
+        let deadline = Instant::now() + DEADLINE;
+        while !std::fs::read_to_string(site.path("log")).unwrap().contains(text) {
+            assert!(Instant::now() < deadline, "the log never said: {text}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    assert!(presents(site.api, &first));
+    // A certificate without its key, as when one of the two files was renewed: the one before stays.
+    let (second, key) = issue();
+    std::fs::write(&certificate_file, second.pem()).unwrap();
+    said("stays in use");
+    assert!(presents(site.api, &first) && !presents(site.api, &second));
+    std::fs::write(&key_file, key).unwrap();
+    said("presents a renewed certificate");
+    assert!(presents(site.api, &second) && !presents(site.api, &first));
+}
+
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
     let site = Site::new();

@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::body::Body;
+use bouncer_control_plane::api::limits::Limits;
 use bouncer_control_plane::api::{self, Api};
 use bouncer_control_plane::bridge::{Bridge, Live, Timing};
 use bouncer_control_plane::clock::{Clock, SystemClock};
@@ -86,13 +87,31 @@ impl ControlPlane {
 
     /// The same control plane, as the bearer of another token meets it.
     pub(crate) fn with_token(&self, token: String) -> Self {
+        Self { token, ..self.with_router(self.router.clone()) }
+    }
+
+    /// The same control plane behind a router of its own, which lets each caller make so many calls each second.
+    pub(crate) fn limited_to(&self, per_second: u32) -> Self {
+        self.with_router(api::router(Api {
+            store: self.store.clone(),
+            clock: Arc::new(SystemClock),
+            metrics: self.metrics.clone(),
+            live: self.live.clone(),
+            readiness: self.readiness.clone(),
+            limits: Arc::new(Limits::new(per_second.try_into().unwrap())),
+            oidc: None,
+            tls: false,
+        }))
+    }
+
+    fn with_router(&self, router: Router) -> Self {
         Self {
             store: self.store.clone(),
             live: self.live.clone(),
             readiness: self.readiness.clone(),
-            token,
+            token: self.token.clone(),
             metrics: self.metrics.clone(),
-            router: self.router.clone(),
+            router,
             folder: self.folder.clone(),
         }
     }
@@ -115,6 +134,8 @@ impl ControlPlane {
             metrics: metrics.clone(),
             live: live.clone(),
             readiness: readiness.clone(),
+            limits: Arc::new(Limits::new(10_000.try_into().unwrap())),
+            oidc: None,
             tls: false,
         });
         Self { store, live, readiness, token, metrics, router, folder }

@@ -49,6 +49,7 @@ pub struct Builder {
     own_bridge: bool,
     kms_over_tls: bool,
     flag: bool,
+    control_plane: String,
     filter: Option<PathBuf>,
     clusters: Vec<Cluster>,
     credentials: Vec<Credential>,
@@ -71,6 +72,7 @@ impl Builder {
             own_bridge: false,
             kms_over_tls: false,
             flag: true,
+            control_plane: String::new(),
             filter: None,
             clusters: vec![],
             credentials: vec![],
@@ -104,6 +106,13 @@ impl Builder {
     #[must_use]
     pub fn without_login(mut self) -> Self {
         self.login = false;
+        self
+    }
+
+    /// More of the control plane's configuration, in TOML.
+    #[must_use]
+    pub fn control_plane(mut self, more: &str) -> Self {
+        more.clone_into(&mut self.control_plane);
         self
     }
 
@@ -312,7 +321,8 @@ impl Builder {
             let address = bridge.address().to_string();
             return Ok(Authority { control_plane: None, bridge: Some(bridge), address, envelopes: BTreeMap::new() });
         }
-        let setup = control_plane::Setup::new(scratch, identities.control_plane())?;
+        let mut setup = control_plane::Setup::new(scratch, identities.control_plane())?;
+        setup.more.clone_from(&self.control_plane);
         let control_plane = ControlPlane::start(scratch, setup).await?;
         let envelopes = self.register(&control_plane, key_arn, wrapped, upstreams).await?;
         let address = control_plane.setup().bridge();
