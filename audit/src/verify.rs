@@ -1,0 +1,393 @@
+//! Verifies an export, line by line and in bounded memory. Trusts nothing in it: what it accepts follows from the bundles.
+
+use crate::bundle::Bundles;
+use crate::chain::{ChainId, ChainPoint, Owner};
+use crate::checkpoint::{CheckpointError, Signed};
+use crate::digest::Digest;
+use crate::event::Withheld;
+use crate::line::{Line, Proof};
+use bouncer_custody::SpiffeId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum What {
+    /// A line that is none of an export's.
+    #[error("line {0} is no line of an export")]
+    Line(u64),
+    /// The file ends before the export did.
+    #[error("the export is not whole: its last line is missing, or lines of it are")]
+    CutOff,
+    /// Events are missing.
+    #[error("events are missing: {expected} was to follow, but {found} does")]
+    Gap {
+        /// The sequence that was to follow.
+        expected: u64,
+        /// The one that does.
+        found: u64,
+    },
+    /// Out of order, or there twice.
+    #[error("the event is out of order, or there twice")]
+    Order,
+    /// Changed.
+    #[error("the event, or its head, is not what was chained")]
+    Changed,
+    /// A withheld text that does not add up.
+    #[error("a withheld text of the event does not add up")]
+    Withheld,
+    /// Of another owner.
+    #[error("it is in another's chain")]
+    Owner,
+    /// Begins in the middle.
+    #[error("what is in front of the event is missing: it is not the chain's first, and no checkpoint ties it to what was")]
+    NoStart,
+    /// A chain without a good checkpoint.
+    #[error("nothing of the chain is signed")]
+    Unsigned,
+    /// A checkpoint covers events that are not there.
+    #[error("the checkpoint covers events that are missing: they end at {0}")]
+    MissingBefore(u64),
+    /// Another head.
+    #[error("the checkpoint was signed over other events")]
+    OtherHead,
+    /// A checkpoint is missing.
+    #[error("a checkpoint is missing: number {expected} was to follow, but {found} does")]
+    CheckpointMissing {
+        /// The number that was to follow.
+        expected: u64,
+        /// The one that does.
+        found: u64,
+    },
+    /// Not good by itself.
+    #[error("the checkpoint is not good: {0}")]
+    Checkpoint(CheckpointError),
+    /// Of another identity.
+    #[error("the checkpoint was signed by {found}, and not by {expected}")]
+    Identity {
+        /// Who signs this chain, by what was given or by its first checkpoint.
+        expected: SpiffeId,
+        /// Who signed this one.
+        found: SpiffeId,
+    },
+    /// Less than the resolver says it has handed over.
+    #[error("the tail is missing: the resolver was told that events up to {acknowledged} are stored, and they end at {last}")]
+    Tail {
+        /// What the control plane acknowledged.
+        acknowledged: u64,
+        /// The last event here.
+        last: u64,
+    },
+    /// Not the resolver's own head.
+    #[error("the resolver's own head is another: these are not the events that it recorded")]
+    NotTheResolvers,
+}
+
+/// What is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// In which chain, unless it is about the export as a whole.
+    pub chain: Option<ChainId>,
+    /// At which event or checkpoint.
+    pub sequence: Option<u64>,
+    /// What.
+    pub what: What,
+}
+
+/// What a resolver says of its own chain (`GET /audit/head`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// Where it is.
+    #[serde(flatten)]
+    pub point: ChainPoint,
+    /// Up to where the control plane acknowledged.
+    pub acknowledged: u64,
+}
+
+/// How one chain is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ChainReport {
+    /// Which.
+    pub chain: ChainId,
+    /// Whose.
+    pub owner: Option<Owner>,
+    /// Who signed its checkpoints.
+    pub spiffe_id: Option<SpiffeId>,
+    /// That identity was given by the one who verifies, and not read out of the export.
+    pub expected: bool,
+    /// Events here.
+    pub events: u64,
+    /// The last event's sequence, or the checkpoint's that stands for those before.
+    pub last: u64,
+    /// Events in front of the first one here: removed by retention, or outside the range.
+    pub before: u64,
+    /// Checkpoints here.
+    pub checkpoints: u64,
+    /// Up to where it is signed.
+    pub signed_through: u64,
+    /// Events behind the last checkpoint.
+    pub not_yet_signed: u64,
+    /// When the last checkpoint was signed, Unix milliseconds.
+    pub last_checkpoint_ms: Option<i64>,
+    /// Events of which the control plane withholds a text. The rest of each is proven.
+    pub withheld: u64,
+    /// Events that the resolver has recorded and not handed over yet, where its head was given.
+    pub not_delivered: Option<u64>,
+    /// It is as it should be.
+    pub good: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Report {
+    /// Every chain, by name.
+    pub chains: Vec<ChainReport>,
+    /// Everything that is wrong, at most one for each chain.
+    pub faults: Vec<Fault>,
+    /// Events from before there were chains: nothing speaks for them.
+    pub unchained: u64,
+    /// What the control plane itself found wrong as it came in.
+    pub divergences: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    owner: Option<Owner>,
+    at: Option<ChainPoint>,
+    events: u64,
+    before: u64,
+    withheld: u64,
+    signer: Option<SpiffeId>,
+    checkpoints: u64,
+    last: Option<(u64, u64, i64)>,
+    broken: bool,
+}
+
+/// Verifies one export.
+#[derive(Debug)]
+pub struct Verifier {
+    bundles: Bundles,
+    signers: BTreeMap<Owner, SpiffeId>,
+    heads: Vec<Expected>,
+    chains: BTreeMap<ChainId, State>,
+    faults: Vec<Fault>,
+    unchained: u64,
+    divergences: u64,
+    lines: u64,
+    whole: bool,
+}
+
+impl Verifier {
+    /// With the bundles that vouch, the identities that are expected, and what resolvers say of themselves.
+    #[must_use]
+    pub fn new(bundles: Bundles, signers: BTreeMap<Owner, SpiffeId>, heads: Vec<Expected>) -> Self {
+        Self {
+            bundles,
+            signers,
+            heads,
+            chains: BTreeMap::new(),
+            faults: Vec::new(),
+            unchained: 0,
+            divergences: 0,
+            lines: 0,
+            whole: false,
+        }
+    }
+
+    /// The next line, without its line end. An empty one says nothing.
+    pub fn line(&mut self, text: &str) {
+        if text.trim().is_empty() {
+            return;
+        }
+        let Ok(line) = serde_json::from_str::<Line>(text) else {
+            self.lines += 1;
+            let what = What::Line(self.lines);
+            return self.faults.push(Fault { chain: None, sequence: None, what });
+        };
+        if self.whole {
+            self.whole = false;
+        }
+        match line {
+            Line::End(end) => return self.whole = end.lines == self.lines,
+            Line::Divergence(_) => self.divergences += 1,
+            Line::Event(event) => {
+                let owner = Owner::Bouncer(event.bouncer.clone());
+                let leaf = |withheld: &Withheld| event.decision().leaf_without(withheld);
+                self.event(event.proof.as_ref(), owner, event.sequence, leaf);
+            }
+            Line::AdminEvent(event) => {
+                let leaf = |_: &Withheld| Some(event.change().leaf());
+                self.event(event.proof.as_ref(), Owner::ControlPlane, event.sequence, leaf);
+            }
+            Line::Checkpoint(signed) => self.checkpoint(&signed, signed.checkpoint.owner != Owner::ControlPlane),
+            Line::AdminCheckpoint(signed) => self.checkpoint(&signed, signed.checkpoint.owner == Owner::ControlPlane),
+        }
+        self.lines += 1;
+    }
+
+    fn fault(&mut self, chain: &ChainId, sequence: Option<u64>, what: What) {
+        self.chains.entry(chain.clone()).or_default().broken = true;
+        self.faults.push(Fault { chain: Some(chain.clone()), sequence, what });
+    }
+
+    fn event(
+        &mut self,
+        proof: Option<&Proof>,
+        owner: Owner,
+        sequence: u64,
+        leaf: impl FnOnce(&Withheld) -> Option<Digest>,
+    ) {
+        let Some(proof) = proof else {
+            self.unchained += 1;
+            return;
+        };
+        let state = self.chains.entry(proof.chain.clone()).or_default();
+        if state.broken {
+            return;
+        }
+        match state.event(proof, owner, sequence, leaf) {
+            Err(what) => self.fault(&proof.chain, Some(sequence), what),
+            Ok(()) => {
+                let own = self.heads.iter().any(|head| {
+                    head.point.chain == proof.chain && head.point.sequence == sequence && head.point.head != proof.head
+                });
+                if own {
+                    self.fault(&proof.chain, Some(sequence), What::NotTheResolvers);
+                }
+            }
+        }
+    }
+
+    fn checkpoint(&mut self, signed: &Signed, fits: bool) {
+        let checkpoint = &signed.checkpoint;
+        let state = self.chains.entry(checkpoint.chain.clone()).or_default();
+        if state.broken {
+            return;
+        }
+        let verified = if fits { signed.verify(&self.bundles).map_err(What::Checkpoint) } else { Err(What::Owner) };
+        let expected = self.signers.get(&checkpoint.owner);
+        if let Err(what) = verified.and_then(|signer| state.checkpoint(signed, signer, expected)) {
+            self.fault(&checkpoint.chain, Some(checkpoint.sequence), what);
+        }
+    }
+
+    /// What came of it all.
+    #[must_use]
+    pub fn finish(mut self) -> Report {
+        if !self.whole {
+            self.faults.push(Fault { chain: None, sequence: None, what: What::CutOff });
+        }
+        let unsigned = self.chains.iter().filter(|(_, state)| {
+            !state.broken && state.last.is_none() && !matches!(state.owner, Some(Owner::ControlPlane))
+        });
+        for chain in unsigned.map(|(chain, _)| chain.clone()).collect::<Vec<_>>() {
+            self.fault(&chain, None, What::Unsigned);
+        }
+        for head in std::mem::take(&mut self.heads) {
+            let (chain, acknowledged) = (&head.point.chain, head.acknowledged);
+            let state = self.chains.entry(chain.clone()).or_default();
+            let last = state.at.as_ref().map_or(0, |point| point.sequence);
+            let broken = state.broken;
+            if !broken && last < acknowledged {
+                self.fault(chain, None, What::Tail { acknowledged, last });
+            }
+            self.heads.push(head);
+        }
+        let chains = std::mem::take(&mut self.chains);
+        let chains = chains.into_iter().map(|(chain, state)| self.report(chain, state)).collect();
+        Report { chains, faults: self.faults, unchained: self.unchained, divergences: self.divergences }
+    }
+
+    fn report(&self, chain: ChainId, state: State) -> ChainReport {
+        let last = state.at.map_or(0, |point| point.sequence);
+        let signed_through = state.last.map_or(state.before, |(_, sequence, _)| sequence);
+        let head = self.heads.iter().find(|head| head.point.chain == chain);
+        ChainReport {
+            expected: state.owner.as_ref().is_some_and(|owner| self.signers.contains_key(owner)),
+            owner: state.owner,
+            spiffe_id: state.signer,
+            events: state.events,
+            last,
+            before: state.before,
+            checkpoints: state.checkpoints,
+            signed_through,
+            not_yet_signed: last.saturating_sub(signed_through),
+            last_checkpoint_ms: state.last.map(|(_, _, time_ms)| time_ms),
+            withheld: state.withheld,
+            not_delivered: head.map(|head| head.point.sequence.saturating_sub(last)),
+            good: !state.broken,
+            chain,
+        }
+    }
+}
+
+impl State {
+    fn owned_by(&mut self, owner: &Owner) -> Result<(), What> {
+        if self.owner.get_or_insert_with(|| owner.clone()) == owner { Ok(()) } else { Err(What::Owner) }
+    }
+
+    fn event(
+        &mut self,
+        proof: &Proof,
+        owner: Owner,
+        sequence: u64,
+        leaf: impl FnOnce(&Withheld) -> Option<Digest>,
+    ) -> Result<(), What> {
+        self.owned_by(&owner)?;
+        let leaf = leaf(&proof.withheld).ok_or(What::Withheld)?;
+        match &self.at {
+            Some(at) => {
+                let expected = at.sequence + 1;
+                if sequence > expected {
+                    return Err(What::Gap { expected, found: sequence });
+                }
+                if sequence < expected {
+                    return Err(What::Order);
+                }
+                if at.head_with(&leaf) != proof.head {
+                    return Err(What::Changed);
+                }
+            }
+            None => {
+                let before = sequence.checked_sub(1).ok_or(What::Order)?;
+                if ChainPoint::origin(proof.chain.clone(), &owner, before).head_with(&leaf) != proof.head {
+                    return Err(What::NoStart);
+                }
+                self.before = before;
+            }
+        }
+        self.at = Some(ChainPoint { chain: proof.chain.clone(), sequence, head: proof.head });
+        self.events += 1;
+        self.withheld += u64::from(!proof.withheld.is_empty());
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, signed: &Signed, signer: SpiffeId, expected: Option<&SpiffeId>) -> Result<(), What> {
+        let checkpoint = &signed.checkpoint;
+        self.owned_by(&checkpoint.owner)?;
+        let expected = expected.or(self.signer.as_ref()).unwrap_or(&signer);
+        if *expected != signer {
+            return Err(What::Identity { expected: expected.clone(), found: signer });
+        }
+        if let Some((number, ..)) = self.last
+            && checkpoint.number != number + 1
+        {
+            return Err(What::CheckpointMissing { expected: number + 1, found: checkpoint.number });
+        }
+        match &self.at {
+            Some(at) if checkpoint.sequence > at.sequence => return Err(What::MissingBefore(at.sequence)),
+            Some(at) if checkpoint.sequence < at.sequence => return Err(What::Order),
+            Some(at) if checkpoint.head != at.head => return Err(What::OtherHead),
+            Some(_) => {}
+            None => {
+                self.at = Some(checkpoint.point());
+                self.before = checkpoint.sequence;
+            }
+        }
+        self.signer = Some(signer);
+        self.checkpoints += 1;
+        self.last = Some((checkpoint.number, checkpoint.sequence, checkpoint.time_ms));
+        Ok(())
+    }
+}
