@@ -152,15 +152,7 @@ impl Change<'_> {
     pub fn leaf(&self) -> Digest {
         let texts = [self.actor, self.action, self.subject, self.detail].map(commit);
         let [actor, action, subject, detail] = texts.each_ref().map(|digest| digest.as_bytes().as_slice());
-        Digest::of(&[
-            CHANGE,
-            &self.sequence.to_be_bytes(),
-            &self.time_ms.to_be_bytes(),
-            actor,
-            action,
-            subject,
-            detail,
-        ])
+        Digest::of(&[CHANGE, &self.sequence.to_be_bytes(), &self.time_ms.to_be_bytes(), actor, action, subject, detail])
     }
 }
 

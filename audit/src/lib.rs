@@ -25,7 +25,7 @@ mod event;
 mod line;
 mod verify;
 
-pub use bundle::{Bundles, BundleError};
+pub use bundle::{BundleError, Bundles};
 pub use chain::{ChainId, ChainPoint, NotAChain, NotAnOwner, Owner};
 pub use checkpoint::{Algorithm, Checkpoint, CheckpointError, Signed, Signer};
 pub use digest::{Digest, NotADigest};

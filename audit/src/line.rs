@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Line {
     /// A decision.
-    Event(DecisionLine),
+    Event(Box<DecisionLine>),
     /// A checkpoint of a bouncer's chain.
     Checkpoint(Signed),
     /// An administrative change.

@@ -41,7 +41,9 @@ pub enum What {
     #[error("it is in another's chain")]
     Owner,
     /// Begins in the middle.
-    #[error("what is in front of the event is missing: it is not the chain's first, and no checkpoint ties it to what was")]
+    #[error(
+        "what is in front of the event is missing: it is not the chain's first, and no checkpoint ties it to what was"
+    )]
     NoStart,
     /// A chain without a good checkpoint.
     #[error("nothing of the chain is signed")]
@@ -72,7 +74,9 @@ pub enum What {
         found: SpiffeId,
     },
     /// Less than the resolver says it has handed over.
-    #[error("the tail is missing: the resolver was told that events up to {acknowledged} are stored, and they end at {last}")]
+    #[error(
+        "the tail is missing: the resolver was told that events up to {acknowledged} are stored, and they end at {last}"
+    )]
     Tail {
         /// What the control plane acknowledged.
         acknowledged: u64,

@@ -102,7 +102,7 @@ impl<'a> Spool<'a> {
             proof: None,
         };
         self.chain(&mut line);
-        self.lines.push(Line::Event(line));
+        self.lines.push(Line::Event(Box::new(line)));
     }
 
     fn chain(&mut self, line: &mut DecisionLine) {
@@ -365,7 +365,10 @@ fn a_chain_signed_anew_by_others_shows() {
     assert!(verify(&resigned(&scene.domain.svid(EAST), NOW), Some(EAST)).faults.is_empty(), "the control");
 
     let untrusted = What::Checkpoint(CheckpointError::Untrusted);
-    assert_eq!(fault(&outside.svid("spiffe://evil.example/bouncer/payments-east")), What::Checkpoint(CheckpointError::NoBundle));
+    assert_eq!(
+        fault(&outside.svid("spiffe://evil.example/bouncer/payments-east")),
+        What::Checkpoint(CheckpointError::NoBundle)
+    );
     assert_eq!(fault(&outside.svid(EAST)), untrusted, "another domain's authority vouches for no one here");
     assert_eq!(fault(&impostor.svid(EAST)), untrusted, "an authority of the same name");
     let west = "spiffe://example.org/bouncer/payments-west";

@@ -4,10 +4,18 @@
 //! first where the configuration asks for it). The [`crate::bridge`] sends them up and drops what is acknowledged. The
 //! spool is bounded; a full one releases nothing. Denials may fill only half of it, so that nobody can silence the
 //! audit of what is released by being refused often.
+//!
+//! Each event is chained to the one before it, so that none can be changed or left out unseen by whoever stores them; the
+//! [`Checkpoints`] are signed over the chain.
 
+mod chain;
+mod checkpoints;
 mod denials;
 
+use bouncer_audit::{ChainId, ChainPoint, Decision, Digest};
+use bouncer_custody::BouncerName;
 use bouncer_proto::bridge::v1::AuditEvent;
+pub use checkpoints::Checkpoints;
 pub use denials::{DenialKey, Denials};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -69,6 +77,65 @@ pub struct Event {
     pub decision_id: String,
     /// What the client called the upstream.
     pub authority: String,
+    /// Which chain it is in; the spool's to give. Absent in what was recorded before there were chains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainId>,
+    /// The head behind it; the spool's to give.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<Digest>,
+}
+
+impl Event {
+    /// Its texts within the limits that the control plane stores them in.
+    fn fit(&mut self) {
+        let texts = [
+            &mut self.id,
+            &mut self.caller,
+            &mut self.resource,
+            &mut self.logical_path,
+            &mut self.key_id,
+            &mut self.aad_sha256,
+            &mut self.cluster,
+            &mut self.destination,
+            &mut self.outcome,
+            &mut self.reason,
+            &mut self.backend_request_id,
+            &mut self.decision_id,
+            &mut self.authority,
+        ];
+        for text in texts {
+            bouncer_audit::fit(text);
+        }
+    }
+
+    fn decision<'a>(&'a self, bouncer: &'a BouncerName) -> Decision<'a> {
+        Decision {
+            bouncer: bouncer.as_str(),
+            id: &self.id,
+            sequence: self.sequence,
+            time_ms: self.time_ms,
+            caller: &self.caller,
+            resource: &self.resource,
+            logical_path: &self.logical_path,
+            generation: self.generation,
+            key_id: &self.key_id,
+            aad_sha256: &self.aad_sha256,
+            cluster: &self.cluster,
+            destination: &self.destination,
+            outcome: &self.outcome,
+            reason: &self.reason,
+            backend_request_id: &self.backend_request_id,
+            count: self.count,
+            decision_id: &self.decision_id,
+            authority: &self.authority,
+        }
+    }
+
+    /// Where in a chain it is.
+    #[must_use]
+    pub fn point(&self) -> Option<ChainPoint> {
+        Some(ChainPoint { chain: self.chain.clone()?, sequence: self.sequence, head: self.head? })
+    }
 }
 
 impl From<Event> for AuditEvent {
@@ -91,6 +158,8 @@ impl From<Event> for AuditEvent {
             count: event.count,
             decision_id: event.decision_id,
             authority: event.authority,
+            chain: event.chain.map_or_else(String::new, String::from),
+            head: event.head.map(|head| head.as_bytes().to_vec()).unwrap_or_default(),
         }
     }
 }
@@ -99,6 +168,7 @@ impl From<Event> for AuditEvent {
 #[derive(Debug)]
 pub struct Spool {
     folder: PathBuf,
+    bouncer: BouncerName,
     capacity: u64,
     fsync: bool,
     inner: Mutex<Inner>,
@@ -113,6 +183,8 @@ struct Inner {
     /// The last segment, open for append.
     tail: Option<File>,
     next: u64,
+    /// Where the chain is: behind the last event.
+    at: ChainPoint,
     acked: u64,
     /// Set after a failed write: the tail may end in a torn line, which is cut off before the next one.
     torn: bool,
@@ -148,15 +220,16 @@ impl Cursor {
 }
 
 impl Spool {
-    /// Opens the spool in `state_dir`, at most `capacity` bytes; takes up what a former run left, up to the last whole line.
+    /// Opens the bouncer's spool in `state_dir`, at most `capacity` bytes; takes up what a former run left, up to the last
+    /// whole line, and its chain.
     ///
     /// # Errors
     /// [`io::Error`] if the folder can't be used.
-    pub fn open(state_dir: &Path, capacity: u64, fsync: bool) -> io::Result<Self> {
+    pub fn open(state_dir: &Path, bouncer: &BouncerName, capacity: u64, fsync: bool) -> io::Result<Self> {
         let folder = state_dir.join("audit");
         fs::create_dir_all(&folder)?;
-        let acked = crate::state_file::read(&folder.join("acked")).ok().flatten();
-        let acked = acked.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let kept = chain::Acknowledged::read(&folder);
+        let acked = kept.sequence;
         let mut firsts = Vec::new();
         for entry in fs::read_dir(&folder)? {
             let name = entry?.file_name();
@@ -164,19 +237,22 @@ impl Spool {
                 .extend(name.to_str().and_then(|name| name.strip_suffix(".jsonl")).and_then(|n| n.parse::<u64>().ok()));
         }
         firsts.sort_unstable();
-        let mut inner = Inner { segments: VecDeque::new(), tail: None, next: acked + 1, acked, torn: false };
+        let (mut segments, mut next, mut last) = (VecDeque::new(), acked + 1, None);
         for first in firsts {
-            let (bytes, last) = whole_lines(&path_of(&folder, first))?;
-            inner.next = inner.next.max(last + 1);
-            inner.segments.push_back(Segment { first, bytes });
+            let (bytes, event) = whole_lines(&path_of(&folder, first))?;
+            next = next.max(event.as_ref().map_or(0, |event| event.sequence) + 1);
+            last = event.or(last);
+            segments.push_back(Segment { first, bytes });
         }
+        let at = chain::take_up(&folder, bouncer, next - 1, last.and_then(|event| event.point()), kept)?;
+        let mut inner = Inner { segments, tail: None, next, at, acked, torn: false };
         if let Some(tail) = inner.segments.back() {
             let file = OpenOptions::new().append(true).open(path_of(&folder, tail.first))?;
             file.set_len(tail.bytes)?;
             inner.tail = Some(file);
         }
         let (inner, acknowledging, appended) = (Mutex::new(inner), Mutex::default(), tokio::sync::Notify::new());
-        let spool = Self { folder, capacity, fsync, inner, acknowledging, appended };
+        let spool = Self { folder, bouncer: bouncer.clone(), capacity, fsync, inner, acknowledging, appended };
         spool.drop_acked(&mut spool.lock());
         Ok(spool)
     }
@@ -202,9 +278,13 @@ impl Spool {
     }
 
     fn append_within(&self, mut event: Event, capacity: u64) -> Result<(), SpoolError> {
+        event.fit();
         let mut inner = self.lock();
         event.sequence = inner.next;
         event.time_ms = jiff::Timestamp::now().as_millisecond();
+        let head = inner.at.head_with(&event.decision(&self.bouncer).leaf());
+        event.chain = Some(inner.at.chain.clone());
+        event.head = Some(head);
         let mut line = serde_json::to_vec(&event).map_err(io::Error::from)?;
         line.push(b'\n');
         let length = line.len() as u64;
@@ -218,6 +298,7 @@ impl Spool {
             return Err(error.into());
         }
         inner.next += 1;
+        (inner.at.sequence, inner.at.head) = (event.sequence, head);
         if let Some(segment) = inner.segments.back_mut() {
             segment.bytes += length;
         }
@@ -272,16 +353,19 @@ impl Spool {
     /// The control plane stores everything up to this sequence. Waits for the disk, and lets nobody else wait meanwhile.
     pub fn acknowledge(&self, sequence: u64) {
         let _one = self.acknowledging.lock().unwrap_or_else(PoisonError::into_inner);
-        let sequence = {
+        let reached = {
             let inner = self.lock();
             // A hostile control plane may claim anything; what was never sent is not dropped.
             let sequence = sequence.min(inner.next - 1);
             if sequence <= inner.acked {
                 return;
             }
-            sequence
+            // With the last event goes the last line that says where the chain is.
+            let at = (sequence == inner.at.sequence).then(|| inner.at.clone());
+            chain::Acknowledged { sequence, at }
         };
-        if let Err(error) = crate::state_file::write(&self.folder.join("acked"), &sequence.to_be_bytes()) {
+        let sequence = reached.sequence;
+        if let Err(error) = reached.write(&self.folder) {
             tracing::warn!(%error, "the acknowledged audit position could not be saved; events may be sent twice, and are deduplicated by id");
         }
         let mut inner = self.lock();
@@ -315,6 +399,12 @@ impl Spool {
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.lock().acked
+    }
+
+    /// Where the chain is: behind the last event.
+    #[must_use]
+    pub fn at(&self) -> ChainPoint {
+        self.lock().at.clone()
     }
 
     /// Bytes on disk, of how many at most.
@@ -366,114 +456,19 @@ fn path_of(folder: &Path, first: u64) -> PathBuf {
     folder.join(format!("{first:020}.jsonl"))
 }
 
-/// The length of all whole lines of a segment, and the sequence of the last (0 for none).
-fn whole_lines(path: &Path) -> io::Result<(u64, u64)> {
+/// The length of all whole lines of a segment, and the last of them.
+fn whole_lines(path: &Path) -> io::Result<(u64, Option<Event>)> {
     let mut reader = BufReader::new(File::open(path)?);
-    let (mut bytes, mut last, mut line) = (0, 0, Vec::new());
+    let (mut bytes, mut last, mut line) = (0, None, Vec::new());
     loop {
         line.clear();
         let read = reader.read_until(b'\n', &mut line)?;
         match serde_json::from_slice::<Event>(&line) {
-            Ok(event) if line.ends_with(b"\n") => (bytes, last) = (bytes + read as u64, event.sequence),
+            Ok(event) if line.ends_with(b"\n") => (bytes, last) = (bytes + read as u64, Some(event)),
             _ => return Ok((bytes, last)),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(id: &str) -> Event {
-        Event { id: id.into(), outcome: "inject".into(), ..Default::default() }
-    }
-
-    fn read(spool: &Spool, after: u64) -> Vec<Event> {
-        spool.read(&mut Cursor::behind(after), usize::MAX).unwrap()
-    }
-
-    fn ids(spool: &Spool, after: u64) -> Vec<String> {
-        read(spool, after).into_iter().map(|event| event.id).collect()
-    }
-
-    #[test]
-    fn events_survive_a_restart_and_a_torn_line_does_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Spool::open(folder.path(), 1 << 20, false).unwrap();
-        open().append(event("a")).unwrap();
-        open().append(event("b")).unwrap();
-        let segment = path_of(&folder.path().join("audit"), 1);
-        let mut file = OpenOptions::new().append(true).open(&segment).unwrap();
-        file.write_all(b"{\"id\":\"torn").unwrap();
-        let spool = open();
-        spool.append(event("c")).unwrap();
-        assert_eq!(ids(&spool, 0), ["a", "b", "c"]);
-        assert_eq!(read(&spool, 0).iter().map(|e| e.sequence).collect::<Vec<_>>(), [1, 2, 3]);
-    }
-
-    #[test]
-    fn what_is_acknowledged_goes_and_the_sequence_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Spool::open(folder.path(), 64 << 20, false).unwrap();
-        let spool = open();
-        let long = "x".repeat(1_000);
-        for _ in 0..3_000 {
-            spool.append(event(&long)).unwrap();
-        }
-        assert!(spool.lock().segments.len() > 2);
-        spool.acknowledge(2_999);
-        assert_eq!(ids(&spool, 2_999).len(), 1);
-        assert_eq!(spool.lock().segments.len(), 1);
-        spool.acknowledge(u64::MAX);
-        assert_eq!(spool.usage().0, 0);
-        drop(spool);
-        let spool = open();
-        spool.append(event("next")).unwrap();
-        assert_eq!(read(&spool, 0)[0].sequence, 3_001);
-    }
-
-    #[test]
-    fn a_reader_goes_on_where_it_was_over_segments_and_torn_lines() {
-        let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::open(folder.path(), 64 << 20, false).unwrap();
-        let mut cursor = Cursor::behind(0);
-        let mut next =
-            |limit| spool.read(&mut cursor, limit).unwrap().iter().map(|event| event.sequence).collect::<Vec<_>>();
-        assert!(next(9).is_empty());
-        let long = "x".repeat(1_000);
-        for _ in 0..2_500 {
-            spool.append(event(&long)).unwrap();
-        }
-        assert!(spool.lock().segments.len() > 2);
-        assert_eq!(next(2), [1, 2]);
-        assert_eq!(cursor.segment, 1, "it goes on in the middle of the segment, not behind it");
-        let mut next =
-            |limit| spool.read(&mut cursor, limit).unwrap().iter().map(|event| event.sequence).collect::<Vec<_>>();
-        assert_eq!(next(usize::MAX), (3..=2_500).collect::<Vec<_>>());
-        let tail = path_of(&spool.folder, spool.lock().segments.back().unwrap().first);
-        OpenOptions::new().append(true).open(tail).unwrap().write_all(b"{\"id\":\"torn").unwrap();
-        spool.lock().torn = true;
-        assert!(next(9).is_empty());
-        spool.append(event("a")).unwrap();
-        assert_eq!(next(9), [2_501]);
-        spool.acknowledge(2_501);
-        spool.append(event("b")).unwrap();
-        assert_eq!(next(9), [2_502]);
-    }
-
-    #[test]
-    fn a_full_spool_takes_nothing_and_denials_fill_only_half() {
-        let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::open(folder.path(), 10_000, false).unwrap();
-        let fill = |append: &dyn Fn(Event) -> Result<(), SpoolError>| while append(event("x")).is_ok() {};
-        fill(&|event| spool.append_denial(event));
-        assert!((4_000..=5_000).contains(&spool.usage().0), "{:?}", spool.usage());
-        assert!(spool.append(event("released")).is_ok());
-        fill(&|event| spool.append(event));
-        assert!(matches!(spool.append(event("x")), Err(SpoolError::Full)));
-        assert!(!spool.is_writable());
-        let last = read(&spool, 0).len() as u64;
-        spool.acknowledge(last);
-        assert!(spool.append(event("x")).is_ok());
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 //! It holds the stream open for the daemon's life and reconnects with backoff. What comes down is not trusted: the
 //! [`crate::policy`] parses it, the rails bound it.
 
-use crate::audit::Cursor;
+use crate::audit::{Checkpoints, Cursor};
 use crate::config::BridgeConfig;
 use crate::engine::Engine;
 use bouncer_proto::bridge::v1 as wire;
@@ -30,6 +30,10 @@ const SNAPSHOT: usize = 64 << 20;
 const STATUS: Duration = Duration::from_secs(10);
 /// Audit events in one message.
 const BATCH: usize = 500;
+/// How long the last events may take to go up when the daemon ends.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// How often a checkpoint that is due and can not be made is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 /// From one of those messages to the next: each is acknowledged, and each acknowledgement kept on disk.
 const PACE: Duration = Duration::from_millis(50);
 
@@ -55,12 +59,20 @@ enum BridgeError {
 /// Keeps the bridge up until told to stop.
 pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     let mut wait = Duration::from_millis(100);
+    let mut checkpoints = Checkpoints::open(&engine.config.state_dir, &engine.config.bouncer);
     loop {
         let before = std::time::Instant::now();
-        let ended = tokio::select! {
-            ended = session(&engine) => ended,
-            () = stop.cancelled() => return,
+        let farewell = async {
+            stop.cancelled().await;
+            tokio::time::sleep(FAREWELL).await;
         };
+        let ended = tokio::select! {
+            ended = session(&engine, &mut checkpoints, &stop) => ended,
+            () = farewell => return,
+        };
+        if stop.is_cancelled() {
+            return;
+        }
         engine.metrics.bridge_connected.set(0);
         if let Err(error) = ended {
             let address = &engine.config.bridge.address;
@@ -78,7 +90,11 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-async fn session(engine: &Arc<Engine>) -> Result<(), BridgeError> {
+async fn session(
+    engine: &Arc<Engine>,
+    checkpoints: &mut Checkpoints,
+    stop: &CancellationToken,
+) -> Result<(), BridgeError> {
     let channel = connect(engine, &engine.config.bridge).await?;
     let (up, outgoing) = mpsc::channel(16);
     let hello = wire::Hello {
@@ -90,7 +106,7 @@ async fn session(engine: &Arc<Engine>) -> Result<(), BridgeError> {
     let mut client = PolicyBridgeClient::new(channel);
     let mut down = client.sync(ReceiverStream::new(outgoing)).await?.into_inner();
     let acked = Arc::new(Notify::new());
-    let audit = audit(Arc::clone(engine), up.clone(), Arc::clone(&acked));
+    let audit = audit(engine, up.clone(), &acked, checkpoints, stop);
     let status = status(Arc::clone(engine), up.clone());
     let receive = async {
         let mut arriving = Arriving::default();
@@ -221,28 +237,60 @@ async fn take(
     }
 }
 
-/// Sends what is in the spool, batch by batch, each after the last was acknowledged.
+/// Sends what is in the spool, batch by batch, each after the last was acknowledged, and checkpoints over it. Ends well
+/// once the daemon is told to stop and everything was sent and signed.
 async fn audit(
-    engine: Arc<Engine>,
+    engine: &Arc<Engine>,
     up: mpsc::Sender<wire::ResolverMessage>,
-    acked: Arc<Notify>,
+    acked: &Notify,
+    checkpoints: &mut Checkpoints,
+    stop: &CancellationToken,
 ) -> Result<(), BridgeError> {
+    if let Some(last) = checkpoints.last() {
+        // The connection before may have broken over it. The control plane knows it by its number.
+        send(&up, Up::Audit(wire::AuditBatch { events: Vec::new(), checkpoint: Some(last) })).await?;
+    }
     let mut cursor = Cursor::behind(engine.spool.acknowledged());
+    // Where the chain was behind the last event that went up.
+    let mut sent = Some(engine.spool.at()).filter(|at| at.sequence == cursor.sequence() && at.sequence > 0);
     loop {
-        let events = engine.spool.read(&mut cursor, BATCH).unwrap_or_else(|error| {
+        let ending = stop.is_cancelled();
+        if ending {
+            engine.flush_denials();
+        }
+        let mut events = engine.spool.read(&mut cursor, BATCH).unwrap_or_else(|error| {
             tracing::error!(%error, "the audit spool can't be read; its events stay until it can");
             Vec::new()
         });
+        // Each chain's last event is covered before another chain begins.
+        let chain_ends = events.iter().position(|event| event.chain != events[0].chain);
+        if let Some(at) = chain_ends {
+            events.truncate(at);
+            cursor = Cursor::behind(events.last().map_or(0, |event| event.sequence));
+        }
+        if let Some(last) = events.last() {
+            sent = last.point();
+        }
+        let checkpoint = checkpoint(engine, checkpoints, sent.as_ref(), ending || chain_ends.is_some());
         if events.is_empty() {
-            tokio::select! {
-                () = engine.spool.appended() => {}
-                () = tokio::time::sleep(STATUS) => {}
+            if let Some(checkpoint) = checkpoint {
+                send(&up, Up::Audit(wire::AuditBatch { events: Vec::new(), checkpoint: Some(checkpoint) })).await?;
+            } else if ending {
+                return Ok(());
+            } else {
+                let unsigned = sent.as_ref().is_some_and(|at| checkpoints.behind(at));
+                let wait = if unsigned { checkpoints.wait().clamp(RETRY, STATUS) } else { STATUS };
+                tokio::select! {
+                    () = engine.spool.appended() => {}
+                    () = tokio::time::sleep(wait) => {}
+                    () = stop.cancelled() => {}
+                }
             }
             continue;
         }
         let next = tokio::time::Instant::now() + PACE;
         let events = events.into_iter().map(Into::into).collect();
-        send(&up, Up::Audit(wire::AuditBatch { events })).await?;
+        send(&up, Up::Audit(wire::AuditBatch { events, checkpoint })).await?;
         if tokio::time::timeout(SILENCE, acked.notified()).await.is_err() {
             return Err(BridgeError::Silent);
         }
@@ -252,6 +300,22 @@ async fn audit(
         }
         tokio::time::sleep_until(next).await;
     }
+}
+
+/// A checkpoint over what was sent, where one is due or `now` is the time for it.
+fn checkpoint(
+    engine: &Engine,
+    checkpoints: &mut Checkpoints,
+    sent: Option<&bouncer_audit::ChainPoint>,
+    now: bool,
+) -> Option<wire::Checkpoint> {
+    let at = sent.filter(|at| checkpoints.behind(at))?;
+    let svid = engine.identity.x509_svid().ok()?;
+    if !now && !checkpoints.due(at, &svid) {
+        return None;
+    }
+    // A small file, each ten seconds at the most but for bursts; nothing on this thread waits for it that is in a hurry.
+    tokio::task::block_in_place(|| checkpoints.make(at.clone(), &svid))
 }
 
 async fn status(engine: Arc<Engine>, up: mpsc::Sender<wire::ResolverMessage>) -> Result<(), BridgeError> {

@@ -150,7 +150,8 @@ pub async fn run(config: Config, confinement: Confinement) -> Result<(), StartEr
 
 async fn build(config: Arc<Config>) -> Result<Arc<Engine>, StartError> {
     let state = |source| StartError::State { path: config.state_dir.clone(), source };
-    let spool = Spool::open(&config.state_dir, config.limits.spool_bytes, config.limits.spool_fsync).map_err(state)?;
+    let (bytes, fsync) = (config.limits.spool_bytes, config.limits.spool_fsync);
+    let spool = Spool::open(&config.state_dir, &config.bouncer, bytes, fsync).map_err(state)?;
     let (policy, problem) =
         PolicyStore::open(config.bouncer.clone(), &config.state_dir, config.bridge.snapshot_max_age);
     if let Some(problem) = problem {

@@ -10,12 +10,13 @@ use axum::routing::get;
 use std::sync::Arc;
 
 /// `/healthz`: the process lives. `/readyz`: protected streams can be served; 503 with the reasons where not.
-/// `/metrics`: Prometheus.
+/// `/metrics`: Prometheus. `/audit/head`: where the audit chain is, to hold the control plane's export against.
 pub fn router(engine: Arc<Engine>, confinement: Confinement) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move |engine| ready(engine, confinement)))
         .route("/metrics", get(metrics))
+        .route("/audit/head", get(head))
         .with_state(engine)
 }
 
@@ -48,4 +49,11 @@ async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
     live.dev.set(i64::from(engine.config.dev));
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], engine.metrics.encode(&engine.cache.status())).into_response()
+}
+
+async fn head(State(engine): State<Arc<Engine>>) -> Response {
+    // The acknowledged position first: it never lies behind the head that is read after it.
+    let acknowledged = engine.spool.acknowledged();
+    let head = bouncer_audit::Expected { point: engine.spool.at(), acknowledged };
+    ([(header::CACHE_CONTROL, "no-store")], axum::Json(head)).into_response()
 }
