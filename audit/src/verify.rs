@@ -31,6 +31,9 @@ pub enum What {
     /// Out of order, or there twice.
     #[error("the event is out of order, or there twice")]
     Order,
+    /// Fewer than all.
+    #[error("{0} event(s) in front of the first one are not in this export")]
+    Incomplete(u64),
     /// Changed.
     #[error("the event, or its head, is not what was chained")]
     Changed,
@@ -174,6 +177,7 @@ pub struct Verifier {
     bundles: Bundles,
     signers: BTreeMap<Owner, SpiffeId>,
     heads: Vec<Expected>,
+    complete: bool,
     chains: BTreeMap<ChainId, State>,
     faults: Vec<Fault>,
     unchained: u64,
@@ -190,6 +194,7 @@ impl Verifier {
             bundles,
             signers,
             heads,
+            complete: false,
             chains: BTreeMap::new(),
             faults: Vec::new(),
             unchained: 0,
@@ -197,6 +202,13 @@ impl Verifier {
             lines: 0,
             whole: false,
         }
+    }
+
+    /// Wants every chain from its beginning: nothing was removed, and the export is no range.
+    #[must_use]
+    pub fn complete(mut self) -> Self {
+        self.complete = true;
+        self
     }
 
     /// The next line, without its line end. An empty one says nothing.
@@ -288,6 +300,10 @@ impl Verifier {
         for chain in unsigned.map(|(chain, _)| chain.clone()).collect::<Vec<_>>() {
             self.fault(&chain, None, What::Unsigned);
         }
+        let cut = self.chains.iter().filter(|(_, state)| self.complete && !state.broken && state.before > 0);
+        for (chain, before) in cut.map(|(chain, state)| (chain.clone(), state.before)).collect::<Vec<_>>() {
+            self.fault(&chain, None, What::Incomplete(before));
+        }
         for head in std::mem::take(&mut self.heads) {
             let (chain, acknowledged) = (&head.point.chain, head.acknowledged);
             let state = self.chains.entry(chain.clone()).or_default();
@@ -305,7 +321,8 @@ impl Verifier {
 
     fn report(&self, chain: ChainId, state: State) -> ChainReport {
         let last = state.at.map_or(0, |point| point.sequence);
-        let signed_through = state.last.map_or(state.before, |(_, sequence, _)| sequence);
+        let before = last - state.events.min(last);
+        let signed_through = state.last.map_or(before, |(_, sequence, _)| sequence);
         let head = self.heads.iter().find(|head| head.point.chain == chain);
         ChainReport {
             expected: state.owner.as_ref().is_some_and(|owner| self.signers.contains_key(owner)),
@@ -358,7 +375,6 @@ impl State {
                 if ChainPoint::origin(proof.chain.clone(), &owner, before).head_with(&leaf) != proof.head {
                     return Err(What::NoStart);
                 }
-                self.before = before;
             }
         }
         self.at = Some(ChainPoint { chain: proof.chain.clone(), sequence, head: proof.head });

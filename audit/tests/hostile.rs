@@ -173,7 +173,7 @@ impl Scene {
     fn event(&mut self, sequence: u64) -> (usize, &mut DecisionLine) {
         let all = self.lines.iter_mut().enumerate();
         all.filter_map(|(i, line)| match line {
-            Line::Event(event) if event.sequence == sequence => Some((i, event)),
+            Line::Event(event) if event.sequence == sequence => Some((i, event.as_mut())),
             _ => None,
         })
         .next()
@@ -439,6 +439,11 @@ fn an_export_begins_at_a_chains_start_or_at_a_checkpoint() {
     let report = verify_with(&from_checkpoint, scene.domain.bundles(), Some(EAST), Vec::new());
     assert!(report.faults.is_empty(), "{:?}", report.faults);
     assert_eq!((report.chains[0].before, report.chains[0].events), (3, 8));
+    let mut strict = Verifier::new(scene.domain.bundles(), BTreeMap::new(), Vec::new()).complete();
+    for line in from_checkpoint.iter().chain([&Line::End(EndLine { lines: from_checkpoint.len() as u64 })]) {
+        strict.line(&serde_json::to_string(line).unwrap());
+    }
+    assert_eq!(only(strict.finish()), (None, What::Incomplete(3)));
     let report = verify_with(&from_checkpoint[1..], scene.domain.bundles(), Some(EAST), Vec::new());
     assert_eq!(only(report), (Some(4), What::NoStart));
 }

@@ -11,9 +11,11 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod audit;
 mod help;
 mod keys;
 
+pub(crate) use audit::{Audit, AuditFilter, Export, ExportFormat, Verify};
 pub(crate) use keys::{Form, Inventory, Rewrap, VaultServer, Wrap};
 
 /// Parses the command line, or prints what is wrong with it (or the help asked for) and ends.
@@ -104,7 +106,7 @@ pub(crate) enum Command {
     /// Protected resources: which cluster needs which credential, for whom.
     #[command(subcommand, after_long_help = help::RESOURCES)]
     Resources(Resources),
-    /// Decisions, as the bouncers reported them.
+    /// Decisions, as the bouncers reported them, and whether they are still what was recorded.
     #[command(subcommand, after_long_help = help::AUDIT)]
     Audit(Audit),
     /// Print a completion script for a shell.
@@ -286,36 +288,6 @@ pub(crate) struct ResourceAdd {
 /// Checks a caller and keeps its text, which is what the API takes.
 fn caller(text: &str) -> Result<String, bouncer_custody::Malformed> {
     text.parse::<CallerPattern>().map(|_| text.to_owned())
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Audit {
-    /// Decisions, newest first, one page.
-    List(AuditFilter),
-    /// Decisions as they come in, until interrupted.
-    Tail(AuditFilter),
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct AuditFilter {
-    /// How many to show (for `tail`: how many of before).
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=500))]
-    pub limit: u16,
-    /// Only this outcome: inject, deny, pass_through, uses, rotate or revoke.
-    #[arg(long, value_parser = ["inject", "deny", "pass_through", "uses", "rotate", "revoke"])]
-    pub outcome: Option<String>,
-    /// Only this bouncer's.
-    #[arg(long)]
-    pub bouncer: Option<BouncerName>,
-    /// Only this reason code, such as binding_incomplete.
-    #[arg(long)]
-    pub reason: Option<String>,
-    /// Only this credential's.
-    #[arg(long, value_name = "PATH")]
-    pub logical_path: Option<LogicalPath>,
-    /// Where the last page ended (`next_cursor` in the JSON answer).
-    #[arg(long)]
-    pub cursor: Option<String>,
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod rewrap;
 mod status;
 mod view;
 
+pub(crate) use audit::EvidenceError;
 pub(crate) use rewrap::Unmovable;
 
 use crate::args::{Args, Command};
@@ -38,7 +39,7 @@ pub(crate) async fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
         Command::Flags(command) => inventory::flags(command, &connect()?, output).await,
         Command::Bouncers(command) => inventory::bouncers(command, &connect()?, output).await,
         Command::Resources(command) => inventory::resources(command, &connect()?, output).await,
-        Command::Audit(command) => audit::audit(command, &connect()?, output).await,
+        Command::Audit(command) => audit::audit(command, connect, output).await,
         Command::Completion { shell } => completion(*shell, output),
     }
 }

@@ -22,12 +22,18 @@ use std::time::Duration;
 /// More than any answer of the API: a page of 500 events is a tenth of it.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 
+/// How long a long answer may take as a whole.
+const LONG: Duration = Duration::from_hours(7 * 24);
+/// How long it may pause: a busy database has something to do between two parts.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// One control plane, and the token for it.
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
     http: reqwest::Client,
     endpoint: Endpoint,
     authorization: HeaderValue,
+    timeout: Duration,
 }
 
 impl ControlPlane {
@@ -52,7 +58,7 @@ impl ControlPlane {
             builder = builder.tls_certs_only(endpoint::certificates(path)?);
         }
         let http = builder.build().map_err(|source| ControlPlaneError::Client { source })?;
-        Ok(Self { http, endpoint, authorization })
+        Ok(Self { http, endpoint, authorization, timeout: global.timeout })
     }
 
     /// `GET path`.
@@ -69,6 +75,47 @@ impl ControlPlane {
     /// As [`Self::get`].
     pub(crate) async fn query(&self, path: &str, query: &[(&str, String)]) -> Result<Value, ControlPlaneError> {
         self.call(Method::GET, &self.endpoint.with_query(path, query), None).await
+    }
+
+    /// `GET path?query`, for a long answer: read it with [`Self::chunk`].
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn open(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<reqwest::Response, ControlPlaneError> {
+        let request = self
+            .http
+            .get(self.endpoint.url(&self.endpoint.with_query(path, query))?)
+            .header(reqwest::header::AUTHORIZATION, self.authorization.clone())
+            .timeout(LONG);
+        let timed_out = |_| ControlPlaneError::Timeout { origin: self.endpoint.origin() };
+        let sent = tokio::time::timeout(self.timeout, request.send()).await.map_err(timed_out)?;
+        let response = sent.map_err(|source| self.not_reached(source))?;
+        let status = response.status();
+        if status == StatusCode::OK {
+            return Ok(response);
+        }
+        match self.answer(response).await {
+            Err(error) => Err(error),
+            Ok(_) => Err(ControlPlaneError::NotTheApi { origin: self.endpoint.origin(), status }),
+        }
+    }
+
+    /// The next piece of a long answer; `None` at its end.
+    ///
+    /// # Errors
+    /// [`ControlPlaneError`] if it breaks off, or nothing comes for a while.
+    pub(crate) async fn chunk(
+        &self,
+        response: &mut reqwest::Response,
+    ) -> Result<Option<impl AsRef<[u8]> + use<>>, ControlPlaneError> {
+        let timed_out = |_| ControlPlaneError::Timeout { origin: self.endpoint.origin() };
+        let patience = self.timeout.max(PATIENCE);
+        let chunk = tokio::time::timeout(patience, response.chunk()).await.map_err(timed_out)?;
+        chunk.map_err(|source| self.not_reached(source))
     }
 
     /// `POST path` with a body.

@@ -3,7 +3,7 @@
 //! Every boundary has its own error type; this one gathers them. No message repeats a secret, a token, a ciphertext, or
 //! the content of a file.
 
-use crate::commands::Unmovable;
+use crate::commands::{EvidenceError, Unmovable};
 use crate::control_plane::ControlPlaneError;
 use crate::files::FileError;
 use crate::kms::KmsError;
@@ -90,6 +90,9 @@ pub(crate) enum Failure {
     /// A file can't be read.
     #[error(transparent)]
     File(#[from] FileError),
+    /// An export, a bundle or a head can't be used.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
     /// Options that contradict each other.
     #[error("{what}")]
     Usage {
@@ -116,6 +119,7 @@ impl Failure {
             Self::Credential(error) => Some(error),
             Self::Unmovable(error) => Some(error),
             Self::File(error) => Some(error),
+            Self::Evidence(error) => Some(error),
             Self::Usage { .. } | Self::Output(_) | Self::Runtime(_) => None,
         }
     }

@@ -1,6 +1,6 @@
 //! How far a long command is, on standard error: a bar on a terminal, a line for each step elsewhere.
 //!
-//! Called by `rewrap`. Says nothing where a program reads the answer.
+//! Called by `rewrap` and `audit export`. Says nothing where a program reads the answer.
 
 use crate::output::{Output, printable};
 use std::io::{IsTerminal as _, Write as _};
@@ -27,13 +27,16 @@ enum Shown {
 impl Progress {
     /// Before the first step.
     pub(crate) fn new(total: usize, output: &Output) -> Self {
-        let can_redraw = std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let shown = match (output.is_json(), can_redraw) {
+        let shown = match (output.is_json(), Self::can_redraw()) {
             (true, _) => Shown::Nothing,
             (false, true) => Shown::Bar,
             (false, false) => Shown::Lines,
         };
         Self { total, done: 0, shown }
+    }
+
+    fn can_redraw() -> bool {
+        std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
     }
 
     /// One more is done, and what it was.
@@ -47,6 +50,46 @@ impl Progress {
             }
             Shown::Lines => write(&format!("{}/{} {what}\n", self.done, self.total)),
             Shown::Nothing => {}
+        }
+    }
+}
+
+/// Lines and bytes that come in, of an unknown number.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    lines: u64,
+    bytes: u64,
+    redrawn: std::time::Instant,
+    shown: bool,
+}
+
+impl Tally {
+    /// Before the first. Shown where there is a terminal, and nothing else on it.
+    pub(crate) fn new(quiet: bool) -> Self {
+        let shown = !quiet && Progress::can_redraw();
+        Self { lines: 0, bytes: 0, redrawn: std::time::Instant::now(), shown }
+    }
+
+    /// Some more.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        if self.shown && self.redrawn.elapsed() >= std::time::Duration::from_millis(100) {
+            self.redrawn = std::time::Instant::now();
+            write(&format!("\r\u{1b}[K{} lines, {} KiB", self.lines, self.bytes / 1_024));
+        }
+    }
+
+    /// Lines and bytes so far.
+    pub(crate) const fn so_far(&self) -> (u64, u64) {
+        (self.lines, self.bytes)
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        if self.shown {
+            write("\r\u{1b}[K");
         }
     }
 }

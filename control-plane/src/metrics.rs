@@ -63,6 +63,7 @@ pub struct Metrics {
     audit_stored: Counter,
     audit_duplicates: Counter,
     audit_missing: Counter,
+    audit_divergences: Counter,
     epoch: Gauge,
 }
 
@@ -81,6 +82,7 @@ impl Default for Metrics {
             audit_stored: Counter::default(),
             audit_duplicates: Counter::default(),
             audit_missing: Counter::default(),
+            audit_divergences: Counter::default(),
             epoch: Gauge::default(),
         };
         metrics.register();
@@ -106,6 +108,8 @@ impl Metrics {
         registry.register("audit_events_stored", "Audit events stored", self.audit_stored.clone());
         registry.register("audit_events_duplicate", "Audit events delivered again", self.audit_duplicates.clone());
         registry.register("audit_events_missing", "Gaps in resolvers' audit sequences", self.audit_missing.clone());
+        let divergences = self.audit_divergences.clone();
+        registry.register("audit_divergences", "Audit that contradicted its chain as it came in", divergences);
         registry.register("epoch", "The policy epoch last sent or read", self.epoch.clone());
     }
 
@@ -163,6 +167,11 @@ impl Metrics {
     /// A resolver's audit sequence skipped.
     pub fn audit_missing(&self, events: u64) {
         self.audit_missing.inc_by(events);
+    }
+
+    /// Audit that contradicted its chain.
+    pub fn audit_divergences(&self, found: u64) {
+        self.audit_divergences.inc_by(found);
     }
 
     /// The exposition, in OpenMetrics text.

@@ -3,6 +3,7 @@
 
 use crate::certificate::CertificateChain;
 use crate::edit::Reason;
+use bouncer_audit::{ChainId, ChainPoint, Digest, Signed, Withheld};
 use bouncer_custody::{
     BouncerName, CallerPattern, CiphertextRef, ClusterName, EncryptionContext, Generation, KeyId, LogicalPath,
     Reserved, ResourceName, SpiffeId, Upstream,
@@ -39,6 +40,12 @@ impl Actor {
     #[must_use]
     pub fn operator() -> Self {
         Self("operator".into())
+    }
+
+    /// The control plane itself, by its configuration.
+    #[must_use]
+    pub fn control_plane() -> Self {
+        Self("control-plane".into())
     }
 
     /// A bouncer, by its registered name.
@@ -378,6 +385,86 @@ pub struct AuditEvent {
     pub authority: String,
     /// The resolver ran with `--dev`.
     pub dev: bool,
+    /// Where it is chained. Absent from resolvers of before there were chains.
+    pub evidence: Option<Evidence>,
+}
+
+/// Where an event is chained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// Which chain.
+    pub chain: ChainId,
+    /// Its leaf, over what came in; also where a text was withheld afterwards.
+    pub leaf: Digest,
+    /// The head behind it, as it came in.
+    pub head: Digest,
+    /// The commitments to withheld texts.
+    pub withheld: Withheld,
+}
+
+/// A bouncer's checkpoint as it came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// The checkpoint.
+    pub signed: Signed,
+    /// What is wrong with it by itself. It is stored all the same.
+    pub fault: Option<Divergence>,
+}
+
+/// How what came in does not fit together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Divergence {
+    /// Events are missing in front of one.
+    Gap,
+    /// The head does not follow from the one before it.
+    Link,
+    /// Another event is there under the same sequence, or the same id.
+    Conflict,
+    /// The chain is another owner's.
+    Owner,
+    /// The checkpoint covers another head than the event has that is stored.
+    CheckpointHead,
+    /// Another checkpoint is there under the same number.
+    CheckpointConflict,
+    /// The checkpoint's signature does not match.
+    CheckpointSignature,
+    /// The checkpoint was signed by another identity than the connection's.
+    CheckpointIdentity,
+}
+
+impl Divergence {
+    /// As it is stored and exported.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gap => "gap",
+            Self::Link => "link",
+            Self::Conflict => "conflict",
+            Self::Owner => "owner",
+            Self::CheckpointHead => "checkpoint_head",
+            Self::CheckpointConflict => "checkpoint_conflict",
+            Self::CheckpointSignature => "checkpoint_signature",
+            Self::CheckpointIdentity => "checkpoint_identity",
+        }
+    }
+}
+
+/// What became of a batch of audit events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Events that were new.
+    pub new: u64,
+    /// What did not fit together.
+    pub divergences: Vec<Divergence>,
+}
+
+/// How far the control plane's own chain has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnChain {
+    /// Its end.
+    pub end: ChainPoint,
+    /// Its last checkpoint.
+    pub last: Option<Signed>,
 }
 
 /// An [`AuditEvent`] as stored.
@@ -408,6 +495,8 @@ pub struct AdminRecord {
     pub subject: String,
     /// More about it, such as a generation. Metadata only.
     pub detail: String,
+    /// Where it is in the control plane's own chain. Absent for changes from before there was one.
+    pub place: Option<ChainPoint>,
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use crate::config::{Config, TlsFault};
 use crate::http_server;
 use crate::metrics::Metrics;
 use crate::oidc::{Oidc, OidcError};
+use crate::own_chain;
 use crate::readiness::Readiness;
+use crate::retention;
 use crate::store::StoreError;
 use crate::store::sqlite::SqliteStore;
 use crate::tls;
@@ -99,6 +101,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         tls: tls.is_some(),
     });
     let api = tokio::spawn(http_server::serve(api_listener, tls, router, stop.clone()));
+    if let Some(days) = config.audit_retention_days {
+        tokio::spawn(retention::keep(store.clone(), clock.clone(), days, stop.clone()));
+    }
     let bridge = Bridge { store: store.clone(), clock, metrics, live, timing: Timing::default(), stop: stop.clone() };
     let bridge = tokio::spawn(serve_bridge(bridge, bridge_listener, config.workload_api, readiness.clone()));
 
@@ -122,14 +127,17 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
 /// Runs the Policy Bridge as soon as there is an SVID, and tells readiness how it goes.
 async fn serve_bridge(bridge: Bridge, listener: TcpListener, workload_api: String, readiness: Arc<Readiness>) {
     let (stop, metrics) = (bridge.stop.clone(), bridge.metrics.clone());
+    let (store, clock) = (bridge.store.clone(), bridge.clock.clone());
     let Some((source, tls)) = stop.run_until_cancelled(identity(&workload_api)).await else { return };
     tokio::spawn(watch_identity(source.clone(), readiness.clone(), stop.clone()));
     readiness.set_bridge(true);
+    let signing = tokio::spawn(own_chain::keep(store, clock, source.clone(), stop.clone()));
     let connections = transport::accept(listener, tls, metrics, stop);
     if let Err(error) = transport::serve(bridge, connections).await {
         tracing::error!(%error, "the Policy Bridge ended");
     }
     readiness.set_bridge(false);
+    let _ = signing.await;
     source.shutdown().await;
 }
 

@@ -189,7 +189,43 @@ Events name who called, what was decided and why, and never hold a credential or
 Examples:
   bouncerctl audit list --outcome deny --limit 50
   bouncerctl audit tail --bouncer payments-east
-  bouncerctl audit list --output json | jq -r '.items[].reason'";
+  bouncerctl audit list --output json | jq -r '.items[].reason'
+  bouncerctl audit export --out audit.jsonl
+  bouncerctl audit verify audit.jsonl --bundle bundle.pem";
+
+pub(super) const AUDIT_EXPORT: &str = "\
+JSON lines hold everything that `audit verify` needs but the trust bundle. A range of time is
+stretched to the signed checkpoints around it, so that it can be verified by itself. CSV is for
+reading: cells that a spreadsheet would take for formulas begin with an apostrophe.
+
+Examples:
+  bouncerctl audit export --out audit.jsonl
+  bouncerctl audit export --from 2026-11-01T00:00:00Z --to 2026-12-01T00:00:00Z --out november.jsonl
+  bouncerctl audit export --format csv --bouncer payments-east --out payments-east.csv
+  bouncerctl audit export | zstd >audit.jsonl.zst";
+
+pub(super) const AUDIT_VERIFY: &str = "\
+Each resolver chains its events and signs checkpoints over them with the key of its SVID. The control
+plane stores them and has no such key: what it changes, leaves out, swaps or adds shows here. Archive
+the trust bundles (`spire-server bundle show`), before they rotate; a bundle vouches for the SVIDs of
+its own trust domain, at the time that each checkpoint was signed.
+
+Name each bouncer's identity with --bouncer. Without it whoever has any SVID of the trust domain, the
+control plane for one, could have signed a chain of its own; then look at the identities that are
+shown.
+
+Events behind the last checkpoint are not signed yet (a resolver signs at least each 10 s while it has
+new ones), and an export that ends early looks like an older one. So ask a resolver for its own head
+first, and export after that: events that it was told are stored must be there.
+
+Examples:
+  bouncerctl audit verify audit.jsonl --bundle bundle.pem \\
+      --bouncer payments-east=spiffe://example.org/bouncer/payments-east
+  curl -s http://127.0.0.1:9901/audit/head >head.json && bouncerctl audit export --out audit.jsonl &&
+      bouncerctl audit verify audit.jsonl --bundle bundle.pem --head head.json
+  zstdcat audit.jsonl.zst | bouncerctl audit verify - --bundle example.org=2025.pem --bundle 2026.pem
+
+Exit codes: 0 good, 1 broken (which chain, where and what), 2 a file or option can't be used.";
 
 pub(super) const COMPLETION: &str = "\
 Examples:

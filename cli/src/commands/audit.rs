@@ -1,4 +1,10 @@
-//! `audit list|tail`: what the bouncers decided.
+//! `audit list|tail|export|verify`: what the bouncers decided, and whether it is still what they recorded.
+
+mod error;
+mod export;
+mod verify;
+
+pub(crate) use error::EvidenceError;
 
 use super::view::View;
 use crate::args::{Audit, AuditFilter};
@@ -20,10 +26,14 @@ const REMEMBERED: usize = 2 * PAGE as usize;
 ///
 /// # Errors
 /// [`Failure`]. `tail` rides out what passes by itself once it has had its first answer.
-pub(super) async fn audit(command: &Audit, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
+pub(super) async fn audit(
+    command: &Audit,
+    connect: impl FnOnce() -> Result<ControlPlane, ControlPlaneError>,
+    output: &Output,
+) -> Result<Exit, Failure> {
     match command {
         Audit::List(filter) => {
-            let answer = page(filter, api).await?;
+            let answer = page(filter, &connect()?).await?;
             if output.is_json() {
                 output.json(&answer)?;
             } else {
@@ -31,7 +41,9 @@ pub(super) async fn audit(command: &Audit, api: &ControlPlane, output: &Output) 
             }
             Ok(Exit::Ok)
         }
-        Audit::Tail(filter) => tail(filter, api, output).await,
+        Audit::Tail(filter) => tail(filter, &connect()?, output).await,
+        Audit::Export(options) => export::export(options, &connect()?, output).await,
+        Audit::Verify(options) => verify::verify(options, output),
     }
 }
 

@@ -107,6 +107,9 @@ pub struct AuditAnswer {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schema(required = false)]
     decision_id: String,
+    /// The chain that it is in; absent from resolvers of before there were chains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chain: Option<String>,
     /// Streams that this event stands for.
     count: u64,
     /// The resolver ran with --dev.
@@ -151,6 +154,7 @@ fn answer(record: AuditRecord) -> AuditAnswer {
         authority: event.authority,
         backend_request_id: event.backend_request_id,
         decision_id: event.decision_id,
+        chain: event.evidence.map(|evidence| evidence.chain.into()),
         count: event.count,
         dev: event.dev,
     }

@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod bouncers;
 pub mod envelopes;
+pub mod export;
 pub mod extract;
 pub mod fields;
 pub mod flags;
@@ -105,6 +106,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(status::bridge))
         .routes(routes!(audit::events))
         .routes(routes!(audit::admin_events))
+        .routes(routes!(export::export))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::get, tokens::revoke))
         .routes(routes!(session::get, session::sign_in, session::sign_out))

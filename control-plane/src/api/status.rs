@@ -112,6 +112,8 @@ pub struct AuditStatus {
     injected: u64,
     /// Events that denied one.
     denied: u64,
+    /// What ever contradicted its chain as it came in; the export shows each.
+    divergences: u64,
     /// The newest event.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -285,6 +287,7 @@ async fn audit(api: &Api) -> Result<AuditStatus, ApiError> {
         count: summary.events,
         injected: summary.injected,
         denied: summary.denied,
+        divergences: summary.divergences,
         last_event_at: summary.last,
     })
 }

@@ -95,6 +95,8 @@ pub struct BridgeHealth {
     pub secrets: Vec<UnwrapHealth>,
     /// Audit events that its sequence skipped.
     pub audit_missing: u64,
+    /// What of its audit did not fit together since it connected: events or checkpoints that contradict the chain.
+    pub audit_divergences: u64,
 }
 
 /// How a bouncer is, at an epoch and a time, as far as it concerns the paths of a scope.
@@ -136,6 +138,7 @@ fn blank(state: BridgeState) -> BridgeHealth {
         problems: Vec::new(),
         secrets: Vec::new(),
         audit_missing: 0,
+        audit_divergences: 0,
     }
 }
 
@@ -183,6 +186,7 @@ fn connected(sessions: &[SessionView]) -> BridgeHealth {
         problems: problems.into_iter().collect(),
         secrets: secrets.into_iter().collect(),
         audit_missing: sessions.iter().map(|view| view.audit_missing).fold(0, u64::saturating_add),
+        audit_divergences: sessions.iter().map(|view| view.audit_divergences).fold(0, u64::saturating_add),
         ..blank(BridgeState::Connected)
     }
 }
@@ -230,6 +234,13 @@ fn verdict(health: &BridgeHealth, name: &str) -> (bool, String, String) {
             return wrong(detail, "Look at the resolver's /readyz and log for these reason codes.");
         }
         Some(true) => {}
+    }
+    if health.audit_divergences > 0 {
+        return wrong(
+            format!("Its audit does not fit together in {} place(s).", health.audit_divergences),
+            "Run 'bouncerctl audit export' and 'bouncerctl audit verify': lines of the type divergence say where. A \
+             restored database or a disk that lost power can be the cause; so can someone who changed events.",
+        );
     }
     if let Some(problem) = health.problems.first() {
         let detail = format!("It can never use '{}': {}.", problem.subject, problem.reason);

@@ -1,15 +1,15 @@
 //! Audit events as they come off the wire, made fit to be stored: ids parsed, texts bounded, nothing kept that looks
-//! like a credential.
+//! like a credential. What is chained of them is taken from what came in, before any of that.
 
-use crate::model::{AuditEvent, OUTCOMES};
+use crate::model::{AuditEvent, Divergence, Evidence, OUTCOMES, Received};
 use crate::plaintext;
+use bouncer_audit::{Checkpoint, Decision, Digest, Fitted, Owner, Signed, TEXT_LIMIT, UNFIT, WITHHELD, Withheld, fit};
+use bouncer_custody::{BouncerName, SpiffeId};
 use bouncer_proto::bridge::v1 as wire;
 use jiff::Timestamp;
 
-/// What stands in for a text that looked like a credential.
-const WITHHELD: &str = "[withheld: looked like a credential]";
-/// The longest text of an event, in bytes; the longest SPIFFE ID.
-const TEXT_LIMIT: usize = 2_048;
+/// The longest signature and certificates of a checkpoint, in bytes.
+const CHECKPOINT_LIMIT: usize = 64 * 1_024;
 
 /// An audit event that is not what the protocol says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +22,10 @@ pub(super) enum EventFault {
     Outcome,
     #[error("a count in an audit event is out of range")]
     Number,
+    #[error("an audit event's chain or head is malformed")]
+    Chain,
+    #[error("an audit checkpoint is malformed")]
+    Checkpoint,
 }
 
 /// Cuts a text to `limit` bytes, and withholds it if it looks like a credential: `authority`, for one, is whatever a
@@ -38,38 +42,157 @@ pub(super) fn bounded(mut text: String, limit: usize) -> String {
     text
 }
 
-/// Reads one event.
-pub(super) fn event(event: wire::AuditEvent, dev: bool) -> Result<AuditEvent, EventFault> {
-    let text = |text| bounded(text, TEXT_LIMIT);
+/// Reads one event of the bouncer's.
+pub(super) fn event(mut event: wire::AuditEvent, bouncer: &BouncerName, dev: bool) -> Result<AuditEvent, EventFault> {
     let number = |number: u64| i64::try_from(number).map(|_| number).map_err(|_| EventFault::Number);
     if !OUTCOMES.contains(&event.outcome.as_str()) {
         return Err(EventFault::Outcome);
     }
-    Ok(AuditEvent {
-        id: event.id.parse().map_err(|_| EventFault::Id)?,
+    let id: uuid::Uuid = event.id.parse().map_err(|_| EventFault::Id)?;
+    let mut evidence = evidence(&event, bouncer)?;
+    let mut withheld = Withheld::new();
+    let mut text = |name: &str, text: &mut String| {
+        let mut shown = std::mem::take(text);
+        if evidence.is_none() {
+            return bounded(shown, TEXT_LIMIT);
+        }
+        let commitment = Decision::commitment(&shown);
+        let stand_in = if plaintext::find(&shown).is_some() {
+            WITHHELD
+        } else if fit(&mut shown) == Fitted::Changed {
+            UNFIT
+        } else {
+            return shown;
+        };
+        withheld.insert(name.to_owned(), commitment);
+        stand_in.to_owned()
+    };
+    let mut read = AuditEvent {
         sequence: number(event.sequence)?,
         at: Timestamp::from_millisecond(event.time_ms).map_err(|_| EventFault::Time)?,
-        caller: text(event.caller),
-        resource: text(event.resource),
-        logical_path: text(event.logical_path),
+        caller: text("caller", &mut event.caller),
+        resource: text("resource", &mut event.resource),
+        logical_path: text("logical_path", &mut event.logical_path),
         generation: number(event.generation)?,
-        key_id: text(event.key_id),
-        aad_sha256: text(event.aad_sha256),
-        cluster: text(event.cluster),
-        destination: text(event.destination),
-        outcome: event.outcome,
-        reason: text(event.reason),
-        backend_request_id: text(event.backend_request_id),
+        key_id: text("key_id", &mut event.key_id),
+        aad_sha256: text("aad_sha256", &mut event.aad_sha256),
+        cluster: text("cluster", &mut event.cluster),
+        destination: text("destination", &mut event.destination),
+        reason: text("reason", &mut event.reason),
+        backend_request_id: text("backend_request_id", &mut event.backend_request_id),
         count: number(event.count)?,
-        decision_id: text(event.decision_id),
-        authority: text(event.authority),
+        decision_id: text("decision_id", &mut event.decision_id),
+        authority: text("authority", &mut event.authority),
+        outcome: event.outcome,
+        id,
         dev,
-    })
+        evidence: None,
+    };
+    if let Some(evidence) = &mut evidence {
+        // Stored ids have one form, and a chain is over the form that came in.
+        if event.id != id.to_string() {
+            return Err(EventFault::Id);
+        }
+        evidence.withheld = withheld;
+    }
+    read.evidence = evidence;
+    Ok(read)
+}
+
+fn evidence(event: &wire::AuditEvent, bouncer: &BouncerName) -> Result<Option<Evidence>, EventFault> {
+    if event.chain.is_empty() && event.head.is_empty() {
+        return Ok(None);
+    }
+    let decision = Decision {
+        bouncer: bouncer.as_str(),
+        id: &event.id,
+        sequence: event.sequence,
+        time_ms: event.time_ms,
+        caller: &event.caller,
+        resource: &event.resource,
+        logical_path: &event.logical_path,
+        generation: event.generation,
+        key_id: &event.key_id,
+        aad_sha256: &event.aad_sha256,
+        cluster: &event.cluster,
+        destination: &event.destination,
+        outcome: &event.outcome,
+        reason: &event.reason,
+        backend_request_id: &event.backend_request_id,
+        count: event.count,
+        decision_id: &event.decision_id,
+        authority: &event.authority,
+    };
+    let chain = event.chain.parse().map_err(|_| EventFault::Chain)?;
+    let head = Digest::try_from(&*event.head).map_err(|_| EventFault::Chain)?;
+    Ok(Some(Evidence { chain, leaf: decision.leaf(), head, withheld: Withheld::new() }))
+}
+
+/// Reads one checkpoint of the bouncer's, which the peer sends. That the certificate leads to a trust bundle is for
+/// whoever verifies, with the bundle of that time; here it must carry the identity that the connection proved.
+pub(super) fn checkpoint(
+    checkpoint: wire::Checkpoint,
+    bouncer: &BouncerName,
+    peer: &SpiffeId,
+) -> Result<Received, EventFault> {
+    let number = |number: u64| i64::try_from(number).map(|_| number).map_err(|_| EventFault::Number);
+    let malformed = EventFault::Checkpoint;
+    let wire::Checkpoint { chain, bouncer: named, sequence, head, time_ms, algorithm, signature, certificates, .. } =
+        checkpoint;
+    let bytes = signature.len() + certificates.iter().map(Vec::len).sum::<usize>();
+    if named != bouncer.as_str() || bytes > CHECKPOINT_LIMIT || checkpoint.number == 0 {
+        return Err(malformed);
+    }
+    Timestamp::from_millisecond(time_ms).map_err(|_| EventFault::Time)?;
+    let signed = Signed {
+        checkpoint: Checkpoint {
+            chain: chain.parse().map_err(|_| malformed)?,
+            owner: Owner::Bouncer(named),
+            number: number(checkpoint.number)?,
+            sequence: number(sequence)?,
+            head: Digest::try_from(&*head).map_err(|_| malformed)?,
+            time_ms,
+        },
+        algorithm: algorithm.parse().map_err(|_| malformed)?,
+        signature,
+        certificates,
+    };
+    let fault = match signed.verify_signature() {
+        Ok(signer) if signer == *peer => None,
+        Ok(_) => Some(Divergence::CheckpointIdentity),
+        Err(_) => Some(Divergence::CheckpointSignature),
+    };
+    Ok(Received { signed, fault })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn event(event: wire::AuditEvent, dev: bool) -> Result<AuditEvent, EventFault> {
+        super::event(event, &"payments-east".parse().unwrap(), dev)
+    }
+
+    #[test]
+    fn a_chained_event_keeps_its_leaf_where_a_text_is_withheld() {
+        let wire = wire::AuditEvent {
+            id: "0199d7a0-0000-7000-8000-000000000001".into(),
+            sequence: 1,
+            outcome: "deny".into(),
+            authority: "AKIAIOSFODNN7EXAMPLE".into(),
+            cluster: "a\n".into(),
+            caller: "spiffe://example.org/cart".into(),
+            chain: "0199d7a0-0000-7000-8000-0000000000aa".into(),
+            head: vec![7; 32],
+            ..Default::default()
+        };
+        let event = event(wire, false).unwrap();
+        assert_eq!((event.authority.as_str(), event.cluster.as_str()), (WITHHELD, UNFIT));
+        assert_eq!(event.caller, "spiffe://example.org/cart");
+        let evidence = event.evidence.unwrap();
+        assert_eq!(evidence.withheld.keys().collect::<Vec<_>>(), ["authority", "cluster"]);
+        assert_eq!(evidence.withheld["authority"], Decision::commitment("AKIAIOSFODNN7EXAMPLE"));
+    }
 
     #[test]
     fn what_a_client_chose_is_withheld_if_it_looks_like_a_credential() {
@@ -96,6 +219,13 @@ mod tests {
         assert_eq!(event(wire::AuditEvent { id: "1".into(), ..good.clone() }, false), Err(EventFault::Id));
         assert_eq!(event(wire::AuditEvent { outcome: "x".into(), ..good.clone() }, false), Err(EventFault::Outcome));
         assert_eq!(event(wire::AuditEvent { count: u64::MAX, ..good.clone() }, false), Err(EventFault::Number));
-        assert_eq!(event(wire::AuditEvent { time_ms: i64::MAX, ..good }, false), Err(EventFault::Time));
+        assert_eq!(event(wire::AuditEvent { time_ms: i64::MAX, ..good.clone() }, false), Err(EventFault::Time));
+        let chain = "0199d7a0-0000-7000-8000-0000000000aa".to_owned();
+        let chained = wire::AuditEvent { chain, head: vec![7; 32], ..good };
+        assert!(event(chained.clone(), false).is_ok());
+        let upper = wire::AuditEvent { id: chained.id.to_uppercase(), ..chained.clone() };
+        assert_eq!(event(upper, false), Err(EventFault::Id));
+        assert_eq!(event(wire::AuditEvent { head: vec![7], ..chained.clone() }, false), Err(EventFault::Chain));
+        assert_eq!(event(wire::AuditEvent { chain: String::new(), ..chained }, false), Err(EventFault::Chain));
     }
 }

@@ -67,6 +67,8 @@ pub struct SessionView {
     pub report: Option<Report>,
     /// Audit events that its sequence skipped.
     pub audit_missing: u64,
+    /// What of its audit did not fit together.
+    pub audit_divergences: u64,
 }
 
 #[derive(Default)]
@@ -114,6 +116,7 @@ impl Live {
             problems: Vec::new(),
             report: None,
             audit_missing: 0,
+            audit_divergences: 0,
         };
         inner.sessions.entry(bouncer.clone()).or_default().insert(id, view);
         inner.gone.remove(bouncer);
@@ -146,6 +149,10 @@ impl Live {
 
     pub(super) fn audit_missing(&self, bouncer: &BouncerName, id: u64, events: u64) {
         self.update(bouncer, id, |view| view.audit_missing = view.audit_missing.saturating_add(events));
+    }
+
+    pub(super) fn audit_divergences(&self, bouncer: &BouncerName, id: u64, found: u64) {
+        self.update(bouncer, id, |view| view.audit_divergences = view.audit_divergences.saturating_add(found));
     }
 
     pub(super) fn acked(&self, bouncer: &BouncerName, id: u64, ack: Ack) {

@@ -3,7 +3,7 @@
 use super::service::{Bridge, Peer, unavailable};
 use super::{ingest, snapshot};
 use crate::metrics::BridgeRefusal;
-use crate::model::{Bouncer, Sighting};
+use crate::model::{AuditEvent, Bouncer, Divergence, Received, Sighting};
 use bouncer_proto::bridge::v1::{
     AuditAck, AuditBatch, ControlMessage, Hello, KeepAlive, ResolverMessage, control_message, resolver_message,
 };
@@ -179,18 +179,41 @@ impl<'a> Session<'a> {
         if batch.events.len() > BATCH_LIMIT {
             return Err(self.protocol("an audit batch holds more than 10,000 events"));
         }
-        let read = batch.events.into_iter().map(|event| ingest::event(event, self.dev)).collect::<Result<Vec<_>, _>>();
-        let events = read.map_err(|fault| {
+        let read = self.read(batch).map_err(|fault| {
             self.bridge.metrics.bridge_refused(BridgeRefusal::Protocol);
             tracing::warn!(bouncer = %self.bouncer.name, %fault, "a resolver sent an audit event that cannot be stored");
             Status::invalid_argument(fault.to_string())
         })?;
-        let Some(last) = events.iter().map(|event| event.sequence).max() else { return Ok(()) };
-        let stored = self.bridge.store.append_audit(&self.bouncer.name, &events).await;
+        let (events, checkpoint) = read;
+        if events.is_empty() && checkpoint.is_none() {
+            return Ok(());
+        }
+        let stored = self.bridge.store.append_audit(&self.bouncer.name, &events, checkpoint.as_ref()).await;
         let stored = stored.map_err(|error| unavailable(&error))?;
-        self.bridge.metrics.audit(stored, (events.len() as u64).saturating_sub(stored));
+        self.bridge.metrics.audit(stored.new, (events.len() as u64).saturating_sub(stored.new));
+        self.count_divergences(&stored.divergences);
         self.count_missing(events.iter().map(|event| event.sequence));
+        let Some(last) = events.iter().map(|event| event.sequence).max() else { return Ok(()) };
         self.send(control_message::Body::AuditAck(AuditAck { sequence: last })).await
+    }
+
+    fn read(&self, batch: AuditBatch) -> Result<(Vec<AuditEvent>, Option<Received>), ingest::EventFault> {
+        let name = &self.bouncer.name;
+        let events =
+            batch.events.into_iter().map(|event| ingest::event(event, name, self.dev)).collect::<Result<_, _>>()?;
+        let checkpoint = batch.checkpoint.map(|checkpoint| ingest::checkpoint(checkpoint, name, &self.peer.id));
+        Ok((events, checkpoint.transpose()?))
+    }
+
+    /// What does not fit together is stored, and must not go unseen.
+    fn count_divergences(&mut self, divergences: &[Divergence]) {
+        let Some(first) = divergences.first() else { return };
+        tracing::error!(
+            bouncer = %self.bouncer.name, kind = first.as_str(), count = divergences.len(),
+            "a resolver's audit does not fit together; everything was stored, and the export shows it"
+        );
+        self.bridge.metrics.audit_divergences(divergences.len() as u64);
+        self.bridge.live.audit_divergences(&self.bouncer.name, self.id, divergences.len() as u64);
     }
 
     /// Events that a resolver never sent cannot be waited for, but they must not go unseen.

@@ -27,6 +27,8 @@ pub struct Config {
     pub database: PathBuf,
     /// The identity provider whose tokens are taken, if any's are.
     pub oidc: Option<OidcConfig>,
+    /// How many days audit events are kept; absent, for good.
+    pub audit_retention_days: Option<u32>,
 }
 
 /// Calls each second of one caller, unless the file says otherwise.
@@ -131,6 +133,9 @@ impl Config {
         section.end();
         let workload_api = workload_api(Section::take(&mut file, "identity", &mut faults));
         let database = database(Section::take(&mut file, "database", &mut faults));
+        let mut section = Section::take(&mut file, "audit", &mut faults);
+        let audit_retention_days = section.optional_number("retention_days", 1..=100_000);
+        section.end();
         let oidc =
             file.contains_key("oidc").then(|| oidc::oidc(Section::take(&mut file, "oidc", &mut faults))).flatten();
         oidc.iter().for_each(|oidc| oidc::check(oidc, &mut faults));
@@ -139,7 +144,7 @@ impl Config {
         }
         match (api, bridge_listen, workload_api, database) {
             (Some(api), Some(bridge_listen), Some(workload_api), Some(database)) if faults.is_empty() => {
-                Ok(Self { api, bridge_listen, workload_api, database, oidc })
+                Ok(Self { api, bridge_listen, workload_api, database, audit_retention_days, oidc })
             }
             _ => Err(ConfigError::Faults(faults)),
         }
@@ -273,6 +278,17 @@ mod tests {
     fn the_example_is_good_where_its_folder_is() {
         let example = include_str!("../../control-plane.example.toml").replace("/var/lib/bouncer/", "");
         assert_eq!(faults(&example), Vec::<String>::new());
+    }
+
+    #[test]
+    fn audit_is_kept_for_good_unless_days_are_given() {
+        let days =
+            |extra: &str| Config::parse(&format!("{GOOD}{extra}"), Path::new("c.toml")).unwrap().audit_retention_days;
+        assert_eq!(days(""), None);
+        assert_eq!(days("[audit]\nretention_days = 400\n"), Some(400));
+        for bad in ["0", "-1", "100001", "'400'", "1.5"] {
+            assert_eq!(faults(&format!("{GOOD}[audit]\nretention_days = {bad}\n")), ["audit.retention_days"], "{bad}");
+        }
     }
 
     #[test]

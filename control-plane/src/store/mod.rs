@@ -9,10 +9,11 @@ pub mod sqlite;
 use crate::access::{NewSession, NewToken, Principal, Scope, TokenRecord};
 use crate::edit::{Edit, Reason};
 use crate::model::{
-    Actor, AdminRecord, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag, FlagState,
-    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms,
+    Actor, AdminRecord, Appended, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag,
+    FlagState, OwnChain, Policy, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms,
 };
 use crate::token::TokenHash;
+use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerName, ClusterName, Generation, LogicalPath, Provider, ResourceName, SpiffeId};
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -187,6 +188,33 @@ pub struct AuditSummary {
     pub denied: u64,
     /// The newest event's time, by its bouncer's clock.
     pub last: Option<Timestamp>,
+    /// What did not fit together when it came in.
+    pub divergences: u64,
+}
+
+/// Which part of the audit is to be exported. Everything absent matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditRange {
+    /// Not before this time.
+    pub from: Option<Timestamp>,
+    /// Before this time.
+    pub to: Option<Timestamp>,
+    /// Only of this bouncer, and then no administrative changes.
+    pub bouncer: Option<String>,
+}
+
+/// A stretch of one chain: all its events in the range, and those around them up to the nearest checkpoints, so that it
+/// can be verified by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditSpan {
+    /// Which chain.
+    pub chain: ChainId,
+    /// The checkpoint that it begins behind, unless it begins where the stored chain does.
+    pub anchor: Option<Signed>,
+    /// The first sequence.
+    pub first: u64,
+    /// The last one. Less than `first` where every event was removed.
+    pub last: u64,
 }
 
 /// The database.
@@ -296,12 +324,42 @@ pub trait Store: Send + Sync {
     /// Everything that a bouncer may know, read at one instant. `None` if it is not registered.
     async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>>;
 
-    /// Stores a bouncer's audit events, each id once. Returns how many were new.
-    async fn append_audit(&self, bouncer: &BouncerName, events: &[AuditEvent]) -> Result<u64>;
+    /// Stores a bouncer's audit events, each id once, and a checkpoint. What does not fit together is stored too, and
+    /// noted.
+    async fn append_audit(
+        &self,
+        bouncer: &BouncerName,
+        events: &[AuditEvent],
+        checkpoint: Option<&Received>,
+    ) -> Result<Appended>;
     /// Audit events, newest first.
     async fn audit(&self, filter: &AuditFilter, page: &Page<AuditKey>) -> Result<Part<AuditRecord>>;
     /// The audit in numbers.
     async fn audit_summary(&self) -> Result<AuditSummary>;
-    /// Administrative changes, newest first, before `page.after`.
+    /// Administrative changes, newest first, before `page.after`. Each was chained in the transaction that made it.
     async fn admin_events(&self, page: &Page<u64>) -> Result<Part<AdminRecord>>;
+
+    /// The bouncers' chains in a range, oldest first.
+    async fn audit_spans(&self, range: &AuditRange) -> Result<Vec<AuditSpan>>;
+    /// The events of a span by sequence, and by arrival where one is there twice; behind `after`, which is both.
+    async fn audit_in(&self, span: &AuditSpan, after: Option<(u64, u64)>, limit: u16) -> Result<Vec<AuditRecord>>;
+    /// The checkpoints of a chain behind the number `after`, up to the event `through`, by number.
+    async fn checkpoints(&self, chain: &ChainId, after: u64, through: u64, limit: u16) -> Result<Vec<Signed>>;
+    /// Events of a range that are in no chain, by arrival, behind `after`.
+    async fn unchained_audit(&self, range: &AuditRange, after: u64, limit: u16) -> Result<Vec<AuditRecord>>;
+    /// The control plane's own chain in a range.
+    async fn admin_span(&self, range: &AuditRange) -> Result<Option<AuditSpan>>;
+    /// The administrative changes of a span by sequence, behind `after`.
+    async fn admin_in(&self, span: &AuditSpan, after: u64, limit: u16) -> Result<Vec<AdminRecord>>;
+    /// Administrative changes of a range that are in no chain, in their order, behind `after`.
+    async fn unchained_admin(&self, range: &AuditRange, after: u64, limit: u16) -> Result<Vec<AdminRecord>>;
+    /// What did not fit together when it came in, in its order, behind `after`; each with its place in that order.
+    async fn divergences(&self, range: &AuditRange, after: u64, limit: u16) -> Result<Vec<(u64, DivergenceLine)>>;
+    /// How far the control plane's own chain has come, once it has begun.
+    async fn own_chain(&self) -> Result<Option<OwnChain>>;
+    /// Stores a checkpoint of the control plane's own chain, unless its number is taken.
+    async fn add_own_checkpoint(&self, signed: &Signed) -> Result<()>;
+    /// Removes events from before a time: of each chain only what a checkpoint covers, so that what is left can be
+    /// verified from there on. Records the change first. Returns how many were removed.
+    async fn prune_audit(&self, before: Timestamp) -> Result<u64>;
 }

@@ -42,6 +42,7 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("DELETE", "/v1/protected-resources/{name}", "operator"),
     ("GET", "/v1/audit/events", "auditor"),
     ("GET", "/v1/audit/admin-events", "auditor"),
+    ("GET", "/v1/audit/export", "auditor"),
     ("GET", "/v1/tokens", "admin"),
     ("POST", "/v1/tokens", "admin"),
     ("GET", "/v1/tokens/{id}", "admin"),
@@ -133,6 +134,7 @@ async fn a_limited_token_knows_of_its_own_paths_only() {
         team.post("/v1/bouncers", &json!({"name": "b", "spiffe_id": spiffe_id("b")})).await,
         team.delete("/v1/bouncers/payments-east").await,
         team.get("/v1/audit/admin-events").await,
+        team.get("/v1/audit/export").await,
     ] {
         assert_eq!(answer.code(), "out_of_scope", "{}", answer.text);
     }

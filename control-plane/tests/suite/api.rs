@@ -253,6 +253,7 @@ async fn the_description_has_every_call_and_asks_for_a_token() {
         ("/v1/policy-bridge/health", "get"),
         ("/v1/audit/events", "get"),
         ("/v1/audit/admin-events", "get"),
+        ("/v1/audit/export", "get"),
         ("/v1/tokens", "get post"),
         ("/v1/tokens/{id}", "get delete"),
         ("/v1/session", "get post delete"),

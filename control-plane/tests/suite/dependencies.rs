@@ -57,6 +57,7 @@ fn its_own_dependencies_are_these_and_no_others() {
     let expected = [
         "axum",
         "base64",
+        "bouncer-audit",
         "bouncer-control-plane",
         "bouncer-custody",
         "bouncer-proto",

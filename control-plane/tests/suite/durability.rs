@@ -20,6 +20,7 @@ async fn everything_is_there_after_a_restart() {
         "/v1/crypto/envelope-secrets",
         "/v1/protected-resources",
         "/v1/audit/admin-events",
+        "/v1/audit/export",
         "/v1/tokens",
     ];
     let mut before = Vec::new();

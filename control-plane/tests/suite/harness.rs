@@ -176,6 +176,13 @@ impl ControlPlane {
         Answer { status, headers, json: serde_json::from_str(&text).unwrap_or_default(), text }
     }
 
+    /// The body of an answer as it comes.
+    pub(crate) async fn body(&self, path: &str) -> Body {
+        let authorization = format!("Bearer {}", self.token);
+        let request = Request::builder().uri(path).header(header::AUTHORIZATION, authorization).body(Body::empty());
+        self.router.clone().oneshot(request.unwrap()).await.unwrap().into_body()
+    }
+
     pub(crate) async fn raw(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
         self.raw_with(method, path, &[], body).await
     }

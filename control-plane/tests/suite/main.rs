@@ -6,8 +6,10 @@
 mod access;
 mod api;
 mod audit;
+mod audit_chain;
 mod binary;
 mod bridge;
+mod chained;
 mod corpus;
 mod crypto;
 mod dependencies;

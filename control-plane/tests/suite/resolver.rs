@@ -7,7 +7,7 @@ use bouncer_proto::bridge::v1::control_message::Body as Down;
 use bouncer_proto::bridge::v1::policy_bridge_client::PolicyBridgeClient;
 use bouncer_proto::bridge::v1::resolver_message::Body as Up;
 use bouncer_proto::bridge::v1::{
-    Ack, AuditBatch, AuditEvent, ControlMessage, Hello, ResolverMessage, Snapshot, Status as Report,
+    Ack, AuditBatch, AuditEvent, Checkpoint, ControlMessage, Hello, ResolverMessage, Snapshot, Status as Report,
 };
 use futures::StreamExt as _;
 use hyper_util::rt::TokioIo;
@@ -108,8 +108,12 @@ impl Resolver {
         self.say(Up::Status(Report { time_ms: Timestamp::now().as_millisecond(), ..report })).await;
     }
 
+    pub(crate) async fn batch(&mut self, events: Vec<AuditEvent>, checkpoint: Option<Checkpoint>) {
+        self.say(Up::Audit(AuditBatch { events, checkpoint })).await;
+    }
+
     pub(crate) async fn audit(&mut self, events: Vec<AuditEvent>) {
-        self.say(Up::Audit(AuditBatch { events })).await;
+        self.batch(events, None).await;
     }
 }
 

@@ -1,24 +1,35 @@
 //! The audit: decisions from bouncers, changes by administrators.
 
+use super::chains::{Incoming, digest};
 use super::database::{Database, parsed, part, signed, time, unsigned};
 use super::filter;
-use crate::model::{AdminRecord, AuditEvent, AuditRecord};
-use crate::store::{AuditFilter, AuditKey, AuditSummary, Page, Part, Result};
+use crate::model::{AdminRecord, Appended, AuditEvent, AuditRecord, Evidence, Received};
+use crate::store::{AuditFilter, AuditKey, AuditSummary, Page, Part, Result, StoreError};
+use bouncer_audit::{ChainId, ChainPoint};
 use bouncer_custody::BouncerName;
 use sqlx::QueryBuilder;
 
 const TABLE: &str = "audit_events";
 
-pub(super) async fn append(database: &Database, bouncer: &BouncerName, events: &[AuditEvent]) -> Result<u64> {
+pub(super) async fn append(
+    database: &Database,
+    bouncer: &BouncerName,
+    events: &[AuditEvent],
+    checkpoint: Option<&Received>,
+) -> Result<Appended> {
     let mut write = database.begin().await?;
+    let mut incoming = Incoming::new(bouncer);
     let mut new = 0;
     for event in events {
         let received_ms = write.now_ms();
+        let evidence = incoming.evidence(&mut write, event).await?;
+        let withheld = evidence.map(|evidence| &evidence.withheld).filter(|withheld| !withheld.is_empty());
+        let withheld = withheld.map(serde_json::to_string).transpose().map_err(|_| StoreError::Corrupt(TABLE))?;
         let inserted = sqlx::query(
             "INSERT OR IGNORE INTO audit_events (bouncer, id, sequence, time_ms, received_ms, caller, resource,
                  logical_path, generation, key_id, aad_sha256, cluster, destination, outcome, reason,
-                 backend_request_id, count, decision_id, authority, dev)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 backend_request_id, count, decision_id, authority, dev, chain, leaf, head, withheld)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(bouncer.as_str())
         .bind(event.id.to_string())
@@ -40,12 +51,18 @@ pub(super) async fn append(database: &Database, bouncer: &BouncerName, events: &
         .bind(&event.decision_id)
         .bind(&event.authority)
         .bind(event.dev)
+        .bind(evidence.map(|evidence| evidence.chain.as_str()))
+        .bind(evidence.map(|evidence| evidence.leaf.as_bytes().as_slice()))
+        .bind(evidence.map(|evidence| evidence.head.as_bytes().as_slice()))
+        .bind(withheld)
         .execute(write.connection())
         .await?;
         if inserted.rows_affected() == 0 {
+            incoming.again(&mut write, event).await?;
             continue;
         }
         new += 1;
+        incoming.take(&mut write, event).await?;
         sqlx::query(
             "INSERT INTO audit_totals (outcome, events, last_ms) VALUES (?1, 1, ?2)
              ON CONFLICT (outcome) DO UPDATE SET events = events + 1, last_ms = max(last_ms, ?2)",
@@ -55,12 +72,16 @@ pub(super) async fn append(database: &Database, bouncer: &BouncerName, events: &
         .execute(write.connection())
         .await?;
     }
+    if let Some(received) = checkpoint {
+        incoming.checkpoint(&mut write, received).await?;
+    }
+    let divergences = incoming.finish(&mut write).await?;
     write.commit().await?;
-    Ok(new)
+    Ok(Appended { new, divergences })
 }
 
 #[derive(sqlx::FromRow)]
-struct Row {
+pub(super) struct Row {
     seq: i64,
     bouncer: String,
     id: String,
@@ -82,10 +103,23 @@ struct Row {
     decision_id: String,
     authority: String,
     dev: bool,
+    chain: Option<String>,
+    leaf: Option<Vec<u8>>,
+    head: Option<Vec<u8>>,
+    withheld: Option<String>,
 }
 
 impl Row {
-    fn read(self) -> Result<AuditRecord> {
+    pub(super) fn read(self) -> Result<AuditRecord> {
+        let evidence = match (self.chain, self.leaf, self.head) {
+            (Some(chain), Some(leaf), Some(head)) => {
+                let withheld = self.withheld.as_deref().map(serde_json::from_str).transpose();
+                let withheld = withheld.map_err(|_| StoreError::Corrupt(TABLE))?.unwrap_or_default();
+                let chain = parsed::<ChainId>(TABLE, &chain)?;
+                Some(Evidence { chain, leaf: digest(TABLE, &leaf)?, head: digest(TABLE, &head)?, withheld })
+            }
+            _ => None,
+        };
         Ok(AuditRecord {
             seq: unsigned(self.seq)?,
             bouncer: self.bouncer,
@@ -109,6 +143,7 @@ impl Row {
                 decision_id: self.decision_id,
                 authority: self.authority,
                 dev: self.dev,
+                evidence,
             },
         })
     }
@@ -152,18 +187,57 @@ pub(super) async fn summary(database: &Database) -> Result<AuditSummary> {
         }
         summary.last = summary.last.max(Some(time("audit_totals", last_ms)?));
     }
+    summary.divergences =
+        unsigned(sqlx::query_scalar("SELECT count(*) FROM audit_divergences").fetch_one(&database.reader).await?)?;
     Ok(summary)
 }
 
+#[derive(sqlx::FromRow)]
+pub(super) struct AdminRow {
+    seq: i64,
+    time_ms: i64,
+    actor: String,
+    action: String,
+    subject: String,
+    detail: String,
+    sequence: Option<i64>,
+    head: Option<Vec<u8>>,
+    chain: Option<String>,
+}
+
+impl AdminRow {
+    pub(super) const SELECT: &'static str = "SELECT seq, time_ms, actor, action, subject, detail, e.sequence, e.head,
+         CASE WHEN e.sequence IS NULL THEN NULL ELSE c.chain END AS chain
+         FROM admin_events e LEFT JOIN audit_chains c ON c.owner = 'control-plane'";
+
+    pub(super) fn read(self) -> Result<AdminRecord> {
+        let table = "admin_events";
+        let place = match (self.chain, self.sequence, self.head) {
+            (Some(chain), Some(sequence), Some(head)) => Some(ChainPoint {
+                chain: parsed(table, &chain)?,
+                sequence: unsigned(sequence)?,
+                head: digest(table, &head)?,
+            }),
+            _ => None,
+        };
+        Ok(AdminRecord {
+            seq: unsigned(self.seq)?,
+            at: time(table, self.time_ms)?,
+            actor: self.actor,
+            action: self.action,
+            subject: self.subject,
+            detail: self.detail,
+            place,
+        })
+    }
+}
+
 pub(super) async fn admin(database: &Database, page: &Page<u64>) -> Result<Part<AdminRecord>> {
-    let rows: Vec<(i64, i64, String, String, String, String)> = sqlx::query_as(
-        "SELECT seq, time_ms, actor, action, subject, detail FROM admin_events WHERE seq < ? ORDER BY seq DESC LIMIT ?",
-    )
-    .bind(page.after.map_or(Ok(i64::MAX), signed)?)
-    .bind(i64::from(page.limit) + 1)
-    .fetch_all(&database.reader)
-    .await?;
-    part(rows, page.limit, |(seq, ms, actor, action, subject, detail)| {
-        Ok(AdminRecord { seq: unsigned(seq)?, at: time("admin_events", ms)?, actor, action, subject, detail })
-    })
+    let rows: Vec<AdminRow> =
+        sqlx::query_as(sqlx::AssertSqlSafe(format!("{} WHERE seq < ? ORDER BY seq DESC LIMIT ?", AdminRow::SELECT)))
+            .bind(page.after.map_or(Ok(i64::MAX), signed)?)
+            .bind(i64::from(page.limit) + 1)
+            .fetch_all(&database.reader)
+            .await?;
+    part(rows, page.limit, AdminRow::read)
 }

@@ -2,8 +2,9 @@
 
 use crate::clock::Clock;
 use crate::edit::Edit;
-use crate::model::{Actor, Change};
+use crate::model::{self, Actor};
 use crate::store::{Conflict, Result, StoreError};
+use bouncer_audit::{ChainPoint, Change, Owner};
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
@@ -152,21 +153,33 @@ impl Write<'_> {
     }
 
     /// The change's time and author, as answered to the caller.
-    pub(super) fn change(&self, actor: &Actor) -> Change {
-        Change { at: self.now, by: actor.as_str().to_owned() }
+    pub(super) fn change(&self, actor: &Actor) -> model::Change {
+        model::Change { at: self.now, by: actor.as_str().to_owned() }
     }
 
-    /// Records an administrative change. `detail` is metadata, never a value from the body.
+    /// Records an administrative change, chained to the one before it. `detail` is metadata, never a value from the body.
     pub(super) async fn record(&mut self, actor: &Actor, action: &str, subject: &str, detail: &str) -> Result<()> {
-        sqlx::query("INSERT INTO admin_events (time_ms, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)")
-            .bind(self.now_ms())
-            .bind(actor.as_str())
-            .bind(action)
-            .bind(subject)
-            .bind(detail)
-            .execute(self.connection())
-            .await?;
-        Ok(())
+        let before = super::chains::own_end(self.connection()).await?;
+        let before = before.map_or_else(super::chains::begin_own, Ok)?;
+        let (sequence, time_ms) = (before.sequence + 1, self.now_ms());
+        let leaf = Change { sequence, time_ms, actor: actor.as_str(), action, subject, detail }.leaf();
+        let head = before.head_with(&leaf);
+        sqlx::query(
+            "INSERT INTO admin_events (time_ms, actor, action, subject, detail, sequence, leaf, head)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(time_ms)
+        .bind(actor.as_str())
+        .bind(action)
+        .bind(subject)
+        .bind(detail)
+        .bind(signed(sequence)?)
+        .bind(leaf.as_bytes().as_slice())
+        .bind(head.as_bytes().as_slice())
+        .execute(self.connection())
+        .await?;
+        let end = ChainPoint { sequence, head, ..before };
+        super::chains::reach(self.connection(), &Owner::ControlPlane, &end).await
     }
 
     /// The number of this change, for what it changes.
@@ -282,8 +295,8 @@ pub(super) fn time(table: &'static str, ms: i64) -> Result<Timestamp> {
 }
 
 /// Reads a stored time and author back.
-pub(super) fn change(table: &'static str, ms: i64, by: String) -> Result<Change> {
-    Ok(Change { at: time(table, ms)?, by })
+pub(super) fn change(table: &'static str, ms: i64, by: String) -> Result<model::Change> {
+    Ok(model::Change { at: time(table, ms)?, by })
 }
 
 /// Cuts a list that was read one too long.

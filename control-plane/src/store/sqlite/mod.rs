@@ -2,27 +2,32 @@
 
 mod audit;
 mod bouncers;
+mod chains;
 mod crypto;
 mod database;
 mod envelopes;
+mod export;
 mod filter;
 mod registry;
 mod sessions;
 mod tokens;
 
 use super::{
-    AuditFilter, AuditKey, AuditSummary, BouncerFilter, EnvelopeFilter, Page, Part, ResourceFilter, Result, Store,
+    AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BouncerFilter, EnvelopeFilter, Page, Part,
+    ResourceFilter, Result, Store,
 };
 use crate::access::{NewSession, NewToken, Principal, TokenRecord};
 use crate::clock::Clock;
 use crate::edit::{Edit, Reason};
 use crate::model::{
-    Actor, AdminRecord, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag, FlagState,
-    Policy, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms,
+    Actor, AdminRecord, Appended, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag,
+    FlagState, OwnChain, Policy, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms,
 };
 use crate::token::TokenHash;
+use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerName, ClusterName, Generation, LogicalPath, ResourceName, SpiffeId};
 use database::{Database, unsigned};
+use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -195,8 +200,13 @@ impl Store for SqliteStore {
         registry::policy(&self.database, name).await
     }
 
-    async fn append_audit(&self, bouncer: &BouncerName, events: &[AuditEvent]) -> Result<u64> {
-        audit::append(&self.database, bouncer, events).await
+    async fn append_audit(
+        &self,
+        bouncer: &BouncerName,
+        events: &[AuditEvent],
+        checkpoint: Option<&Received>,
+    ) -> Result<Appended> {
+        audit::append(&self.database, bouncer, events, checkpoint).await
     }
     async fn audit(&self, filter: &AuditFilter, page: &Page<AuditKey>) -> Result<Part<AuditRecord>> {
         audit::list(&self.database, filter, page).await
@@ -206,5 +216,39 @@ impl Store for SqliteStore {
     }
     async fn admin_events(&self, page: &Page<u64>) -> Result<Part<AdminRecord>> {
         audit::admin(&self.database, page).await
+    }
+
+    async fn audit_spans(&self, range: &AuditRange) -> Result<Vec<AuditSpan>> {
+        export::spans(&self.database, range).await
+    }
+    async fn audit_in(&self, span: &AuditSpan, after: Option<(u64, u64)>, limit: u16) -> Result<Vec<AuditRecord>> {
+        export::audit_in(&self.database, span, after, limit).await
+    }
+    async fn checkpoints(&self, chain: &ChainId, after: u64, through: u64, limit: u16) -> Result<Vec<Signed>> {
+        export::checkpoints(&self.database, chain, after, through, limit).await
+    }
+    async fn unchained_audit(&self, range: &AuditRange, after: u64, limit: u16) -> Result<Vec<AuditRecord>> {
+        export::unchained_audit(&self.database, range, after, limit).await
+    }
+    async fn admin_span(&self, range: &AuditRange) -> Result<Option<AuditSpan>> {
+        export::admin_span(&self.database, range).await
+    }
+    async fn admin_in(&self, span: &AuditSpan, after: u64, limit: u16) -> Result<Vec<AdminRecord>> {
+        export::admin_in(&self.database, span, after, limit).await
+    }
+    async fn unchained_admin(&self, range: &AuditRange, after: u64, limit: u16) -> Result<Vec<AdminRecord>> {
+        export::unchained_admin(&self.database, range, after, limit).await
+    }
+    async fn divergences(&self, range: &AuditRange, after: u64, limit: u16) -> Result<Vec<(u64, DivergenceLine)>> {
+        export::divergences(&self.database, range, after, limit).await
+    }
+    async fn own_chain(&self) -> Result<Option<OwnChain>> {
+        chains::own(&self.database).await
+    }
+    async fn add_own_checkpoint(&self, signed: &Signed) -> Result<()> {
+        chains::add_own_checkpoint(&self.database, signed).await
+    }
+    async fn prune_audit(&self, before: Timestamp) -> Result<u64> {
+        chains::prune(&self.database, before).await
     }
 }

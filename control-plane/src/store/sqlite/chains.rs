@@ -1,0 +1,399 @@
+//! The chains: how far each has come, whether what comes in fits, checkpoints, and what may be removed.
+
+use super::database::{Database, Write, parsed, signed, unsigned};
+use crate::model::{Actor, AuditEvent, Divergence, Evidence, OwnChain, Received};
+use crate::store::{Result, StoreError};
+use bouncer_audit::{ChainId, ChainPoint, Checkpoint, Digest, Owner, Signed};
+use bouncer_custody::BouncerName;
+use jiff::Timestamp;
+use sqlx::SqliteConnection;
+use std::collections::HashMap;
+
+const CHAINS: &str = "audit_chains";
+const CHECKPOINTS: &str = "audit_checkpoints";
+/// Events removed in one transaction, so that nobody waits long for the next.
+const PRUNED_AT_ONCE: u32 = 1_000;
+
+pub(super) fn digest(table: &'static str, bytes: &[u8]) -> Result<Digest> {
+    Digest::try_from(bytes).map_err(|_| StoreError::Corrupt(table))
+}
+
+fn owner(table: &'static str, text: String) -> Result<Owner> {
+    Owner::try_from(text).map_err(|_| StoreError::Corrupt(table))
+}
+
+/// Where a chain is, and whose it is.
+async fn end(connection: &mut SqliteConnection, chain: &ChainId) -> Result<Option<(Owner, ChainPoint)>> {
+    let row: Option<(String, i64, Vec<u8>)> =
+        sqlx::query_as("SELECT owner, sequence, head FROM audit_chains WHERE chain = ?")
+            .bind(chain.as_str())
+            .fetch_optional(connection)
+            .await?;
+    row.map(|(text, sequence, head)| {
+        let point = ChainPoint { chain: chain.clone(), sequence: unsigned(sequence)?, head: digest(CHAINS, &head)? };
+        Ok((owner(CHAINS, text)?, point))
+    })
+    .transpose()
+}
+
+/// Notes that a chain has come to `end`.
+pub(super) async fn reach(connection: &mut SqliteConnection, owner: &Owner, end: &ChainPoint) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO audit_chains (chain, owner, sequence, head) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (chain) DO UPDATE SET sequence = ?3, head = ?4",
+    )
+    .bind(end.chain.as_str())
+    .bind(owner.to_string())
+    .bind(signed(end.sequence)?)
+    .bind(end.head.as_bytes().as_slice())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Where the control plane's own chain is, once it has begun.
+pub(super) async fn own_end(connection: &mut SqliteConnection) -> Result<Option<ChainPoint>> {
+    let chain: Option<String> = sqlx::query_scalar("SELECT chain FROM audit_chains WHERE owner = ?")
+        .bind(Owner::ControlPlane.to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(chain) = chain else { return Ok(None) };
+    Ok(end(connection, &parsed(CHAINS, &chain)?).await?.map(|(_, point)| point))
+}
+
+/// Where the control plane's own chain begins, with the first change in this database.
+pub(super) fn begin_own() -> Result<ChainPoint> {
+    let chain = parsed(CHAINS, &uuid::Uuid::now_v7().to_string())?;
+    Ok(ChainPoint::origin(chain, &Owner::ControlPlane, 0))
+}
+
+pub(super) async fn own(database: &Database) -> Result<Option<OwnChain>> {
+    let mut connection = database.reader.acquire().await?;
+    let Some(end) = own_end(&mut connection).await? else { return Ok(None) };
+    let row: Option<CheckpointRow> =
+        sqlx::query_as("SELECT * FROM audit_checkpoints WHERE chain = ? ORDER BY number DESC LIMIT 1")
+            .bind(end.chain.as_str())
+            .fetch_optional(&mut *connection)
+            .await?;
+    Ok(Some(OwnChain { end, last: row.map(CheckpointRow::read).transpose()? }))
+}
+
+pub(super) async fn add_own_checkpoint(database: &Database, signed: &Signed) -> Result<()> {
+    let mut write = database.begin().await?;
+    insert(&mut write, signed).await?;
+    write.commit().await
+}
+
+#[derive(sqlx::FromRow)]
+pub(super) struct CheckpointRow {
+    chain: String,
+    number: i64,
+    owner: String,
+    sequence: i64,
+    head: Vec<u8>,
+    time_ms: i64,
+    algorithm: String,
+    signature: Vec<u8>,
+    certificates: String,
+}
+
+impl CheckpointRow {
+    pub(super) fn read(self) -> Result<Signed> {
+        let certificates = serde_json::from_str::<Vec<String>>(&self.certificates).ok();
+        let certificates = certificates.and_then(|all| all.iter().map(|one| base64(one)).collect());
+        Ok(Signed {
+            checkpoint: Checkpoint {
+                chain: parsed(CHECKPOINTS, &self.chain)?,
+                owner: owner(CHECKPOINTS, self.owner)?,
+                number: unsigned(self.number)?,
+                sequence: unsigned(self.sequence)?,
+                head: digest(CHECKPOINTS, &self.head)?,
+                time_ms: self.time_ms,
+            },
+            algorithm: parsed(CHECKPOINTS, &self.algorithm)?,
+            signature: self.signature,
+            certificates: certificates.ok_or(StoreError::Corrupt(CHECKPOINTS))?,
+        })
+    }
+}
+
+fn base64(text: &str) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(text).ok()
+}
+
+/// Stores a checkpoint, unless its number is taken. Returns whether it was new.
+async fn insert(write: &mut Write<'_>, checkpoint: &Signed) -> Result<bool> {
+    use base64::Engine as _;
+    let encode = |der: &Vec<u8>| base64::engine::general_purpose::STANDARD.encode(der);
+    let certificates = serde_json::Value::from(checkpoint.certificates.iter().map(encode).collect::<Vec<_>>());
+    let Checkpoint { chain, owner, number, sequence, head, time_ms } = &checkpoint.checkpoint;
+    let received_ms = write.now_ms();
+    let inserted = sqlx::query(
+        "INSERT OR IGNORE INTO audit_checkpoints (chain, number, owner, sequence, head, time_ms, algorithm, signature,
+             certificates, received_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(chain.as_str())
+    .bind(signed(*number)?)
+    .bind(owner.to_string())
+    .bind(signed(*sequence)?)
+    .bind(head.as_bytes().as_slice())
+    .bind(time_ms)
+    .bind(checkpoint.algorithm.as_str())
+    .bind(&checkpoint.signature)
+    .bind(certificates.to_string())
+    .bind(received_ms)
+    .execute(write.connection())
+    .await?;
+    Ok(inserted.rows_affected() > 0)
+}
+
+/// What comes in from one bouncer in one transaction, held against its chains.
+pub(super) struct Incoming {
+    bouncer: String,
+    owner: Owner,
+    /// Chains that were looked up: whose each is, and where; `None` for one that is new.
+    chains: HashMap<ChainId, Option<(Owner, ChainPoint)>>,
+    divergences: Vec<Divergence>,
+}
+
+impl Incoming {
+    pub(super) fn new(bouncer: &BouncerName) -> Self {
+        let owner = Owner::Bouncer(bouncer.to_string());
+        Self { bouncer: bouncer.to_string(), owner, chains: HashMap::new(), divergences: Vec::new() }
+    }
+
+    async fn end(&mut self, write: &mut Write<'_>, chain: &ChainId) -> Result<Option<(Owner, ChainPoint)>> {
+        if let Some(known) = self.chains.get(chain) {
+            return Ok(known.clone());
+        }
+        let known = end(write.connection(), chain).await?;
+        self.chains.insert(chain.clone(), known.clone());
+        Ok(known)
+    }
+
+    async fn note(
+        &mut self,
+        write: &mut Write<'_>,
+        kind: Divergence,
+        at: (&ChainId, u64),
+        evidence: &str,
+    ) -> Result<()> {
+        let received_ms = write.now_ms();
+        sqlx::query(
+            "INSERT INTO audit_divergences (received_ms, bouncer, chain, sequence, kind, evidence)
+             VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(received_ms)
+        .bind(&self.bouncer)
+        .bind(at.0.as_str())
+        .bind(signed(at.1)?)
+        .bind(kind.as_str())
+        .bind(evidence)
+        .execute(write.connection())
+        .await?;
+        self.divergences.push(kind);
+        Ok(())
+    }
+
+    /// Where an event says that it is chained. In another owner's chain it can't be.
+    pub(super) async fn evidence<'a>(
+        &mut self,
+        write: &mut Write<'_>,
+        event: &'a AuditEvent,
+    ) -> Result<Option<&'a Evidence>> {
+        let Some(evidence) = &event.evidence else { return Ok(None) };
+        let own = self.end(write, &evidence.chain).await?.is_none_or(|(owner, _)| owner == self.owner);
+        Ok(Some(evidence).filter(|_| own))
+    }
+
+    /// An event was stored: does it follow?
+    pub(super) async fn take(&mut self, write: &mut Write<'_>, event: &AuditEvent) -> Result<()> {
+        let Some(evidence) = &event.evidence else { return Ok(()) };
+        let at = (&evidence.chain, event.sequence);
+        let follows = |before: &ChainPoint| before.head_with(&evidence.leaf) == evidence.head;
+        let fault = match self.end(write, &evidence.chain).await? {
+            Some((owner, _)) if owner != self.owner => Some(Divergence::Owner),
+            Some((_, end)) if event.sequence <= end.sequence => {
+                // Late, or there twice.
+                return match self.stored_twice(write, event.sequence, evidence).await? {
+                    true => self.note(write, Divergence::Conflict, at, "").await,
+                    false => Ok(()),
+                };
+            }
+            Some((_, end)) if event.sequence > end.sequence + 1 => Some(Divergence::Gap),
+            Some((_, end)) => (!follows(&end)).then_some(Divergence::Link),
+            None => {
+                let before = event.sequence.saturating_sub(1);
+                let origin = ChainPoint::origin(evidence.chain.clone(), &self.owner, before);
+                (!follows(&origin)).then_some(Divergence::Gap)
+            }
+        };
+        if let Some(fault) = fault {
+            self.note(write, fault, at, "").await?;
+        }
+        if fault != Some(Divergence::Owner) {
+            let point = ChainPoint { chain: evidence.chain.clone(), sequence: event.sequence, head: evidence.head };
+            self.chains.insert(evidence.chain.clone(), Some((self.owner.clone(), point)));
+        }
+        Ok(())
+    }
+
+    async fn stored_twice(&self, write: &mut Write<'_>, sequence: u64, evidence: &Evidence) -> Result<bool> {
+        let others: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM audit_events WHERE chain = ? AND sequence = ? AND leaf <> ?")
+                .bind(evidence.chain.as_str())
+                .bind(signed(sequence)?)
+                .bind(evidence.leaf.as_bytes().as_slice())
+                .fetch_one(write.connection())
+                .await?;
+        Ok(others > 0)
+    }
+
+    /// An event with this id is there already: is it this one?
+    pub(super) async fn again(&mut self, write: &mut Write<'_>, event: &AuditEvent) -> Result<()> {
+        let Some(evidence) = &event.evidence else { return Ok(()) };
+        let stored: Option<Option<Vec<u8>>> =
+            sqlx::query_scalar("SELECT leaf FROM audit_events WHERE bouncer = ? AND id = ?")
+                .bind(&self.bouncer)
+                .bind(event.id.to_string())
+                .fetch_optional(write.connection())
+                .await?;
+        let same = |leaf: &Vec<u8>| leaf.as_slice() == evidence.leaf.as_bytes().as_slice();
+        // One without a leaf was stored before there were any, or in another's chain.
+        if stored.flatten().as_ref().is_none_or(same) {
+            return Ok(());
+        }
+        let told =
+            format!("id {}, outcome {}, leaf {}, head {}", event.id, event.outcome, evidence.leaf, evidence.head);
+        self.note(write, Divergence::Conflict, (&evidence.chain, event.sequence), &told).await
+    }
+
+    /// Stores a checkpoint, whatever is wrong with it.
+    pub(super) async fn checkpoint(&mut self, write: &mut Write<'_>, received: &Received) -> Result<()> {
+        let signed = &received.signed;
+        let Checkpoint { chain, sequence, number, head, .. } = &signed.checkpoint;
+        let at = (chain, *sequence);
+        let told = || serde_json::to_string(signed).unwrap_or_default();
+        if self.end(write, chain).await?.is_some_and(|(owner, _)| owner != self.owner) {
+            return self.note(write, Divergence::Owner, at, &told()).await;
+        }
+        if !insert(write, signed).await? {
+            let row: CheckpointRow = sqlx::query_as("SELECT * FROM audit_checkpoints WHERE chain = ? AND number = ?")
+                .bind(chain.as_str())
+                .bind(super::database::signed(*number)?)
+                .fetch_one(write.connection())
+                .await?;
+            if row.read()? != *signed {
+                self.note(write, Divergence::CheckpointConflict, at, &told()).await?;
+            }
+            return Ok(());
+        }
+        if let Some(fault) = received.fault {
+            self.note(write, fault, at, "").await?;
+        }
+        let stored: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT head FROM audit_events WHERE chain = ? AND sequence = ? ORDER BY seq LIMIT 1")
+                .bind(chain.as_str())
+                .bind(super::database::signed(*sequence)?)
+                .fetch_optional(write.connection())
+                .await?;
+        if stored.is_some_and(|stored| stored.as_slice() != head.as_bytes().as_slice()) {
+            self.note(write, Divergence::CheckpointHead, at, "").await?;
+        }
+        Ok(())
+    }
+
+    /// Notes how far the chains have come.
+    pub(super) async fn finish(self, write: &mut Write<'_>) -> Result<Vec<Divergence>> {
+        for (owner, end) in self.chains.values().flatten().filter(|(owner, _)| *owner == self.owner) {
+            reach(write.connection(), owner, end).await?;
+        }
+        Ok(self.divergences)
+    }
+}
+
+/// What of a chain, or of what is in none, may go.
+struct Cut {
+    chain: Option<ChainId>,
+    through: u64,
+    events: u64,
+}
+
+pub(super) async fn prune(database: &Database, before: Timestamp) -> Result<u64> {
+    let before_ms = before.as_millisecond();
+    let cuts = cuts(database, before_ms).await?;
+    let events: u64 = cuts.iter().map(|cut| cut.events).sum();
+    if events == 0 {
+        return Ok(0);
+    }
+    let mut write = database.begin().await?;
+    let detail = format!("{events} event(s) from before {before}, up to the last checkpoint of each chain");
+    write.record(&Actor::control_plane(), "audit.pruned", "audit", &detail).await?;
+    write.commit().await?;
+    let mut removed = 0;
+    for cut in cuts.iter().filter(|cut| cut.events > 0) {
+        loop {
+            let mut write = database.begin().await?;
+            let deleted = sqlx::query(
+                "DELETE FROM audit_events WHERE seq IN (
+                     SELECT seq FROM audit_events
+                     WHERE (chain = ?1 AND sequence <= ?2) OR (?1 IS NULL AND chain IS NULL AND time_ms < ?3)
+                     LIMIT ?4)",
+            )
+            .bind(cut.chain.as_ref().map(ChainId::as_str))
+            .bind(signed(cut.through)?)
+            .bind(before_ms)
+            .bind(PRUNED_AT_ONCE)
+            .execute(write.connection())
+            .await?
+            .rows_affected();
+            write.commit().await?;
+            removed += deleted;
+            if deleted < u64::from(PRUNED_AT_ONCE) {
+                break;
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// Read beside the writer, which has other things to do.
+async fn cuts(database: &Database, before_ms: i64) -> Result<Vec<Cut>> {
+    let chains: Vec<(String, i64)> =
+        sqlx::query_as("SELECT chain, sequence FROM audit_chains WHERE owner <> 'control-plane'")
+            .fetch_all(&database.reader)
+            .await?;
+    let mut cuts = Vec::new();
+    for (chain, last) in chains {
+        // By sequence, so that the search ends at the first event that is to stay.
+        let first_kept: Option<i64> = sqlx::query_scalar(
+            "SELECT sequence FROM audit_events WHERE chain = ? AND time_ms >= ? ORDER BY sequence LIMIT 1",
+        )
+        .bind(&chain)
+        .bind(before_ms)
+        .fetch_optional(&database.reader)
+        .await?;
+        let through: Option<i64> =
+            sqlx::query_scalar("SELECT max(sequence) FROM audit_checkpoints WHERE chain = ? AND sequence < ?")
+                .bind(&chain)
+                .bind(first_kept.unwrap_or(last.saturating_add(1)))
+                .fetch_one(&database.reader)
+                .await?;
+        let Some(through) = through else { continue };
+        let events = sqlx::query_scalar("SELECT count(*) FROM audit_events WHERE chain = ? AND sequence <= ?")
+            .bind(&chain)
+            .bind(through)
+            .fetch_one(&database.reader)
+            .await?;
+        let chain = Some(parsed(CHAINS, &chain)?);
+        cuts.push(Cut { chain, through: unsigned(through)?, events: unsigned(events)? });
+    }
+    let events = sqlx::query_scalar("SELECT count(*) FROM audit_events WHERE chain IS NULL AND time_ms < ?")
+        .bind(before_ms)
+        .fetch_one(&database.reader)
+        .await?;
+    cuts.push(Cut { chain: None, through: 0, events: unsigned(events)? });
+    Ok(cuts)
+}
