@@ -117,7 +117,8 @@ async fn an_export_verifies_with_nothing_but_the_bundle_also_after_a_restart() {
     assert_eq!((chain.events, chain.checkpoints, chain.signed_through, chain.not_yet_signed), (6, 2, 5, 1));
     assert_eq!(chain.spiffe_id.as_ref().unwrap().as_str(), spiffe_id("payments-east"));
     let own = chain_of(&report.chains, &Owner::ControlPlane);
-    assert_eq!((own.events, own.checkpoints, own.not_yet_signed), (4, 2, 0));
+    let changes = lines(&export).iter().filter(|line| line["type"] == "admin_event").count();
+    assert_eq!((own.events, own.checkpoints, own.not_yet_signed), (changes as u64, 2, 0));
     assert_eq!((report.unchained, report.divergences), (0, 0));
     let health = scene.plane.get("/v1/bouncers/payments-east").await.ok()["bridge"].clone();
     assert_eq!(health["audit_divergences"], 0);
@@ -298,7 +299,9 @@ async fn events_from_before_the_chain_are_exported_as_such() {
     let export = scene.export("").await;
     let report = scene.domain.verify(&export);
     assert!(report.faults.is_empty(), "{:?}\n{export}", report.faults);
-    assert_eq!(report.unchained, 5, "{export}");
+    let before = lines(&export).iter().filter(|line| line["chain"].is_null() && line["type"] != "end").count();
+    assert!(before > 2, "both kinds: {export}");
+    assert_eq!(report.unchained, before as u64, "{export}");
     assert_eq!(chain_of(&report.chains, &Owner::ControlPlane).events, 1);
 }
 
