@@ -36,16 +36,15 @@ impl Acknowledged {
     }
 }
 
-/// A chain that was begun.
+/// The chain that is in use, and for which bouncer it was begun.
 #[derive(Serialize, Deserialize)]
 struct Begun {
     bouncer: BouncerName,
-    /// Where it began.
-    origin: ChainPoint,
+    chain: ChainId,
 }
 
-/// Where the chain is behind event `sequence`. One is begun where there is none, where it belongs to another bouncer, or
-/// where nothing says any more how it went on to there.
+/// Where the chain is behind event `sequence`. One is begun where there is none, where it belongs to another bouncer, and
+/// where nothing says any more how it went on to there: better a new one than two ways on from one place.
 pub(super) fn take_up(
     folder: &Path,
     bouncer: &BouncerName,
@@ -56,15 +55,13 @@ pub(super) fn take_up(
     let path = folder.join(CHAIN);
     let begun: Option<Begun> = state_file::load(&path).ok().flatten().filter(|begun: &Begun| begun.bouncer == *bouncer);
     if let Some(begun) = begun {
-        let known = [last, acknowledged.at, Some(begun.origin.clone())];
-        let here = |at: &ChainPoint| at.sequence == sequence && at.chain == begun.origin.chain;
-        if let Some(at) = known.into_iter().flatten().find(here) {
+        let here = |at: &ChainPoint| at.sequence == sequence && at.chain == begun.chain;
+        if let Some(at) = [last, acknowledged.at].into_iter().flatten().find(here) {
             return Ok(at);
         }
     }
     let chain: ChainId = uuid::Uuid::now_v7().to_string().parse().map_err(io::Error::other)?;
-    let origin = ChainPoint::origin(chain, &Owner::Bouncer(bouncer.to_string()), sequence);
-    state_file::store(&path, &Begun { bouncer: bouncer.clone(), origin: origin.clone() })?;
-    tracing::info!(chain = %origin.chain, after = sequence, "a new audit chain begins");
-    Ok(origin)
+    state_file::store(&path, &Begun { bouncer: bouncer.clone(), chain: chain.clone() })?;
+    tracing::info!(%chain, after = sequence, "a new audit chain begins");
+    Ok(ChainPoint::origin(chain, &Owner::Bouncer(bouncer.to_string()), sequence))
 }

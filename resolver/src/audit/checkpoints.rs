@@ -31,10 +31,12 @@ impl Checkpoints {
     #[must_use]
     pub fn open(state_dir: &Path, bouncer: &BouncerName) -> Self {
         let path = state_dir.join("audit").join("checkpoint");
-        let last = state_file::load(&path).unwrap_or_else(|error| {
+        let last = state_file::load::<Signed>(&path).unwrap_or_else(|error| {
             tracing::warn!(%error, "the last audit checkpoint can't be read; their numbers begin anew, which verification will show");
             None
         });
+        // Of the name that the resolver had before.
+        let last = last.filter(|last| last.checkpoint.owner == Owner::Bouncer(bouncer.to_string()));
         Self { path, bouncer: bouncer.clone(), last, made: None }
     }
 
@@ -142,6 +144,8 @@ mod tests {
         assert_eq!(again.make(at(1, 4), &svid).unwrap().number, 2);
         assert_eq!(again.make(at(2, 1), &svid).unwrap().number, 1);
         assert_eq!(again.last(), open().last());
+        let renamed = Checkpoints::open(folder.path(), &"payments-west".parse().unwrap());
+        assert_eq!(renamed.last(), None, "it is not sent in another bouncer's name");
     }
 
     #[test]

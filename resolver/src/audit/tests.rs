@@ -175,9 +175,26 @@ fn a_chain_of_its_own_begins_on_a_new_disk_and_under_a_new_name() {
     let renamed = Spool::open(folders[0].path(), &"payments-west".parse().unwrap(), 1 << 20, false).unwrap();
     assert_ne!(renamed.at().chain, one.chain);
     assert_eq!(renamed.at().sequence, 1);
-    // Begun, and nothing in it yet: the next start goes on with it.
+    // Nothing of it was recorded, so nothing has to go on with it.
     let again = Spool::open(folders[0].path(), &"payments-west".parse().unwrap(), 1 << 20, false).unwrap();
-    assert_eq!(again.at(), renamed.at());
+    assert_eq!(again.at().sequence, 1);
+}
+
+#[test]
+fn a_spool_that_lost_its_place_begins_a_chain_and_never_forks_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Spool::open(folder.path(), &bouncer(), 1 << 20, false).unwrap();
+    let spool = open();
+    spool.append(event("a")).unwrap();
+    spool.append(event("b")).unwrap();
+    spool.acknowledge(2);
+    let chain = spool.at().chain;
+    assert_eq!(open().at().chain, chain, "the control");
+    fs::write(folder.path().join("audit/acked"), b"damaged").unwrap();
+    let spool = open();
+    assert_ne!(spool.at().chain, chain);
+    spool.append(event("c")).unwrap();
+    linked(&read(&spool, 0), None);
 }
 
 #[test]
