@@ -21,6 +21,12 @@ CREATE TABLE audit_chains (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX audit_own_chain ON audit_chains (owner) WHERE owner = 'control-plane';
 
+-- The certificates of SVIDs that sign checkpoints; each signs many. A JSON array of base64 DER, leaf first.
+CREATE TABLE audit_certificates (
+    sha256 BLOB PRIMARY KEY CHECK (length(sha256) = 32),
+    certificates TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- Kept for good: they outlive the events that they cover.
 CREATE TABLE audit_checkpoints (
     chain TEXT NOT NULL,
@@ -31,8 +37,7 @@ CREATE TABLE audit_checkpoints (
     time_ms INTEGER NOT NULL,
     algorithm TEXT NOT NULL,
     signature BLOB NOT NULL,
-    -- A JSON array of base64 DER, leaf first.
-    certificates TEXT NOT NULL,
+    certificates_sha256 BLOB NOT NULL REFERENCES audit_certificates (sha256),
     received_ms INTEGER NOT NULL,
     PRIMARY KEY (chain, number)
 ) STRICT, WITHOUT ROWID;

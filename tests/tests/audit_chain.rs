@@ -55,6 +55,19 @@ impl Operator {
     }
 }
 
+/// Each line of Envoy's access log names a decision of the audit: of one that was allowed, and of one that was denied.
+async fn in_the_access_log(stack: &Stack) -> Result<()> {
+    for (outcome, status) in [("inject", 200), ("deny", 403)] {
+        let id = stack.audited(outcome, |event| event["outcome"] == outcome).await?["id"].clone();
+        let named = || async {
+            let lines = stack.envoy().ok()?.access_log();
+            lines.into_iter().find(|line| line["status"] == status && line["bouncer_decision"] == id)
+        };
+        stack.until(format!("a line of the access log for {outcome} {id}"), DEADLINE, named).await?;
+    }
+    Ok(())
+}
+
 fn events(report: &Value, owner: &str) -> Result<u64> {
     let chains = report["chains"].as_array().into_iter().flatten();
     let mut own = chains.filter(|chain| chain["owner"] == owner).filter_map(|chain| chain["events"].as_u64());
@@ -70,6 +83,7 @@ async fn what_was_recorded_over_kills_of_everything_verifies_with_the_trust_bund
     assert_eq!(cart.get("/").await?.status, 200);
     assert_eq!(stack.client(BILLING, Protocol::Http1)?.get("/").await?.status, 403);
     let first = operator.all_signed(&stack).await?;
+    in_the_access_log(&stack).await?;
     assert!(events(&first, &owner)? >= 2, "{first}");
 
     // Killed between events, without a word; and the control plane too.

@@ -356,8 +356,8 @@ impl Filter {
         let mut action = Action::Pause;
         for effect in effects {
             let done = match effect {
-                Effect::Tag(decision) => host.set_tag(id, decision.tag().unwrap_or(NO_TAG)),
-                Effect::NoTag => host.set_tag(id, NO_TAG),
+                Effect::Tag(decision) => host.set_tag(id, decision.tag().unwrap_or(NO_TAG), decision.id.as_deref()),
+                Effect::NoTag(decision) => host.set_tag(id, NO_TAG, decision.id.as_deref()),
                 Effect::Continue => {
                     action = Action::Continue;
                     Ok(())

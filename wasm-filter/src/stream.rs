@@ -50,7 +50,7 @@ pub enum Effect {
     /// Name the credential to the native filter behind.
     Tag(Rc<Decision>),
     /// Overwrite whatever an earlier filter named.
-    NoTag,
+    NoTag(Rc<Decision>),
     /// Let it on, in the answer to its headers.
     Continue,
     /// Let it on, out of its pause.
@@ -114,7 +114,9 @@ fn decided(decision: &Rc<Decision>, go: Effect, policy: &impl Policy) -> (Stream
             let tag = Effect::Tag(Rc::clone(decision));
             (Stream::Carrying(Rc::clone(decision)), Effects::two(tag, go))
         }
-        Outcome::PassThrough if policy.lets_pass(&decision.cluster) => (Stream::Done, Effects::two(Effect::NoTag, go)),
+        Outcome::PassThrough if policy.lets_pass(&decision.cluster) => {
+            (Stream::Done, Effects::two(Effect::NoTag(Rc::clone(decision)), go))
+        }
         Outcome::PassThrough => deny(Reason::NotProtected),
         Outcome::Deny(reason) => deny(*reason),
     }
@@ -185,7 +187,7 @@ mod tests {
                 if matches!(effect, Effect::Continue | Effect::Resume) {
                     let before = index.checked_sub(1).and_then(|index| effects.get(index));
                     let tagged = matches!(before, Some(Effect::Tag(decision)) if decision.tag().is_some());
-                    let untagged = matches!(before, Some(Effect::NoTag)) && !protected;
+                    let untagged = matches!(before, Some(Effect::NoTag(_))) && !protected;
                     if gone_on || !(tagged || untagged) {
                         return false;
                     }

@@ -97,3 +97,10 @@ fn its_own_dependencies_are_these_and_no_others() {
     ];
     assert_eq!(tree("bouncer-control-plane", Some("1")), expected);
 }
+
+/// Neither the evidence nor its cryptography is in the sandbox.
+#[test]
+fn the_filter_links_nothing_of_the_audit() {
+    assert!(!tree("bouncer-wasm-filter", None).contains(&"bouncer-audit".to_owned()));
+    assert!(tree("bouncer-resolver", None).contains(&"bouncer-audit".to_owned()), "the control");
+}

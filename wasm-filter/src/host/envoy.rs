@@ -11,7 +11,9 @@ use crate::denial::{DECISION_HEADER, Denial, REASON_HEADER};
 use crate::facts;
 use std::ptr;
 
-const PROPERTY: &str = "bouncer.tag";
+const TAG: &str = "bouncer.tag";
+/// For the access log only: joins its line with the audit.
+const DECISION: &str = "bouncer.decision";
 const NO_HEADERS: &[u8] = &[0; 4];
 
 const REQUEST_HEADERS: u32 = 0;
@@ -169,11 +171,19 @@ impl Envoy {
     }
 }
 
+/// Sets a property of the stream that calls are about now.
+fn set_property(name: &str, value: &str) -> Result<(), Refused> {
+    // SAFETY: the pointers are valid for the call.
+    checked(unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
+}
+
 impl Host for Envoy {
-    fn set_tag(&mut self, stream: StreamId, tag: &str) -> Result<(), Refused> {
+    fn set_tag(&mut self, stream: StreamId, tag: &str, decision: Option<&str>) -> Result<(), Refused> {
         self.enter(stream)?;
-        // SAFETY: the pointers are valid for the call.
-        checked(unsafe { proxy_set_property(PROPERTY.as_ptr(), PROPERTY.len(), tag.as_ptr(), tag.len()) })
+        set_property(TAG, tag)?;
+        // Also without one, so that no line shows what an earlier filter made up. A log line decides over no stream.
+        let _unlogged = set_property(DECISION, decision.unwrap_or("-"));
+        Ok(())
     }
 
     fn resume(&mut self, stream: StreamId) -> Result<(), Refused> {
@@ -190,6 +200,7 @@ impl Host for Envoy {
             Some(id) => wire::pairs(&[(REASON_HEADER, reason), (DECISION_HEADER, id)]),
             None => wire::pairs(&[(REASON_HEADER, reason)]),
         };
+        let _unlogged = set_property(DECISION, denial.decision.as_deref().unwrap_or("-"));
         let status = u32::from(denial.reason.http_status());
         // SAFETY: the pointers are valid for the call. -1 lets Envoy derive a gRPC status from the HTTP one.
         checked(unsafe {

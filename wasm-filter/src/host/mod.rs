@@ -49,11 +49,12 @@ impl Method {
 
 /// Envoy.
 pub trait Host {
-    /// Sets the property that the native tag filter behind reads.
+    /// Sets the property that the native tag filter behind reads, and the one that the access log shows: the id of the
+    /// decision, where there was one.
     ///
     /// # Errors
     /// The stream must not go on.
-    fn set_tag(&mut self, stream: StreamId, tag: &str) -> Result<(), Refused>;
+    fn set_tag(&mut self, stream: StreamId, tag: &str, decision: Option<&str>) -> Result<(), Refused>;
 
     /// Lets a paused stream on.
     ///

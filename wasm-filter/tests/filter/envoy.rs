@@ -22,6 +22,8 @@ pub(crate) struct Envoy {
     pub(crate) next_token: Token,
     pub(crate) live: HashSet<StreamId>,
     pub(crate) tags: HashMap<StreamId, String>,
+    /// What the access log would show.
+    pub(crate) decisions: HashMap<StreamId, Option<String>>,
     pub(crate) went_on: HashSet<StreamId>,
     pub(crate) ended: HashSet<StreamId>,
     /// Streams that it would not reset, and cannot be made to.
@@ -58,9 +60,10 @@ impl Envoy {
 }
 
 impl Host for Envoy {
-    fn set_tag(&mut self, stream: StreamId, tag: &str) -> Result<(), Refused> {
+    fn set_tag(&mut self, stream: StreamId, tag: &str, decision: Option<&str>) -> Result<(), Refused> {
         self.obey(Some(stream))?;
         self.tags.insert(stream, tag.to_owned());
+        self.decisions.insert(stream, decision.map(str::to_owned));
         Ok(())
     }
 

@@ -39,7 +39,7 @@ static ALLOCATOR: Counting = Counting;
 struct Obedient;
 
 impl Host for Obedient {
-    fn set_tag(&mut self, _: StreamId, _: &str) -> Result<(), Refused> {
+    fn set_tag(&mut self, _: StreamId, _: &str, _: Option<&str>) -> Result<(), Refused> {
         Ok(())
     }
     fn resume(&mut self, _: StreamId) -> Result<(), Refused> {

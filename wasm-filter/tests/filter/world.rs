@@ -117,6 +117,7 @@ pub(crate) fn tag_for(request: &DecideRequest) -> String {
 /// An answer that was delivered.
 #[derive(Debug)]
 struct Answered {
+    id: String,
     request: DecideRequest,
     outcome: Option<decide_reply::Outcome>,
     until_ms: u64,
@@ -316,9 +317,8 @@ impl World {
         let message = match kind {
             Kind::Garbage => vec![0xff; 7],
             Kind::Empty => Vec::new(),
-            _ => {
-                DecideReply { boot: boot.to_string(), epoch, decision_id: id, outcome: outcome.clone() }.encode_to_vec()
-            }
+            _ => DecideReply { boot: boot.to_string(), epoch, decision_id: id.clone(), outcome: outcome.clone() }
+                .encode_to_vec(),
         };
         let ttl_ms = match &outcome {
             Some(decide_reply::Outcome::Inject(inject)) => u64::from(inject.ttl_ms),
@@ -327,6 +327,7 @@ impl World {
         };
         let stale = self.heard.is_some_and(|(heard, newest)| heard == boot && epoch < newest);
         self.answered.push(Answered {
+            id: id.clone(),
             request,
             outcome,
             until_ms: self.envoy.wall_ms + ttl_ms.min(MAX_TTL_MS),
@@ -442,6 +443,7 @@ impl World {
             let Some(tag) = self.envoy.tags.get(&stream) else {
                 return Err(format!("stream {stream} went on with what an earlier filter may have set"));
             };
+            let logged = self.envoy.decisions.get(&stream).cloned().flatten().unwrap_or_default();
             let right = self.answered.iter().any(|answered| {
                 let in_time = answered.step == self.step || self.envoy.wall_ms <= answered.until_ms;
                 let same = match &answered.outcome {
@@ -449,7 +451,7 @@ impl World {
                     Some(decide_reply::Outcome::PassThrough(_)) => tag == NO_TAG && request.cluster == OPEN,
                     _ => false,
                 };
-                answered.request == *request && same && in_time && !answered.void
+                answered.request == *request && same && in_time && !answered.void && answered.id == logged
             });
             if !right {
                 return Err(format!("stream {stream} went on with {tag}, to which nothing valid entitles {request:?}"));

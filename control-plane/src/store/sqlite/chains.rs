@@ -14,6 +14,18 @@ const CHECKPOINTS: &str = "audit_checkpoints";
 /// Events removed in one transaction, so that nobody waits long for the next.
 const PRUNED_AT_ONCE: u32 = 1_000;
 
+/// Checkpoints with their certificates.
+macro_rules! checkpoints {
+    ($which:literal) => {
+        concat!(
+            "SELECT p.*, c.certificates FROM audit_checkpoints p
+             JOIN audit_certificates c ON c.sha256 = p.certificates_sha256 ",
+            $which
+        )
+    };
+}
+pub(super) use checkpoints;
+
 pub(super) fn digest(table: &'static str, bytes: &[u8]) -> Result<Digest> {
     Digest::try_from(bytes).map_err(|_| StoreError::Corrupt(table))
 }
@@ -70,11 +82,10 @@ pub(super) fn begin_own() -> Result<ChainPoint> {
 pub(super) async fn own(database: &Database) -> Result<Option<OwnChain>> {
     let mut connection = database.reader.acquire().await?;
     let Some(end) = own_end(&mut connection).await? else { return Ok(None) };
-    let row: Option<CheckpointRow> =
-        sqlx::query_as("SELECT * FROM audit_checkpoints WHERE chain = ? ORDER BY number DESC LIMIT 1")
-            .bind(end.chain.as_str())
-            .fetch_optional(&mut *connection)
-            .await?;
+    let row: Option<CheckpointRow> = sqlx::query_as(checkpoints!("WHERE chain = ? ORDER BY number DESC LIMIT 1"))
+        .bind(end.chain.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
     Ok(Some(OwnChain { end, last: row.map(CheckpointRow::read).transpose()? }))
 }
 
@@ -125,13 +136,21 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 /// Stores a checkpoint, unless its number is taken. Returns whether it was new.
 async fn insert(write: &mut Write<'_>, checkpoint: &Signed) -> Result<bool> {
     use base64::Engine as _;
+    use sha2::Digest as _;
     let encode = |der: &Vec<u8>| base64::engine::general_purpose::STANDARD.encode(der);
     let certificates = serde_json::Value::from(checkpoint.certificates.iter().map(encode).collect::<Vec<_>>());
+    let certificates = certificates.to_string();
+    let sha256 = <[u8; 32]>::from(sha2::Sha256::digest(&certificates));
+    sqlx::query("INSERT OR IGNORE INTO audit_certificates (sha256, certificates) VALUES (?, ?)")
+        .bind(sha256.as_slice())
+        .bind(certificates)
+        .execute(write.connection())
+        .await?;
     let Checkpoint { chain, owner, number, sequence, head, time_ms } = &checkpoint.checkpoint;
     let received_ms = write.now_ms();
     let inserted = sqlx::query(
         "INSERT OR IGNORE INTO audit_checkpoints (chain, number, owner, sequence, head, time_ms, algorithm, signature,
-             certificates, received_ms)
+             certificates_sha256, received_ms)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(chain.as_str())
@@ -142,7 +161,7 @@ async fn insert(write: &mut Write<'_>, checkpoint: &Signed) -> Result<bool> {
     .bind(time_ms)
     .bind(checkpoint.algorithm.as_str())
     .bind(&checkpoint.signature)
-    .bind(certificates.to_string())
+    .bind(sha256.as_slice())
     .bind(received_ms)
     .execute(write.connection())
     .await?;
@@ -280,7 +299,7 @@ impl Incoming {
             return self.note(write, Divergence::Owner, at, &told()).await;
         }
         if !insert(write, signed).await? {
-            let row: CheckpointRow = sqlx::query_as("SELECT * FROM audit_checkpoints WHERE chain = ? AND number = ?")
+            let row: CheckpointRow = sqlx::query_as(checkpoints!("WHERE chain = ? AND number = ?"))
                 .bind(chain.as_str())
                 .bind(super::database::signed(*number)?)
                 .fetch_one(write.connection())

@@ -1,7 +1,7 @@
 //! The audit in the order of an export: chain by chain, by sequence, in parts.
 
 use super::audit::{AdminRow, Row};
-use super::chains::CheckpointRow;
+use super::chains::{CheckpointRow, checkpoints as checkpoints_where};
 use super::database::{Database, parsed, signed, unsigned};
 use crate::model::{AdminRecord, AuditRecord};
 use crate::store::{AuditRange, AuditSpan, Result};
@@ -40,9 +40,9 @@ pub(super) async fn spans(database: &Database, range: &AuditRange) -> Result<Vec
 
 /// Stretched to the checkpoints around it.
 async fn span(reader: &SqlitePool, chain: ChainId, first: u64, last: u64) -> Result<AuditSpan> {
-    let anchor: Option<CheckpointRow> = sqlx::query_as(
-        "SELECT * FROM audit_checkpoints WHERE chain = ? AND sequence < ? ORDER BY sequence DESC, number DESC LIMIT 1",
-    )
+    let anchor: Option<CheckpointRow> = sqlx::query_as(checkpoints_where!(
+        "WHERE chain = ? AND sequence < ? ORDER BY sequence DESC, number DESC LIMIT 1"
+    ))
     .bind(chain.as_str())
     .bind(signed(first)?)
     .fetch_optional(reader)
@@ -97,15 +97,14 @@ pub(super) async fn checkpoints(
     through: u64,
     limit: u16,
 ) -> Result<Vec<Signed>> {
-    let rows: Vec<CheckpointRow> = sqlx::query_as(
-        "SELECT * FROM audit_checkpoints WHERE chain = ? AND number > ? AND sequence <= ? ORDER BY number LIMIT ?",
-    )
-    .bind(chain.as_str())
-    .bind(signed(after)?)
-    .bind(signed(through)?)
-    .bind(limit)
-    .fetch_all(&database.reader)
-    .await?;
+    let rows: Vec<CheckpointRow> =
+        sqlx::query_as(checkpoints_where!("WHERE chain = ? AND number > ? AND sequence <= ? ORDER BY number LIMIT ?"))
+            .bind(chain.as_str())
+            .bind(signed(after)?)
+            .bind(signed(through)?)
+            .bind(limit)
+            .fetch_all(&database.reader)
+            .await?;
     rows.into_iter().map(CheckpointRow::read).collect()
 }
 
