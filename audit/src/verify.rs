@@ -218,12 +218,15 @@ impl Verifier {
         }
         let Ok(line) = serde_json::from_str::<Line>(text) else {
             self.lines += 1;
-            let what = What::Line(self.lines);
-            return self.faults.push(Fault { chain: None, sequence: None, what });
+            // The first of them says enough, and there may be many.
+            if !self.faults.iter().any(|fault| matches!(fault.what, What::Line(_))) {
+                let what = What::Line(self.lines);
+                self.faults.push(Fault { chain: None, sequence: None, what });
+            }
+            return;
         };
-        if self.whole {
-            self.whole = false;
-        }
+        // Nothing comes behind the end.
+        self.whole = false;
         match line {
             Line::End(end) => return self.whole = end.lines == self.lines,
             Line::Divergence(_) => self.divergences += 1,
