@@ -66,7 +66,15 @@ pub(super) async fn apply(
     let api = connect()?;
     let mut done = Vec::new();
     loop {
-        let mut plan = plan(&declared, options.what.prune, &api).await?;
+        let mut plan = match plan(&declared, options.what.prune, &api).await {
+            Ok(plan) => plan,
+            Err(failure) => {
+                if !done.is_empty() {
+                    tell(&done, output)?;
+                }
+                return Err(failure);
+            }
+        };
         let is_nothing = plan.is_empty();
         if options.dry_run || (is_nothing && done.is_empty()) {
             show(&plan, output)?;
@@ -78,6 +86,9 @@ pub(super) async fn apply(
             }
             if !options.yes && !output.confirm("Carry this out?") {
                 output.note("Nothing of this was done.");
+                if !done.is_empty() {
+                    tell(&done, output)?;
+                }
                 return Ok(Exit::Refused);
             }
         }
