@@ -11,12 +11,18 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod access;
 mod audit;
+mod gitops;
 mod help;
 mod keys;
+mod secrets;
 
-pub(crate) use audit::{Audit, AuditFilter, Export, ExportFormat, Verify};
+pub(crate) use access::{TokenCreate, Tokens};
+pub(crate) use audit::{Audit, AuditFilter, Export as AuditExport, ExportFormat, Verify};
+pub(crate) use gitops::{Apply, Diff, Export};
 pub(crate) use keys::{Form, Inventory, Rewrap, VaultServer, Wrap};
+pub(crate) use secrets::{EnabledFilter, Rollback, SecretFilter, Secrets};
 
 /// Parses the command line, or prints what is wrong with it (or the help asked for) and ends.
 pub(crate) fn parse() -> Args {
@@ -41,10 +47,10 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "CONTROL_PLANE_URL", value_name = "URL")]
     pub control_plane: Option<String>,
     /// A file that holds the API token. Without it the token comes from the environment variable TOKEN.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, env = "BOUNCER_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// PEM certificates to trust for the control plane, instead of the system's.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, env = "BOUNCER_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// How long to wait for an answer, in seconds.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
@@ -92,7 +98,7 @@ pub(crate) enum Command {
     #[command(subcommand, after_long_help = help::SETTINGS)]
     Settings(Settings),
     /// Registered credentials: metadata only, which is all there is.
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = help::SECRETS)]
     Secrets(Secrets),
     /// Revoke a credential: bouncers stop using it within a second, and live streams that do are cut off.
     #[command(after_long_help = help::REVOKE)]
@@ -109,6 +115,21 @@ pub(crate) enum Command {
     /// Decisions, as the bouncers reported them, and whether they are still what was recorded.
     #[command(subcommand, after_long_help = help::AUDIT)]
     Audit(Audit),
+    /// Write what is registered to a YAML file, for `diff` and `apply`.
+    #[command(after_long_help = help::EXPORT)]
+    Export(Export),
+    /// What would have to change for the control plane to be as the files say. Exit code 1 if anything.
+    #[command(after_long_help = help::DIFF)]
+    Diff(Diff),
+    /// Make the control plane as the files say.
+    #[command(after_long_help = help::APPLY)]
+    Apply(Apply),
+    /// API tokens: who may do what, for how long.
+    #[command(subcommand, after_long_help = help::TOKENS)]
+    Tokens(Tokens),
+    /// Whose token this is, and what it may do.
+    #[command(after_long_help = help::WHOAMI)]
+    Whoami,
     /// Print a completion script for a shell.
     #[command(after_long_help = help::COMPLETION)]
     Completion {
@@ -141,6 +162,9 @@ pub(crate) struct Register {
     /// The public certificate chain, PEM, where the ciphertext holds the key only.
     #[arg(long, value_name = "FILE")]
     pub chain: Option<PathBuf>,
+    /// Why, for people: one line, kept with the generation.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -164,32 +188,6 @@ pub(crate) enum Settings {
     },
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Secrets {
-    /// All registered credentials.
-    List,
-    /// One of them, with every earlier generation.
-    History {
-        /// Its id, from `secrets list`.
-        id: String,
-    },
-    /// Let bouncers use it again. It gets a new tag, so that no connection of before is reused.
-    Enable {
-        /// Its id, from `secrets list`.
-        id: String,
-    },
-    /// Remove it with all its generations: streams that need it are denied.
-    Remove {
-        /// Its id, from `secrets list`.
-        id: String,
-    },
-    /// Revoke it: bouncers stop using it, and reset live streams that do.
-    Disable {
-        /// Its id, from `secrets list`.
-        id: String,
-    },
-}
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct Revoke {
     /// The credential.
@@ -206,6 +204,9 @@ pub(crate) struct Revoke {
     /// At the resolver: take the revocation back.
     #[arg(long, requires = "socket", conflicts_with = "all_generations")]
     pub lift: bool,
+    /// At the control plane: why, for people: one line, kept in the list of changes.
+    #[arg(long, value_name = "TEXT", conflicts_with = "socket")]
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -229,7 +230,11 @@ pub(crate) enum Flags {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bouncers {
     /// All bouncers.
-    List,
+    List {
+        /// Only with this in their name.
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
+    },
     /// Register one.
     Add {
         /// Its name, as in its resolver.toml.
@@ -248,7 +253,7 @@ pub(crate) enum Bouncers {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Resources {
     /// All protected resources.
-    List,
+    List(ResourceFilter),
     /// Register one.
     Add(ResourceAdd),
     /// Remove one: streams to its cluster are denied.
@@ -256,6 +261,22 @@ pub(crate) enum Resources {
         /// Its name.
         name: ResourceName,
     },
+}
+
+/// Which protected resources to show.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ResourceFilter {
+    /// Only with this in their name.
+    #[arg(long, value_name = "TEXT")]
+    pub search: Option<String>,
+    /// Only this bouncer's.
+    #[arg(long)]
+    pub bouncer: Option<BouncerName>,
+    /// Only of this credential.
+    #[arg(long, value_name = "PATH")]
+    pub logical_path: Option<LogicalPath>,
+    #[command(flatten)]
+    pub state: EnabledFilter,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,7 @@
 //! The commands, one module for each group. Each makes its calls, prints its answer and says how to end.
 
 mod audit;
+mod gitops;
 mod inventory;
 mod keys;
 mod probe;
@@ -8,7 +9,11 @@ mod register;
 mod registered;
 mod revoke;
 mod rewrap;
+mod rollback;
+mod secrets;
 mod status;
+mod successor;
+mod tokens;
 mod view;
 
 pub(crate) use audit::EvidenceError;
@@ -34,12 +39,17 @@ pub(crate) async fn run(args: Args, output: &Output) -> Result<Exit, Failure> {
         Command::Status => status::status(&connect()?, output).await,
         Command::Probe => probe::probe(&connect()?, output).await,
         Command::Settings(command) => inventory::settings(command, &connect()?, output).await,
-        Command::Secrets(command) => inventory::secrets(command, &connect()?, output).await,
+        Command::Secrets(command) => secrets::secrets(command, &connect()?, output).await,
         Command::Revoke(options) => revoke::revoke(options, connect, output).await,
         Command::Flags(command) => inventory::flags(command, &connect()?, output).await,
         Command::Bouncers(command) => inventory::bouncers(command, &connect()?, output).await,
         Command::Resources(command) => inventory::resources(command, &connect()?, output).await,
         Command::Audit(command) => audit::audit(command, connect, output).await,
+        Command::Export(options) => gitops::export(options, &connect()?, output).await,
+        Command::Diff(options) => gitops::diff(options, connect, output).await,
+        Command::Apply(options) => gitops::apply(options, connect, output).await,
+        Command::Tokens(command) => tokens::tokens(command, &connect()?, output).await,
+        Command::Whoami => tokens::whoami(&connect()?, output).await,
         Command::Completion { shell } => completion(*shell, output),
     }
 }

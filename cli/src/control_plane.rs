@@ -14,7 +14,7 @@ use crate::output::Output;
 use endpoint::Endpoint;
 pub(crate) use endpoint::is_loopback;
 pub(crate) use problem::Problem;
-use reqwest::header::{ACCEPT, HeaderValue};
+use reqwest::header::{ACCEPT, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
@@ -26,6 +26,32 @@ const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 const LONG: Duration = Duration::from_hours(7 * 24);
 /// How long it may pause: a busy database has something to do between two parts.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What a change is built on (RFC 9110, section 13.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Expects {
+    /// Whatever is there.
+    #[default]
+    Anything,
+    /// Nothing of that name.
+    Nothing,
+    /// What was read, of this revision; 0 is that of what was never made.
+    Revision(u64),
+}
+
+impl From<Option<u64>> for Expects {
+    /// What was read, where the answer said of which revision it is.
+    fn from(revision: Option<u64>) -> Self {
+        revision.map_or(Self::Anything, Self::Revision)
+    }
+}
+
+/// On what terms a call is made.
+#[derive(Debug, Clone, Copy, Default)]
+struct Terms<'a> {
+    expects: Expects,
+    /// By which the same call is known again.
+    key: Option<&'a str>,
+}
 
 /// One control plane, and the token for it.
 #[derive(Debug)]
@@ -126,6 +152,34 @@ impl ControlPlane {
         self.call(Method::POST, path, Some(body)).await
     }
 
+    /// `POST path` for something new, under a key of its own: if the connection breaks without an answer it is sent once
+    /// more, and happens once.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn register(&self, path: &str, body: &Value, on: Expects) -> Result<Value, ControlPlaneError> {
+        let key = uuid::Uuid::new_v4().to_string();
+        let terms = Terms { expects: on, key: Some(&key) };
+        match self.send(Method::POST, path, Some(body), terms).await {
+            Err(error) if error.broke() => self.send(Method::POST, path, Some(body), terms).await,
+            other => other,
+        }
+    }
+
+    /// A change with a body, if what it changes is as it was read.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn change(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        on: Expects,
+    ) -> Result<Value, ControlPlaneError> {
+        self.send(method, path, Some(body), Terms { expects: on, key: None }).await
+    }
+
     /// `PUT path` with a body.
     ///
     /// # Errors
@@ -134,28 +188,39 @@ impl ControlPlane {
         self.call(Method::PUT, path, Some(body)).await
     }
 
-    /// `PATCH path` with a body.
+    /// `DELETE path`, if what it removes is as it was read.
     ///
     /// # Errors
     /// As [`Self::get`].
-    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Value, ControlPlaneError> {
-        self.call(Method::PATCH, path, Some(body)).await
-    }
-
-    /// `DELETE path`.
-    ///
-    /// # Errors
-    /// As [`Self::get`].
-    pub(crate) async fn delete(&self, path: &str) -> Result<Value, ControlPlaneError> {
-        self.call(Method::DELETE, path, None).await
+    pub(crate) async fn delete(&self, path: &str, on: Expects) -> Result<Value, ControlPlaneError> {
+        self.send(Method::DELETE, path, None, Terms { expects: on, key: None }).await
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ControlPlaneError> {
+        self.send(method, path, body, Terms::default()).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        terms: Terms<'_>,
+    ) -> Result<Value, ControlPlaneError> {
         let mut request = self
             .http
             .request(method, self.endpoint.url(path)?)
             .header(reqwest::header::AUTHORIZATION, self.authorization.clone())
             .header(ACCEPT, "application/json, application/problem+json");
+        request = match terms.expects {
+            Expects::Anything => request,
+            // Nothing that was never made has a revision.
+            Expects::Revision(0) | Expects::Nothing => request.header(IF_NONE_MATCH, "*"),
+            Expects::Revision(revision) => request.header(IF_MATCH, format!("\"r{revision}\"")),
+        };
+        if let Some(key) = terms.key {
+            request = request.header("idempotency-key", key);
+        }
         if let Some(body) = body {
             request = request.json(body);
         }

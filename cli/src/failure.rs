@@ -5,6 +5,7 @@
 
 use crate::commands::{EvidenceError, Unmovable};
 use crate::control_plane::ControlPlaneError;
+use crate::declared::Undeclarable;
 use crate::files::FileError;
 use crate::kms::KmsError;
 use crate::resolver::ResolverError;
@@ -87,6 +88,9 @@ pub(crate) enum Failure {
     /// A registered credential can't be moved.
     #[error(transparent)]
     Unmovable(#[from] Unmovable),
+    /// What the files of `diff` and `apply` say can't be meant.
+    #[error(transparent)]
+    Declared(#[from] Undeclarable),
     /// A file can't be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -97,6 +101,14 @@ pub(crate) enum Failure {
     #[error("{what}")]
     Usage {
         /// What contradicts what.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// What the command needs is not there.
+    #[error("{what}")]
+    Unexpected {
+        /// What is not as it would have to be.
         what: &'static str,
         /// What to do.
         advice: &'static str,
@@ -118,9 +130,10 @@ impl Failure {
             Self::Vault(error) => Some(error),
             Self::Credential(error) => Some(error),
             Self::Unmovable(error) => Some(error),
+            Self::Declared(error) => Some(error),
             Self::File(error) => Some(error),
             Self::Evidence(error) => Some(error),
-            Self::Usage { .. } | Self::Output(_) | Self::Runtime(_) => None,
+            Self::Usage { .. } | Self::Unexpected { .. } | Self::Output(_) | Self::Runtime(_) => None,
         }
     }
 
@@ -135,7 +148,7 @@ impl Failure {
     /// What to do now.
     pub(crate) fn advice(&self) -> String {
         match self {
-            Self::Usage { advice, .. } => (*advice).to_owned(),
+            Self::Usage { advice, .. } | Self::Unexpected { advice, .. } => (*advice).to_owned(),
             Self::Output(_) => {
                 "Check where standard output leads: a full disk, or a reader that ended early.".to_owned()
             }

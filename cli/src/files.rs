@@ -1,13 +1,15 @@
 //! Reading what the operator names: files and standard input, bounded, with a look at who else may read them.
 //!
-//! Called by `wrap`, `register` and the control plane's settings. Content is handed on in wiped memory; no error repeats
+//! Also making new ones: for a token, and for what `export` writes.
+//!
+//! Called by `wrap`, `register`, `tokens`, `export`, `apply` and the control plane's settings. Content is handed on in wiped memory; no error repeats
 //! any of it.
 
 use crate::failure::{Exit, Explain};
 use crate::output::Output;
 use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{Read, Seek as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -29,12 +31,36 @@ pub(crate) enum FileError {
         source: std::io::Error,
     },
     /// It is longer than anything useful.
-    #[error("{what} {} is longer than {LIMIT} bytes", .path.display())]
+    #[error("{what} {} is longer than {limit} bytes", .path.display())]
     TooLong {
         /// What it is for.
         what: &'static str,
         /// Where.
         path: PathBuf,
+        /// What it may have.
+        limit: usize,
+    },
+    /// A new file can't be made.
+    #[error("{what} {} could not be made", .path.display())]
+    NotMade {
+        /// What it is for.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file can't be written.
+    #[error("{what} {} could not be written", .path.display())]
+    NotWritten {
+        /// What it is for.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// It is no text.
     #[error("{what} {} is not text", .path.display())]
@@ -49,7 +75,9 @@ pub(crate) enum FileError {
 impl Explain for FileError {
     fn why(&self) -> Option<String> {
         match self {
-            Self::Unreadable { source, .. } => Some(source.to_string()),
+            Self::Unreadable { source, .. } | Self::NotMade { source, .. } | Self::NotWritten { source, .. } => {
+                Some(source.to_string())
+            }
             Self::TooLong { .. } | Self::NotText { .. } => None,
         }
     }
@@ -57,6 +85,13 @@ impl Explain for FileError {
     fn advice(&self) -> String {
         match self {
             Self::Unreadable { .. } => "Check the path, and that this user may read it.",
+            Self::NotMade { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => {
+                "Give another path, or remove the file: it is never overwritten. Nothing was asked of the control plane."
+            }
+            Self::NotMade { .. } => {
+                "Check the path, and that this user may write there. Nothing was asked of the control plane."
+            }
+            Self::NotWritten { .. } => "Check the path, the disk behind it, and that this user may write there.",
             Self::TooLong { .. } => "Check the path: this is probably another file than the one meant.",
             Self::NotText { .. } => "Check the path. PEM, JSON and tokens are text; DER and PKCS#12 must be converted first (openssl x509, openssl pkcs12 -nodes).",
         }
@@ -81,15 +116,23 @@ pub(crate) struct Input {
 /// # Errors
 /// [`FileError`], naming the path and never the content.
 pub(crate) fn read(path: &Path, what: &'static str) -> Result<Input, FileError> {
+    read_up_to(path, what, LIMIT)
+}
+
+/// As [`read`], with a length of its own.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_up_to(path: &Path, what: &'static str, limit: usize) -> Result<Input, FileError> {
     let unreadable = |source| FileError::Unreadable { what, path: path.to_owned(), source };
     if path == Path::new("-") {
-        let text = read_text(std::io::stdin().lock(), path, what)?;
+        let text = read_text(std::io::stdin().lock(), path, what, limit)?;
         return Ok(Input { text, exposed: false });
     }
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     let exposed = metadata.is_file() && metadata.permissions().mode() & 0o044 != 0;
-    Ok(Input { text: read_text(file, path, what)?, exposed })
+    Ok(Input { text: read_text(file, path, what, limit)?, exposed })
 }
 
 /// Reads a token, and warns where others may read it too.
@@ -107,21 +150,88 @@ pub(crate) fn read_token(path: &Path, what: &'static str, output: &Output) -> Re
     Ok(input.text)
 }
 
-fn read_text(source: impl Read, path: &Path, what: &'static str) -> Result<Zeroizing<String>, FileError> {
+fn read_text(source: impl Read, path: &Path, what: &'static str, limit: usize) -> Result<Zeroizing<String>, FileError> {
     // Whole from the start: a buffer that grows leaves copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT + 1));
-    source.take(LIMIT as u64 + 1).read_to_end(&mut bytes).map_err(|source| FileError::Unreadable {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
+    source.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(|source| FileError::Unreadable {
         what,
         path: path.to_owned(),
         source,
     })?;
-    if bytes.len() > LIMIT {
-        return Err(FileError::TooLong { what, path: path.to_owned() });
+    if bytes.len() > limit {
+        return Err(FileError::TooLong { what, path: path.to_owned(), limit });
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
         Err(_) => Err(FileError::NotText { what, path: path.to_owned() }),
     }
+}
+
+/// A file for a secret that is about to be had: made, of its own, and large enough, before anybody is asked for one.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    file: File,
+    path: PathBuf,
+    what: &'static str,
+}
+
+/// More than any token needs.
+const RESERVED: usize = 4096;
+
+impl Reserved {
+    /// Makes the file, which must not exist. Only its owner may read it.
+    ///
+    /// # Errors
+    /// [`FileError::NotMade`]; then there is no file.
+    pub(crate) fn new(path: &Path, what: &'static str) -> Result<Self, FileError> {
+        let failed = |source| FileError::NotMade { what, path: path.to_owned(), source };
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+        let mut reserved = Self { file, path: path.to_owned(), what };
+        // A full disk is found now, and not when the secret is there and nowhere to be kept.
+        match reserved.replace(&[b'\n'; RESERVED]) {
+            Ok(()) => Ok(reserved),
+            Err(source) => {
+                reserved.remove();
+                Err(failed(source))
+            }
+        }
+    }
+
+    /// Writes the secret as a line, durably.
+    ///
+    /// # Errors
+    /// [`FileError::NotWritten`].
+    pub(crate) fn fill(mut self, secret: &str) -> Result<(), FileError> {
+        let line = Zeroizing::new(format!("{secret}\n"));
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = File::open(folder);
+        let written = self.replace(line.as_bytes()).and_then(|()| folder?.sync_all());
+        written.map_err(|source| FileError::NotWritten { what: self.what, path: self.path, source })
+    }
+
+    /// Takes the file away again: there is no secret for it.
+    pub(crate) fn remove(self) {
+        // What can't be removed holds nothing.
+        let _left = std::fs::remove_file(&self.path);
+    }
+
+    fn replace(&mut self, content: &[u8]) -> std::io::Result<()> {
+        self.file.rewind()?;
+        self.file.write_all(content)?;
+        self.file.set_len(content.len() as u64)?;
+        self.file.sync_all()
+    }
+}
+
+/// Writes what is no secret, in place of what the file held: all of it or nothing.
+///
+/// # Errors
+/// [`FileError::NotWritten`].
+pub(crate) fn write(path: &Path, what: &'static str, content: &str) -> Result<(), FileError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".part");
+    let written = std::fs::write(&beside, content).and_then(|()| std::fs::rename(&beside, path));
+    written.map_err(|source| FileError::NotWritten { what, path: path.to_owned(), source })
 }
 
 /// Keeps a crash from writing the memory of this process, and with it a plaintext, to disk. Where the system refuses,
@@ -135,7 +245,6 @@ pub(crate) fn forbid_core_dumps() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::OpenOptionsExt as _;
 
     #[test]
     fn others_who_may_read_are_seen() {
@@ -146,6 +255,20 @@ mod tests {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(read(&path, "file").unwrap().exposed, exposed, "{mode:o}");
         }
+    }
+
+    #[test]
+    fn a_file_for_a_secret_is_new_and_its_owners_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        Reserved::new(&path, "token file").unwrap().remove();
+        assert!(!path.exists());
+        let reserved = Reserved::new(&path, "token file").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), RESERVED as u64);
+        assert!(matches!(Reserved::new(&path, "token file"), Err(FileError::NotMade { .. })));
+        reserved.fill("abc").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "abc\n");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The customer's AWS KMS, as the operator may use it: `Encrypt`, `GenerateDataKey` and `ReEncrypt`, always with the key
 //! named and the AAD as encryption context. Never `Decrypt`.
 //!
-//! Called by `wrap` and `rewrap`. Speaks HTTPS only, unless `--dev` says otherwise: requests carry plaintext.
+//! Called by `wrap`, `rewrap` and `secrets rollback`. Speaks HTTPS only, unless `--dev` says otherwise: requests carry plaintext.
 
 mod error;
 mod https_only;

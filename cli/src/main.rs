@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod control_plane;
+mod declared;
 mod failure;
 mod files;
 mod kms;

@@ -5,7 +5,7 @@
 
 use crate::failure::{Exit, Failure};
 use serde::Serialize;
-use std::io::Write as _;
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 /// How answers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -84,6 +84,17 @@ impl Output {
     /// Tells of something done, on standard error, where standard output holds the answer.
     pub(crate) fn note(&self, text: &str) {
         write_err(&format!("{}\n", printable(text)));
+    }
+
+    /// Asks whether to go on. Yes where there is nobody to be asked: no terminal on both ends.
+    pub(crate) fn confirm(&self, question: &str) -> bool {
+        if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+            return true;
+        }
+        write_err(&format!("{question} [y/N] "));
+        let mut answer = String::new();
+        let read = std::io::stdin().lock().read_line(&mut answer);
+        read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")
     }
 
     /// Prints why a command failed, on standard error.

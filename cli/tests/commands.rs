@@ -3,114 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod support;
+
 use serde_json::{Value, json};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
-
-const TOKEN: &str = "canary-token-0123456789";
-const KEY: &str = "arn:aws:kms:ca-central-1:123456789012:key/abc-123";
-
-/// What the program asked for.
-#[derive(Debug, Clone)]
-struct Asked {
-    /// Method and path.
-    line: String,
-    authorization: String,
-    body: Value,
-}
-
-/// A server of one answer, for as long as the test runs.
-struct Server {
-    address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
-}
-
-impl Server {
-    fn new(status: u16, body: Value) -> Self {
-        Self::with(move |_| (status, body.clone()))
-    }
-
-    fn with(answer: impl Fn(&Asked) -> (u16, Value) + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&asked);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let Some(request) = read(&stream) else { continue };
-                let (status, body) = answer(&request);
-                seen.lock().unwrap().push(request);
-                let body = if body.is_null() { String::new() } else { body.to_string() };
-                let head = format!(
-                    "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-                    body.len()
-                );
-                let _ = stream.write_all(format!("{head}{body}").as_bytes());
-            }
-        });
-        Self { address, asked }
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        run(&format!("http://{}", self.address), args, "")
-    }
-
-    fn only_request(&self) -> Asked {
-        let asked = self.asked.lock().unwrap();
-        assert_eq!(asked.len(), 1, "{asked:?}");
-        asked[0].clone()
-    }
-}
-
-fn read(stream: &TcpStream) -> Option<Asked> {
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
-    let (mut authorization, mut length) = (String::new(), 0);
-    loop {
-        let mut header = String::new();
-        reader.read_line(&mut header).ok()?;
-        let Some((name, value)) = header.trim_end().split_once(": ") else { break };
-        match name.to_ascii_lowercase().as_str() {
-            "authorization" => authorization = value.to_owned(),
-            "content-length" => length = value.parse().ok()?,
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    let line = line.rsplit_once(' ').map(|(line, _)| line.to_owned())?;
-    Some(Asked { line, authorization, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
-}
-
-/// The program, without the environment of whoever runs the tests.
-fn run(url: &str, args: &[&str], input: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bouncerctl"));
-    command.env_clear().env("CONTROL_PLANE_URL", url).env("TOKEN", TOKEN).args(args);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // A command that reads no input may have closed it already.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    let all = format!("{}{}", text(&output.stdout), text(&output.stderr));
-    assert!(!all.contains(TOKEN), "the token is printed: {all}");
-    output
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// Exit code, standard output, standard error.
-fn ended(output: &Output) -> (i32, String, String) {
-    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-}
-
-fn problem(code: &str, detail: &str, next: &str) -> Value {
-    json!({"type": format!("urn:bouncer:problem:{code}"), "title": "No", "status": 0, "detail": detail, "next": next})
-}
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use support::{KEY, Server, TOKEN, ended, problem, run};
 
 #[test]
 fn register_sends_what_wrap_printed_and_tells_id_generation_and_warnings() {
@@ -307,7 +206,6 @@ fn flags_bouncers_and_resources_are_sent_as_the_api_takes_them() {
         json!({"name": "east", "spiffe_id": id}),
     );
     check(&["bouncers", "remove", "east"], "DELETE /v1/bouncers/east", Value::Null);
-    check(&["secrets", "disable", "../x"], "PATCH /v1/crypto/envelope-secrets/..%2Fx", json!({"enabled": false}));
     check(
         &["settings", "set", "--kms-key-arn", KEY, "--notes", "n"],
         "PUT /v1/crypto/settings",
@@ -322,6 +220,20 @@ fn flags_bouncers_and_resources_are_sent_as_the_api_takes_them() {
             "name": "pay", "bouncer": "east", "cluster": "outbound|18443||pay.example.org", "upstream": "pay.example.org:443",
             "protocol": "mtls", "logical_path": "a/b", "callers": ["spiffe://example.org/ns/shop/*"], "enabled": true,
         }),
+    );
+    check(
+        &["resources", "list", "--bouncer", "east", "--disabled"],
+        "GET /v1/protected-resources?limit=50&bouncer=east&enabled=false",
+        Value::Null,
+    );
+    check(&["bouncers", "list", "--search", "ea"], "GET /v1/bouncers?limit=50&q=ea", Value::Null);
+    check(
+        &["secrets", "list", "--search", "pay", "--provider", "kms_envelope", "--key", KEY, "--enabled"],
+        &format!(
+            "GET /v1/crypto/envelope-secrets?limit=50&q=pay&provider=kms_envelope&key_id={}&enabled=true",
+            KEY.replace(':', "%3A").replace('/', "%2F")
+        ),
+        Value::Null,
     );
     check(
         &["audit", "list", "--outcome", "deny", "--limit", "5"],
@@ -477,6 +389,12 @@ fn help_names_examples_and_exit_codes() {
         "resources",
         "audit",
         "completion",
+        "secrets",
+        "tokens",
+        "whoami",
+        "export",
+        "diff",
+        "apply",
     ] {
         let (_, out, _) = ended(&run("", &[command, "--help"], ""));
         assert!(out.contains("Examples:"), "{command}");

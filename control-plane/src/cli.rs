@@ -50,7 +50,7 @@ struct ConfigFile {
 enum Command {
     /// Serve the REST API and the Policy Bridge until SIGTERM or SIGINT.
     Serve(ConfigFile),
-    /// Bring the database up to date and write the first administrator's token to a new file (mode 0600). Once per
+    /// Bring the database up to date and write the first token, good for one exchange, to a new file (mode 0600). Once per
     /// database.
     Bootstrap {
         #[command(flatten)]
@@ -120,7 +120,9 @@ fn command(cli: Cli) -> Result<(), CliError> {
             let config = Config::load(&file.config)?;
             runtime()?.block_on(bootstrap::bootstrap(&config.database, &token_file, replace_tokens))?;
             print(&format!(
-                "The administrator's token is in {}. Keep it secret: whoever has it administers this control plane.",
+                "The first token is in {0}. Whoever has it administers this control plane, by one exchange for a token of \
+                 their own: 'bouncerctl tokens create admin --role admin --out FILE --token-file {0}'. Its file is of no use \
+                 after that.",
                 token_file.display()
             ))
         }

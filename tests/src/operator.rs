@@ -47,9 +47,16 @@ impl Ended {
 /// If it is not built, or the control plane was stopped.
 pub fn bouncerctl(stack: &Stack, arguments: &[&str]) -> Result<Child> {
     let control_plane = stack.control_plane()?;
+    at(&control_plane.url(), control_plane.token(), arguments)
+}
+
+/// Starts `bouncerctl` with a URL and a token.
+///
+/// # Errors
+/// If it is not built.
+pub fn at(url: &str, token: &str, arguments: &[&str]) -> Result<Child> {
     let mut command = Command::new(tools::binary("bouncerctl")?);
-    command.args(arguments).env_clear();
-    command.env("CONTROL_PLANE_URL", control_plane.url()).env("TOKEN", control_plane.token());
+    command.args(arguments).env_clear().env("CONTROL_PLANE_URL", url).env("TOKEN", token);
     spawn(command)
 }
 

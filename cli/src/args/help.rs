@@ -6,16 +6,22 @@ pub(super) const FLAG: &str = "flags.crypto.dual_custody_intercept";
 pub(super) const TOP: &str = "\
 Environment:
   CONTROL_PLANE_URL  the control plane's base URL
-  TOKEN              the API token, unless --token-file is given
+  BOUNCER_TOKEN_FILE a file that holds the API token, unless --token-file is given
+  TOKEN              the API token, unless a file is named
+  BOUNCER_CA_FILE    whom to trust there, unless --ca-file is given
   AWS_*              wrap and rewrap find their AWS credentials as the AWS CLI does: environment,
                      profile, web identity, container, instance
 
 Exit codes:
   0  done, and healthy
-  1  refused, or unhealthy
+  1  refused, or unhealthy; of `diff`: there are differences
   2  the command line is wrong
   3  the control plane or KMS could not be reached: no connection, no trust in its certificate, or
      no answer in time
+
+The first token is good for one exchange:
+  bouncerctl tokens create admin --role admin --out admin.token --token-file bootstrap.token
+  export BOUNCER_TOKEN_FILE=admin.token
 
 A first credential, from nothing to traffic:
   bouncerctl flags enable
@@ -116,7 +122,11 @@ Registering a logical path again makes a new generation: bouncers take it up wit
 connections of the old one drain. The control plane stores the metadata as it is and cannot decrypt
 it; what no bouncer could ever unwrap is stored with a warning, which is printed here.
 
+A registration carries a random Idempotency-Key. If the connection breaks without an answer it is sent
+once more, and happens once.
+
 Examples:
+  bouncerctl register --logical-path … --from wrapped.json --reason 'yearly rotation'
   bouncerctl register --logical-path protected-resources/payments-api/upstream-tls --from wrapped.json
   bouncerctl wrap … | bouncerctl register --logical-path … --from -
   bouncerctl register --logical-path … --provider vault_delegate --key-id team-a/payments \\
@@ -157,9 +167,126 @@ Either way cached decisions and the secrets in Envoy end, live HTTP streams that
 are cut off, and what is enabled again later uses no connection of before.
 
 Examples:
-  bouncerctl revoke protected-resources/payments-api/upstream-tls
+  bouncerctl revoke protected-resources/payments-api/upstream-tls --reason 'key leaked, see INC-1'
   bouncerctl revoke protected-resources/payments-api/upstream-tls --socket /run/bouncer/admin.sock
   bouncerctl revoke protected-resources/payments-api/upstream-tls --socket /run/bouncer/admin.sock --lift";
+
+pub(super) const SECRETS: &str = "\
+A credential is named by its logical path or by its id. A change is made only if the credential is as
+it was read: if somebody else changed it in between, it is refused (changed_meanwhile), and nothing of
+theirs is overwritten.
+
+Examples:
+  bouncerctl secrets list --search payments --expires-within 30
+  bouncerctl secrets list --key \"$OLD_KEY_ARN\" --enabled
+  bouncerctl secrets show protected-resources/payments-api/upstream-tls
+  bouncerctl secrets history protected-resources/payments-api/upstream-tls
+  bouncerctl secrets disable protected-resources/payments-api/upstream-tls --reason 'see INC-1'
+  bouncerctl secrets rollback protected-resources/payments-api/upstream-tls --to 7";
+
+pub(super) const ROLLBACK: &str = "\
+What an earlier generation held is registered as the next one: numbers only go up, and bouncers take
+it up as any other registration. What is disabled stays disabled.
+
+Where the AAD of that generation names its number (generation=N), KMS re-encrypts it under the same key
+for the next number, inside KMS: that needs kms:ReEncryptFrom and kms:ReEncryptTo on the key, never
+kms:Decrypt. What Vault's transit engine encrypted with generation=N must be encrypted anew.
+
+Examples:
+  bouncerctl secrets history protected-resources/payments-api/upstream-tls
+  bouncerctl secrets rollback protected-resources/payments-api/upstream-tls --to 7 \\
+      --reason 'generation 8 has the wrong chain'";
+
+pub(super) const TOKENS: &str = "\
+Roles: viewer reads; auditor also reads the audit; operator changes credentials, resources and bouncers;
+admin also sets flags and the provider, and hands out tokens. Each may all that those before it may.
+
+A token is shown once. With --out it goes to a new file that only its owner may read; that file is made
+first, so that nothing is asked of the control plane if it can't be. The token that
+`bouncer-control-plane bootstrap` wrote is good for one exchange, and its file can be deleted after it.
+
+Examples:
+  bouncerctl tokens create admin --role admin --out admin.token --token-file bootstrap.token
+  bouncerctl tokens create deploy --role operator --path-prefix 'protected-resources/payments-api/*' \\
+      --expires-in-days 30 --out deploy.token
+  bouncerctl tokens list
+  bouncerctl tokens revoke deploy";
+
+pub(super) const WHOAMI: &str = "\
+Examples:
+  bouncerctl whoami
+  bouncerctl whoami --json | jq -r .role";
+
+pub(super) const EXPORT: &str = "\
+The file holds what is registered: flags, settings, bouncers, credentials' metadata and protected
+resources, in a fixed order. It holds no credential in clear and no token. `apply` of it to the same
+control plane changes nothing. While the flag is off, settings and credentials can't be read, and are
+left out.
+
+Examples:
+  bouncerctl export --out bouncer.yaml
+  bouncerctl export | git diff --no-index bouncer.yaml -";
+
+pub(super) const DIFF: &str = "\
+Each line is a thing to create (+), to change (~) or, with --prune, to delete (-), with its fields. Of a
+ciphertext_ref only the beginning and the SHA-256 are shown.
+
+Exit codes: 0 no difference, 1 differences, 2 the files can't be meant, 3 not reachable.
+
+Examples:
+  bouncerctl diff -f bouncer.yaml
+  bouncerctl diff -f bouncers.yaml -f payments.yaml --prune
+  kustomize build . | bouncerctl diff -f -";
+
+pub(super) const APPLY: &str = "\
+The file is YAML, of one document or several:
+
+  version: 1
+  feature_flags:
+    flags.crypto.dual_custody_intercept: true
+  settings:
+    provider: kms_envelope
+    kms_key_arn: arn:aws:kms:ca-central-1:123456789012:key/abc-123
+    notes: production
+  bouncers:
+  - name: payments-east
+    spiffe_id: spiffe://example.org/bouncer/payments-east
+  envelope_secrets:
+  - logical_path: protected-resources/payments-api/upstream-tls
+    provider: kms_envelope
+    key_id: arn:aws:kms:ca-central-1:123456789012:key/abc-123
+    ciphertext_ref: AQICAHh…
+    aad: env=production,bouncer=payments-east
+    certificate_chain: |            # may be left out
+      -----BEGIN CERTIFICATE-----
+      …
+    enabled: true                   # unless given
+  protected_resources:
+  - name: payments-api
+    bouncer: payments-east
+    cluster: payments
+    upstream: payments.internal:8443
+    protocol: mtls
+    logical_path: protected-resources/payments-api/upstream-tls
+    callers: [spiffe://example.org/ns/shop/*]
+    enabled: true                   # unless given
+
+A section that is left out is left alone; so is what is registered and not in the file, unless --prune
+is given, which deletes it (never a flag or the settings). Generations are not written down: other
+content is registered as the next one, equal content is no change. With generation=N in the AAD it must
+become generation N, and is refused otherwise.
+
+Order: flags that go off, settings, bouncers, credentials, resources, flags that go on, deletions
+(resources before bouncers). What is behind a flag that is off can be neither read nor changed: then it
+is turned on first, and the rest is compared after it.
+
+Each change is made only if its thing is as the plan saw it. The first that fails ends it; what was done
+and what was not is told, and the next run takes up what is left.
+
+Examples:
+  bouncerctl apply -f bouncer.yaml --dry-run
+  bouncerctl apply -f bouncer.yaml
+  bouncerctl apply -f bouncers.yaml -f payments.yaml --prune --yes";
 
 pub(super) const FLAGS: &str = "\
 Everything under /v1/crypto answers 403, and every bouncer denies protected streams, until

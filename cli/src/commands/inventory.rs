@@ -1,15 +1,14 @@
-//! What is registered: settings, secrets, flags, bouncers and protected resources. Thin: the control plane decides.
+//! What is registered: settings, flags, bouncers and protected resources. Thin: the control plane decides.
 
-use super::registered::PATH;
 use super::view::View;
-use crate::args::{Bouncers, Flags, Resources, Secrets, Settings};
-use crate::control_plane::{ControlPlane, segment};
+use crate::args::{Bouncers, Flags, Resources, Settings};
+use crate::control_plane::{ControlPlane, Expects, segment};
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, Table};
 use serde_json::{Value, json};
 
 /// The text, with the answer's warnings below it.
-fn with_warnings(mut text: String, answer: View<'_>) -> String {
+pub(super) fn with_warnings(mut text: String, answer: View<'_>) -> String {
     for warning in answer.warnings() {
         text.push_str("\nwarning: ");
         text.push_str(&warning);
@@ -18,7 +17,7 @@ fn with_warnings(mut text: String, answer: View<'_>) -> String {
 }
 
 /// Prints an answer: as it is for programs, by `human` for people.
-fn show(output: &Output, answer: &Value, human: impl FnOnce(View<'_>) -> String) -> Result<Exit, Failure> {
+pub(super) fn show(output: &Output, answer: &Value, human: impl FnOnce(View<'_>) -> String) -> Result<Exit, Failure> {
     if output.is_json() {
         output.json(answer)?;
     } else {
@@ -29,11 +28,16 @@ fn show(output: &Output, answer: &Value, human: impl FnOnce(View<'_>) -> String)
 
 /// All of a list, page by page, as one answer. Pages are short, since each of their items may be as long as an envelope
 /// with its chain.
-pub(super) async fn all(api: &ControlPlane, path: &str) -> Result<Value, Failure> {
+pub(super) async fn all(
+    api: &ControlPlane,
+    path: &str,
+    filters: &[(&'static str, Option<String>)],
+) -> Result<Value, Failure> {
     let mut items = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
         let mut query = vec![("limit", "50".to_owned())];
+        query.extend(filters.iter().filter_map(|(name, value)| Some((*name, value.clone()?))));
         query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
         let mut page = api.query(path, &query).await?;
         let next = View(&page).text("next_cursor").to_owned();
@@ -90,63 +94,12 @@ pub(super) async fn settings(command: &Settings, api: &ControlPlane, output: &Ou
     })
 }
 
-/// `secrets list|history|enable|disable`.
-pub(super) async fn secrets(command: &Secrets, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
-    let one = |id: &str| format!("{PATH}/{}", segment(id));
-    match command {
-        Secrets::List => show(output, &all(api, PATH).await?, |view| {
-            let empty = "No credential is registered: bouncerctl wrap … --register PATH";
-            secrets_table(view, empty)
-        }),
-        Secrets::History { id } => {
-            let answer = all(api, &format!("{}/history", one(id))).await?;
-            show(output, &answer, |view| secrets_table(view, "No history."))
-        }
-        Secrets::Remove { id } => {
-            let answer = api.delete(&one(id)).await?;
-            show(output, &answer, |_| format!("removed {id}, all generations"))
-        }
-        Secrets::Enable { id } => {
-            let answer = api.patch(&one(id), &json!({"enabled": true})).await?;
-            show(output, &answer, |view| {
-                format!("enabled {}, generation {}", view.cell("logical_path"), view.cell("generation"))
-            })
-        }
-        Secrets::Disable { id } => {
-            let answer = api.patch(&one(id), &json!({"enabled": false})).await?;
-            show(output, &answer, |view| {
-                format!("disabled {}, generation {}", view.cell("logical_path"), view.cell("generation"))
-            })
-        }
-    }
-}
-
-fn secrets_table(view: View<'_>, empty: &str) -> String {
-    let mut table = Table::new(&["LOGICAL PATH", "GENERATION", "ENABLED", "PROVIDER", "AAD", "WARNINGS", "ID"]);
-    for item in view.list("items") {
-        let warnings = match item.warnings().as_slice() {
-            [] => "-".to_owned(),
-            warnings => warnings.len().to_string(),
-        };
-        table.row([
-            item.cell("logical_path"),
-            item.cell("generation"),
-            item.cell("enabled"),
-            item.cell("provider"),
-            item.cell("aad"),
-            warnings,
-            item.cell("id"),
-        ]);
-    }
-    table.render(empty)
-}
-
 /// `flags list|enable|disable`.
 pub(super) async fn flags(command: &Flags, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
     const PATH: &str = "/v1/feature-flags";
     let (flag, enabled) = match command {
         Flags::List => {
-            let answer = all(api, PATH).await?;
+            let answer = all(api, PATH, &[]).await?;
             return show(output, &answer, |view| {
                 let mut table = Table::new(&["FLAG", "ENABLED", "WHAT IT DOES"]);
                 for item in view.list("items") {
@@ -166,7 +119,7 @@ pub(super) async fn flags(command: &Flags, api: &ControlPlane, output: &Output) 
 pub(super) async fn bouncers(command: &Bouncers, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
     const PATH: &str = "/v1/bouncers";
     match command {
-        Bouncers::List => show(output, &all(api, PATH).await?, |view| {
+        Bouncers::List { search } => show(output, &all(api, PATH, &[("q", search.clone())]).await?, |view| {
             let mut table = Table::new(&["BOUNCER", "SPIFFE ID", "STATE", "LAST SEEN"]);
             for item in view.list("items") {
                 let bridge = item.get("bridge");
@@ -177,14 +130,18 @@ pub(super) async fn bouncers(command: &Bouncers, api: &ControlPlane, output: &Ou
                     bridge.cell("last_seen_at"),
                 ]);
             }
-            table.render("No bouncer is registered: bouncerctl bouncers add NAME --spiffe-id ID")
+            table.render(match search {
+                Some(_) => "No bouncer is called so.",
+                None => "No bouncer is registered: bouncerctl bouncers add NAME --spiffe-id ID",
+            })
         }),
         Bouncers::Add { name, spiffe_id } => {
-            let answer = api.post(PATH, &json!({"name": name, "spiffe_id": spiffe_id.as_str()})).await?;
+            let body = json!({"name": name, "spiffe_id": spiffe_id.as_str()});
+            let answer = api.register(PATH, &body, Expects::Anything).await?;
             show(output, &answer, |_| format!("added {name}"))
         }
         Bouncers::Remove { name } => {
-            let answer = api.delete(&format!("{PATH}/{}", segment(name.as_str()))).await?;
+            let answer = api.delete(&format!("{PATH}/{}", segment(name.as_str())), Expects::Anything).await?;
             show(output, &answer, |_| format!("removed {name}"))
         }
     }
@@ -194,37 +151,43 @@ pub(super) async fn bouncers(command: &Bouncers, api: &ControlPlane, output: &Ou
 pub(super) async fn resources(command: &Resources, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
     const PATH: &str = "/v1/protected-resources";
     match command {
-        Resources::List => show(output, &all(api, PATH).await?, |view| {
-            let mut table = Table::new(&[
-                "RESOURCE",
-                "BOUNCER",
-                "CLUSTER",
-                "UPSTREAM",
-                "PROTOCOL",
-                "ENABLED",
-                "CREDENTIAL",
-                "CALLERS",
-            ]);
-            for item in view.list("items") {
-                table.row(
-                    ["name", "bouncer", "cluster", "upstream", "protocol", "enabled", "logical_path", "callers"]
-                        .map(|name| item.cell(name)),
-                );
-            }
-            table.render("No protected resource is registered: bouncerctl resources add --help")
-        }),
+        Resources::List(wanted) => {
+            let filters = [
+                ("q", wanted.search.clone()),
+                ("bouncer", wanted.bouncer.as_ref().map(ToString::to_string)),
+                ("logical_path", wanted.logical_path.as_ref().map(ToString::to_string)),
+                ("enabled", wanted.state.wanted()),
+            ];
+            let is_filtered = filters.iter().any(|(_, value)| value.is_some());
+            show(output, &all(api, PATH, &filters).await?, |view| resources_table(view, is_filtered))
+        }
         Resources::Add(add) => {
             let body = json!({
                 "name": add.name, "bouncer": add.bouncer, "cluster": add.cluster, "upstream": add.upstream,
                 "protocol": add.protocol, "logical_path": add.logical_path, "callers": add.callers,
                 "enabled": !add.disabled,
             });
-            let answer = api.post(PATH, &body).await?;
+            let answer = api.register(PATH, &body, Expects::Anything).await?;
             show(output, &answer, |view| with_warnings(format!("added {}", add.name), view))
         }
         Resources::Remove { name } => {
-            let answer = api.delete(&format!("{PATH}/{}", segment(name.as_str()))).await?;
+            let answer = api.delete(&format!("{PATH}/{}", segment(name.as_str())), Expects::Anything).await?;
             show(output, &answer, |_| format!("removed {name}"))
         }
     }
+}
+
+fn resources_table(view: View<'_>, is_filtered: bool) -> String {
+    let mut table =
+        Table::new(&["RESOURCE", "BOUNCER", "CLUSTER", "UPSTREAM", "PROTOCOL", "ENABLED", "CREDENTIAL", "CALLERS"]);
+    for item in view.list("items") {
+        table.row(
+            ["name", "bouncer", "cluster", "upstream", "protocol", "enabled", "logical_path", "callers"]
+                .map(|name| item.cell(name)),
+        );
+    }
+    table.render(match is_filtered {
+        true => "No protected resource is as asked for.",
+        false => "No protected resource is registered: bouncerctl resources add --help",
+    })
 }

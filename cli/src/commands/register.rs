@@ -3,7 +3,7 @@
 use super::registered::PATH;
 use super::view::View;
 use crate::args::{Register, Wrap};
-use crate::control_plane::{ControlPlane, ControlPlaneError};
+use crate::control_plane::{ControlPlane, ControlPlaneError, Expects};
 use crate::failure::{Exit, Failure};
 use crate::files;
 use crate::output::Output;
@@ -26,7 +26,7 @@ pub(super) async fn wrap(
         output.json(&envelope)?;
         return Ok(Exit::Ok);
     };
-    match control_plane.post(PATH, &envelope.body(path)).await {
+    match control_plane.register(PATH, &envelope.body(path), Expects::Anything).await {
         Ok(answer) => {
             tell(path, View(&answer), output);
             envelope.logical_path = Some(path.clone());
@@ -52,7 +52,11 @@ pub(super) async fn register(
     output: &Output,
 ) -> Result<Exit, Failure> {
     let envelope = envelope(args)?;
-    let answer = connect()?.post(PATH, &envelope.body(&args.logical_path)).await?;
+    let mut body = envelope.body(&args.logical_path);
+    if let Some(reason) = &args.reason {
+        body["reason"] = reason.as_str().into();
+    }
+    let answer = connect()?.register(PATH, &body, Expects::Anything).await?;
     if output.is_json() {
         output.json(&answer)?;
     } else {

@@ -2,11 +2,12 @@
 
 use super::inventory::all;
 use super::view::View;
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{ControlPlane, segment};
 use crate::failure::Failure;
 use bouncer_custody::{
     CiphertextRef, EncryptionContext, Generation, KeyId, LogicalPath, Provider, VaultEngine, VaultNamespace, VaultRef,
 };
+use serde_json::Value;
 
 /// Where they are registered and listed.
 pub(super) const PATH: &str = "/v1/crypto/envelope-secrets";
@@ -30,6 +31,8 @@ pub(super) struct Registered {
     pub chain: Option<String>,
     /// Whether bouncers may use it.
     pub enabled: bool,
+    /// Of the last change, where the control plane says so.
+    pub revision: Option<u64>,
 }
 
 /// A listed credential that this version can't read, by its path as it came.
@@ -37,7 +40,8 @@ pub(super) struct Registered {
 pub(super) struct Unreadable(pub String);
 
 impl Registered {
-    fn read(item: View<'_>) -> Result<Self, Unreadable> {
+    /// Reads an item of a list or a history.
+    pub(super) fn read(item: View<'_>) -> Result<Self, Unreadable> {
         Self::parse(item).ok_or_else(|| Unreadable(item.cell("logical_path")))
     }
 
@@ -53,6 +57,7 @@ impl Registered {
             aad: optional("aad").map(str::parse).transpose().ok()?,
             chain: optional("certificate_chain").map(str::to_owned),
             enabled: item.flag("enabled")?,
+            revision: item.number("revision"),
         })
     }
 
@@ -77,8 +82,30 @@ impl Registered {
 /// # Errors
 /// [`Failure`] if the control plane does not answer, or refuses.
 pub(super) async fn list(api: &ControlPlane) -> Result<Vec<Result<Registered, Unreadable>>, Failure> {
-    let answer = all(api, PATH).await?;
+    let answer = all(api, PATH, &[]).await?;
     Ok(View(&answer).list("items").map(Registered::read).collect())
+}
+
+/// The newest generation of the credential with this id or logical path, as the control plane tells it.
+///
+/// # Errors
+/// [`Failure`] if there is none, or the control plane refuses.
+pub(super) async fn find(api: &ControlPlane, secret: &str) -> Result<Value, Failure> {
+    if let Ok(id) = uuid::Uuid::parse_str(secret) {
+        match api.get(&format!("{PATH}/{}", segment(&id.to_string()))).await {
+            // Nothing forbids a path of that form.
+            Err(error) if error.is_not_found() => {}
+            other => return Ok(other?),
+        }
+    }
+    // What is longer than the filter takes is looked for in the whole list.
+    let contains = Some(secret.to_owned()).filter(|text| text.len() <= 255);
+    let list = all(api, PATH, &[("q", contains)]).await?;
+    let found = View(&list).list("items").find(|item| item.text("logical_path") == secret);
+    found.map(|item| item.0.clone()).ok_or(Failure::Unexpected {
+        what: "no credential is registered under this path or id",
+        advice: "`bouncerctl secrets list` shows what is registered.",
+    })
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! `revoke`: at the control plane for every bouncer, or at one resolver on its node.
 
-use super::inventory::all;
-use super::registered::PATH;
+use super::registered::find;
+use super::secrets::enable;
 use super::view::View;
 use crate::args::Revoke;
-use crate::control_plane::{ControlPlane, ControlPlaneError, segment};
+use crate::control_plane::{ControlPlane, ControlPlaneError};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::resolver::Resolver;
@@ -38,13 +38,8 @@ pub(super) async fn revoke(
         }
         None => {
             let api = connect()?;
-            let list = all(&api, PATH).await?;
-            let found = View(&list).list("items").find(|item| item.text("logical_path") == path.as_str());
-            let id = found.map(|item| item.text("id").to_owned()).ok_or(Failure::Usage {
-                what: "no credential is registered under this path",
-                advice: "`bouncerctl secrets list` shows what is registered.",
-            })?;
-            let answer = api.patch(&format!("{PATH}/{}", segment(&id)), &json!({"enabled": false})).await?;
+            let found = find(&api, path.as_str()).await?;
+            let answer = enable(&found, false, options.reason.as_deref(), &api).await?;
             let generation = View(&answer).cell("generation");
             let probe = "`bouncerctl probe` shows when every bouncer has it";
             (answer, format!("revoked at the control plane: {path}, generation {generation}; {probe}"))

@@ -8,12 +8,12 @@ mod unmovable;
 
 pub(crate) use unmovable::Unmovable;
 
-use super::registered::{self, PATH, Registered, Unreadable};
-use super::view::View;
+use super::registered::{self, Registered, Unreadable};
+use super::successor::{self, Content, Moving};
 use crate::args::Rewrap;
 use crate::control_plane::{ControlPlane, ControlPlaneError};
 use crate::failure::{Exit, Failure};
-use crate::kms::{self, Kms, KmsError, Under};
+use crate::kms::{self, Kms};
 use crate::output::{Output, Table};
 use crate::progress::Progress;
 use crate::vault::{TransitKey, Vault, VaultError};
@@ -166,17 +166,14 @@ impl Move<'_> {
     async fn in_kms(&self, secret: &Registered, kms: &Kms, to: &KmsKeyArn) -> Result<End, Failure> {
         let KeyId::Kms(key) = &secret.key else { return Err(Unmovable::InVault.into()) };
         check_keys(key, to)?;
-        let wrapped = secret.reference.kms().map_err(|_| Unmovable::NoBlob)?;
         let next = secret.generation.next();
-        let aad = secret.aad.as_ref().map(|aad| moved_aad(aad, secret.generation, next)).transpose()?;
-        let (from, under) = (Under { key, aad: secret.aad.as_ref() }, Under { key: to, aad: aad.as_ref() });
+        let moving = Moving::new(secret, Some(to), next)?;
         if self.dry_run {
-            kms.would_re_encrypt(wrapped.blob(), from, under).await?;
+            moving.rehearse(kms).await?;
             return Ok(End::WouldMove(next));
         }
-        let blob = kms.re_encrypt(wrapped.blob(), from, under).await?;
-        let moved = wrapped.with_blob(&blob).map_err(|_| KmsError::UnusableAnswer)?;
-        self.register(secret, &KeyId::Kms(to.clone()), &moved.to_reference(), aad.as_ref()).await
+        let reference = moving.carry_out(kms).await?;
+        self.register(secret, &KeyId::Kms(to.clone()), &reference, moving.aad()).await
     }
 
     async fn in_vault(&self, secret: &Registered, vault: &Vault) -> Result<End, Failure> {
@@ -214,30 +211,9 @@ impl Move<'_> {
         reference: &CiphertextRef,
         aad: Option<&EncryptionContext>,
     ) -> Result<End, Failure> {
-        let next = secret.generation.next();
-        let mut body = json!({
-            "logical_path": secret.path, "provider": key.provider().as_str(), "key_id": key.as_str(),
-            "ciphertext_ref": reference, "generation": next, "enabled": secret.enabled,
-        });
-        if let Some(aad) = aad {
-            body["aad"] = aad.as_str().into();
-        }
-        if let Some(chain) = &secret.chain {
-            body["certificate_chain"] = chain.as_str().into();
-        }
-        let answer = self.api.post(PATH, &body).await?;
-        match View(&answer).number("generation").and_then(Generation::new) {
-            Some(generation) if generation == next => Ok(End::Moved(next)),
-            _ => Err(Unmovable::Misnumbered.into()),
-        }
-    }
-}
-
-/// The AAD that goes with the next generation.
-fn moved_aad(aad: &EncryptionContext, now: Generation, next: Generation) -> Result<EncryptionContext, Unmovable> {
-    match aad.get(Reserved::Generation) {
-        Some(text) if text != now.to_string() => Err(Unmovable::OtherGeneration),
-        _ => aad.with_generation(next).map_err(|_| Unmovable::LongAad),
+        let content = Content { key, reference, aad, chain: secret.chain.as_deref() };
+        successor::register(self.api, secret, content, None).await?;
+        Ok(End::Moved(secret.generation.next()))
     }
 }
 
@@ -355,6 +331,7 @@ mod tests {
             aad: None,
             chain: None,
             enabled: true,
+            revision: None,
         };
         let in_vault = |path: &str, reference: &str| Registered {
             key: KeyId::Vault("team-a".parse().unwrap()),
@@ -419,17 +396,6 @@ mod tests {
         assert!(parse(&["--all"]).is_err());
         assert!(parse(&["--all", "--from-key", OLD, "a/b"]).is_err());
         assert!(parse(&["a/b"]).is_ok());
-    }
-
-    #[test]
-    fn the_generation_goes_up_with_the_registration_and_must_have_been_right() {
-        let (now, next) = (Generation::new(9).unwrap(), Generation::new(10).unwrap());
-        let moved = |text: &str| moved_aad(&text.parse().unwrap(), now, next).map(|aad| aad.to_string());
-        assert_eq!(moved("bouncer=a,generation=9"), Ok("bouncer=a,generation=10".to_owned()));
-        assert_eq!(moved("bouncer=a"), Ok("bouncer=a".to_owned()));
-        assert_eq!(moved("generation=8"), Err(Unmovable::OtherGeneration));
-        assert_eq!(moved("generation=09"), Err(Unmovable::OtherGeneration));
-        assert_eq!(moved(&format!("generation=9,a={}", "x".repeat(8_192 - 15))), Err(Unmovable::LongAad));
     }
 
     #[test]

@@ -108,6 +108,19 @@ impl ControlPlaneError {
         }
     }
 
+    /// Whether a connection that stood broke without an answer, so that nobody knows whether the call was carried out.
+    pub(super) fn broke(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if !source.is_connect() && !source.is_builder())
+    }
+
+    /// What kind of refusal it is, such as `feature_disabled`; empty where it is none of the API's.
+    pub(crate) fn code(&self) -> &str {
+        match self {
+            Self::Refused { problem, .. } => &problem.code,
+            _ => "",
+        }
+    }
+
     /// Whether the control plane answered that there is no such thing.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: StatusCode::NOT_FOUND, .. })
@@ -148,15 +161,15 @@ impl Explain for ControlPlaneError {
             Self::NoUrl => "Set CONTROL_PLANE_URL, or give --control-plane URL.",
             Self::BadUrl(_) => "Give the base URL alone, such as https://bouncer.example.org.",
             Self::PlainHttp => "Use https. On the control plane's own machine, http to 127.0.0.1 will do.",
-            Self::NoToken => "Set TOKEN, or give --token-file. The first token is written by `bouncer-control-plane bootstrap`.",
-            Self::BadToken => "A token is one word of visible ASCII. Check the file, or the variable TOKEN.",
+            Self::NoToken => "Set TOKEN or BOUNCER_TOKEN_FILE, or give --token-file. The first token is made with the one that `bouncer-control-plane bootstrap` wrote: bouncerctl tokens create admin --role admin --out FILE --token-file BOOTSTRAP_FILE.",
+            Self::BadToken => "A token is one word of visible ASCII. Check the token file, or the variable TOKEN.",
             Self::BadCaFile => "Give a PEM file with the CA that signed the control plane's certificate.",
             Self::File(error) => return error.advice(),
             Self::Client { .. } => "Check the system's trusted certificates, or give --ca-file.",
             Self::Unreachable { .. } => "Check the URL and port, that the control plane runs (GET /healthz there), and the network in between.",
             Self::Tls { .. } => "If a private CA signed its certificate, give --ca-file. If the name is wrong, use the name in the certificate. There is no switch to turn verification off.",
             Self::Timeout { .. } => "Ask /readyz there whether it is overloaded or its database stuck; --timeout gives it longer.",
-            Self::Unauthorized { .. } => "Check TOKEN or --token-file: the token may be of another control plane, mistyped or revoked.",
+            Self::Unauthorized { .. } => "Check TOKEN, BOUNCER_TOKEN_FILE or --token-file: the token may be of another control plane, mistyped, revoked, past its end, or the one of bootstrap, which is good for one exchange.",
             Self::NotTheApi { .. } => "Check the URL: a proxy, a login page or another service answers there.",
             Self::Refused { status, problem, retry_after } => return refused(*status, problem, *retry_after),
         }
@@ -182,6 +195,11 @@ fn refused(status: StatusCode, problem: &Problem, retry_after: Option<u32>) -> S
     if problem.code == "feature_disabled" {
         return "Turn it on: bouncerctl flags enable flags.crypto.dual_custody_intercept".to_owned();
     }
+    if problem.code == "changed_meanwhile" {
+        return "Somebody else changed it after this command had read it; nothing of theirs was overwritten. Look at what is there \
+                now, and run the command again if it is still meant."
+            .to_owned();
+    }
     if !problem.next.is_empty() {
         return problem.next.clone();
     }
@@ -203,6 +221,16 @@ mod tests {
         let error = ControlPlaneError::refused("https://x".to_owned(), StatusCode::FORBIDDEN, Box::new(problem), None);
         assert!(error.advice().contains("bouncerctl flags enable flags.crypto.dual_custody_intercept"));
         assert_eq!(error.exit(), Exit::Refused);
+    }
+
+    #[test]
+    fn what_somebody_else_changed_is_explained() {
+        let problem =
+            Problem { code: "changed_meanwhile".to_owned(), next: "Read it".to_owned(), ..Problem::default() };
+        let status = StatusCode::PRECONDITION_FAILED;
+        let error = ControlPlaneError::refused("https://x".to_owned(), status, Box::new(problem), None);
+        assert!(error.advice().contains("Somebody else changed it") && error.exit() == Exit::Refused);
+        assert_eq!(error.code(), "changed_meanwhile");
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl ApiError {
                 "The token is good for one exchange",
                 "The token that 'bootstrap' writes can be exchanged once, for another token or for a session, and for \
                  nothing else. It was not used up by this call.",
-                "Make a token of your own: 'bouncerctl tokens create NAME --role admin --output FILE --token-file \
+                "Make a token of your own: 'bouncerctl tokens create NAME --role admin --out FILE --token-file \
                  BOOTSTRAP_FILE', or sign in to the console with it.",
             ),
             Self::Csrf => text(

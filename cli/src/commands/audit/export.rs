@@ -1,7 +1,7 @@
 //! `audit export`: the audit with its evidence, into a file that is whole or not there.
 
 use super::EvidenceError;
-use crate::args::{Export, ExportFormat};
+use crate::args::{AuditExport, ExportFormat};
 use crate::control_plane::ControlPlane;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// [`Failure`]; no file is left behind then.
-pub(super) async fn export(options: &Export, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
+pub(super) async fn export(options: &AuditExport, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
     let format = match options.format {
         ExportFormat::Jsonl => "jsonl",
         ExportFormat::Csv => "csv",
