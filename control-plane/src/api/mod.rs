@@ -136,6 +136,8 @@ pub fn router(api: Api) -> Router {
         .fallback(|| async { ApiError::NoRoute })
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .layer(axum::middleware::from_fn_with_state(api.clone(), guard::guard))
+        // Behind the guard's layer, and so without it: static files.
+        .merge(crate::console::routes())
         .layer(axum::middleware::from_fn_with_state(api.clone(), middleware::outer))
         .with_state(api)
 }
