@@ -86,8 +86,14 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/", get(|| async { Redirect::temporary(BASE) }))
         .route("/console", get(|| async { Redirect::temporary(BASE) }))
         .route(BASE, get(|headers: HeaderMap| async move { page("", &headers) }))
-        .route("/console/assets/{*name}", get(|Path(name): Path<String>, headers: HeaderMap| async move { asset(&name, &headers) }))
-        .route("/console/{*page}", get(|Path(path): Path<String>, headers: HeaderMap| async move { page(&path, &headers) }))
+        .route(
+            "/console/assets/{*name}",
+            get(|Path(name): Path<String>, headers: HeaderMap| async move { asset(&name, &headers) }),
+        )
+        .route(
+            "/console/{*page}",
+            get(|Path(path): Path<String>, headers: HeaderMap| async move { page(&path, &headers) }),
+        )
         .method_not_allowed_fallback(|| async { ApiError::Method })
 }
 
@@ -176,14 +182,23 @@ mod tests {
     fn nothing_is_inline_and_nothing_comes_from_elsewhere() {
         for file in FILES {
             let text = std::str::from_utf8(file.bytes).unwrap();
-            for forbidden in
-                ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "style=", "javascript:", "@import", "url("]
-            {
+            for forbidden in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "style=",
+                "javascript:",
+                "@import",
+                "url(",
+            ] {
                 assert!(!text.contains(forbidden), "{} has {forbidden}", file.name);
             }
             let elsewhere = text.match_indices("http").filter(|(at, _)| {
                 let rest = &text[*at..];
-                (rest.starts_with("http://") || rest.starts_with("https://")) && !rest.starts_with("http://www.w3.org/2000/svg")
+                (rest.starts_with("http://") || rest.starts_with("https://"))
+                    && !rest.starts_with("http://www.w3.org/2000/svg")
             });
             assert_eq!(elsewhere.count(), 0, "{} names another site", file.name);
             assert!(text.lines().count() <= 400, "{} is long", file.name);

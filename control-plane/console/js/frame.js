@@ -12,7 +12,7 @@ const GROUPS = [
   ["", [["overview", "Overview", "overview"], ["setup", "Guided setup", "setup"]]],
   ["Bouncer Management", [["bouncers", "Bouncers", "bouncer"], ["resources", "Protected resources", "resource"]]],
   ["Credentials", [["secrets", "Envelope secrets", "secret"]]],
-  ["Audit", [["audit", "Decisions", "audit", () => may("audit")], ["changes", "Administrative changes", "changes", () => may("audit")]]],
+  ["Audit", [["audit", "Decisions", "audit", () => may("audit")], ["changes", "Administrative changes", "changes", () => may("audit", "everywhere")]]],
   ["Settings", [["flags", "Feature flags", "flag"], ["provider", "Cryptographic provider", "provider", (flagOn) => flagOn]]],
 ];
 
@@ -43,7 +43,7 @@ export function frame(root, { signedOut }) {
       h("div", { id: "menu", class: "menu-body" },
         h("nav", { "aria-label": "Console", id: "nav" }),
         h("div", { class: "side-foot" },
-          h("p", { class: "who" }, h("span", { class: "who-name" }, who?.actor ?? ""), h("span", { class: "muted" }, who?.role ?? "")),
+          h("p", { class: "who" }, h("span", { class: "who-name" }, who?.actor ?? ""), h("span", { class: "muted" }, who?.role ?? "", who && who.path_prefixes.length > 0 && `, limited to ${who.path_prefixes.join(", ")}`)),
           themeChoice(), leave))),
     h("div", { class: "content" }, h("div", { id: "banner" }), h("main", { id: "main", tabindex: -1 })),
   );

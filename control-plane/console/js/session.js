@@ -51,8 +51,15 @@ export function forget() {
 
 export const session = () => current;
 
-/** Whether the role may do this. The API decides anyway; this only spares a refusal. @param {string} permission */
-export const may = (permission) => current?.permissions.includes(permission) ?? false;
+/**
+ * Whether the role may do this. The API decides anyway; this only spares a refusal.
+ * @param {"read" | "audit" | "write" | "admin"} permission
+ * @param {"everywhere"} [where] for what is about more than the paths that a token may be limited to
+ */
+export function may(permission, where) {
+  if (where === "everywhere" && current && current.path_prefixes.length > 0) return false;
+  return current?.permissions.includes(permission) ?? false;
+}
 
 /** How one may sign in besides with a token. */
 export async function methods() {

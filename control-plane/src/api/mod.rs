@@ -8,6 +8,7 @@ pub mod extract;
 pub mod fields;
 pub mod flags;
 mod guard;
+pub mod histogram;
 pub mod inventory;
 pub mod limits;
 mod middleware;
@@ -105,6 +106,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(status::bridge))
         .routes(routes!(audit::events))
         .routes(routes!(audit::admin_events))
+        .routes(routes!(histogram::histogram))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::get, tokens::revoke))
         .routes(routes!(session::get, session::sign_in, session::sign_out))

@@ -38,7 +38,7 @@ pub(super) fn needed(method: &Method, route: &str) -> Option<Needs> {
         ("GET", "/v1/protected-resources" | "/v1/protected-resources/{name}") => some(Read),
         ("POST", "/v1/protected-resources") => some(Write),
         ("PUT" | "DELETE", "/v1/protected-resources/{name}") => some(Write),
-        ("GET", "/v1/audit/events") => some(Audit),
+        ("GET", "/v1/audit/events" | "/v1/audit/histogram") => some(Audit),
         ("GET", "/v1/audit/admin-events") => all(Audit),
         ("GET" | "POST", "/v1/tokens") | ("GET" | "DELETE", "/v1/tokens/{id}") => all(Admin),
         _ => return None,

@@ -8,6 +8,7 @@ mod api;
 mod audit;
 mod binary;
 mod bridge;
+mod console;
 mod corpus;
 mod crypto;
 mod dependencies;

@@ -34,7 +34,7 @@ export async function bouncers(visit) {
   return {
     title: "Bouncers",
     intro: "A bouncer is the resolver beside an Envoy. It proves who it is by its SVID, takes policy, and hands in audit.",
-    actions: may("write") ? [link("bouncers/new", { class: "button primary" }, icon("add"), "Register a bouncer")] : [],
+    actions: may("write", "everywhere") ? [link("bouncers/new", { class: "button primary" }, icon("add"), "Register a bouncer")] : [],
     content: list,
   };
 }
@@ -43,7 +43,7 @@ export async function bouncers(visit) {
 function listed(items) {
   if (items.length === 0) {
     return empty("No bouncer is registered", "Register one by the SPIFFE ID of its resolver's SVID; then start the resolver, and it appears here as connected.",
-      may("write") ? link("bouncers/new", { class: "button primary" }, "Register a bouncer") : "");
+      may("write", "everywhere") ? link("bouncers/new", { class: "button primary" }, "Register a bouncer") : "");
   }
   return table({
     caption: "Bouncers",
@@ -93,7 +93,7 @@ async function one(visit, name) {
       outcome.replaceChildren(problemBox(fault, link(`resources?bouncer=${encodeURIComponent(name)}`, { class: "button" }, "Its protected resources")));
     }
   });
-  return { title: name, actions: may("write") ? [remove] : [], content: [outcome, region] };
+  return { title: name, actions: may("write", "everywhere") ? [remove] : [], content: [outcome, region] };
 }
 
 /** @param {AbortSignal} signal */

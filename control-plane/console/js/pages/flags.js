@@ -22,7 +22,7 @@ export async function flags({ leaving, reload }) {
 /** @param {any} flag @param {() => void} reload */
 function card(flag, reload) {
   const outcome = h("div", {});
-  const button = h("button", { type: "button", class: `button ${flag.enabled ? "" : "primary"}`, disabled: !may("admin") }, flag.enabled ? "Turn off …" : "Turn on …");
+  const button = h("button", { type: "button", class: `button ${flag.enabled ? "" : "primary"}`, disabled: !may("admin", "everywhere") }, flag.enabled ? "Turn off …" : "Turn on …");
   button.addEventListener("click", async () => {
     if (await agreed(flag) === null) return;
     const path = `/v1/feature-flags/${encodeURIComponent(flag.name)}`;
@@ -40,7 +40,7 @@ function card(flag, reload) {
     h("div", { class: "card-head" }, h("h2", { class: "mono" }, flag.name), flag.enabled ? pill("ok", "On") : pill("off", "Off")),
     h("p", {}, flag.description),
     h("p", { class: "muted" }, flag.updated_at ? ["Last changed by ", h("strong", {}, flag.updated_by), " ", time(flag.updated_at, { inline: true })] : "Never changed: off is the default."),
-    !may("admin") && h("p", { class: "muted" }, "Your role cannot change flags."),
+    !may("admin", "everywhere") && h("p", { class: "muted" }, "Your role cannot change flags."),
     outcome, h("div", { class: "actions" }, button));
 }
 

@@ -42,7 +42,7 @@ export async function provider({ leaving, reload }) {
       current ? h("section", { "aria-labelledby": "chosen" }, h("h2", { id: "chosen" }, "Chosen"), chosen(current), warningList(current.warnings))
         : notice("info", "No provider is chosen yet", h("p", {}, "Choose one below. Bouncers must allow the key in their rails as well.")),
       h("section", { "aria-labelledby": "change" }, h("h2", { id: "change" }, current ? "Change" : "Choose"),
-        may("admin") ? editor(current, etag, reload) : notice("info", "Your role can look, and not change the provider")),
+        may("admin", "everywhere") ? editor(current, etag, reload) : notice("info", "Your role can look, and not change the provider")),
       h("section", { "aria-labelledby": "by-line" }, h("h2", { id: "by-line" }, "From the command line"),
         settingsLines(values()).map(([name, text]) => commands(name, text))),
     ],

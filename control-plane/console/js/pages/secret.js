@@ -95,10 +95,11 @@ function actions({ item, path, tag, act, visit }) {
         title: "Disable this credential?", danger: true, confirm: "Disable, and cut off",
         body: ["Bouncers stop using it within a second. Streams that need it are denied (envelope_missing), and live streams that carry it are reset.",
           "Enabled again it gets a new tag, so that no connection of before is used."],
+        reason: { label: "Why?", hint: "Kept in the list of administrative changes. No secrets." },
       }
       : { title: "Enable this credential?", confirm: "Enable", body: ["Bouncers may unwrap it again for enabled resources and their callers."] });
     if (agreed === null) return;
-    await call("PATCH", path, { body: { enabled: !item.enabled }, etag: tag });
+    await call("PATCH", path, { body: { enabled: !item.enabled, ...(agreed ? { reason: agreed } : {}) }, etag: tag });
     toast(`The credential is ${item.enabled ? "disabled" : "enabled"}`);
     visit.reload();
   }));

@@ -76,7 +76,7 @@ async function expiries(signal) {
 
 /** When its certificate ends, as it is registered or as a bouncer found it. @param {any} row @param {Map<string, string>} inUse */
 export function expiry(row, inUse) {
-  const end = row.not_after ?? row.expires_at ?? inUse.get(row.logical_path);
+  const end = row.expires_at ?? inUse.get(row.logical_path);
   if (!end) return h("span", { class: "muted" }, "not known until unwrapped");
   const left = Date.parse(end) - Date.now();
   if (left < 0) return [pill("bad", "Expired"), " ", time(end)];

@@ -11,7 +11,8 @@ mod sessions;
 mod tokens;
 
 use super::{
-    AuditFilter, AuditKey, AuditSummary, BouncerFilter, EnvelopeFilter, Page, Part, ResourceFilter, Result, Store,
+    AuditCount, AuditFilter, AuditKey, AuditSpan, AuditSummary, BouncerFilter, EnvelopeFilter, Page, Part,
+    ResourceFilter, Result, Store,
 };
 use crate::access::{NewSession, NewToken, Principal, TokenRecord};
 use crate::clock::Clock;
@@ -200,6 +201,9 @@ impl Store for SqliteStore {
     }
     async fn audit(&self, filter: &AuditFilter, page: &Page<AuditKey>) -> Result<Part<AuditRecord>> {
         audit::list(&self.database, filter, page).await
+    }
+    async fn audit_histogram(&self, filter: &AuditFilter, span: AuditSpan) -> Result<Vec<AuditCount>> {
+        audit::histogram(&self.database, filter, span).await
     }
     async fn audit_summary(&self) -> Result<AuditSummary> {
         audit::summary(&self.database).await
