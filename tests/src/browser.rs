@@ -59,7 +59,8 @@ impl Browser {
         let http = reqwest::Client::builder().no_proxy().timeout(START).build()?;
         let base = format!("http://127.0.0.1:{port}");
         let mut browser = Self { http, session: base, process };
-        let ready = || async { browser.call(Method::GET, "/status", None).await.ok()?["ready"].as_bool()?.then_some(()) };
+        let ready =
+            || async { browser.call(Method::GET, "/status", None).await.ok()?["ready"].as_bool()?.then_some(()) };
         browser.process.until("is ready", START, ready).await?;
         let arguments = [
             "--headless=new".to_owned(),
@@ -94,7 +95,9 @@ impl Browser {
         let answer: Value = request.send().await.doing(&what)?.json().await.doing(&what)?;
         let value = answer["value"].clone();
         match value["error"].as_str() {
-            Some(error) => Err(Fault::new(format!("{what}: {error}: {}", value["message"].as_str().unwrap_or_default()))),
+            Some(error) => {
+                Err(Fault::new(format!("{what}: {error}: {}", value["message"].as_str().unwrap_or_default())))
+            }
             None => Ok(value),
         }
     }
@@ -140,7 +143,12 @@ impl Browser {
     /// # Errors
     /// If it does not in time; with the text of the page.
     #[track_caller]
-    pub fn until(&self, what: &str, body: &str, arguments: &[Value]) -> impl Future<Output = Result<Value>> {
+    pub fn until<'a>(
+        &'a self,
+        what: &str,
+        body: &str,
+        arguments: &[Value],
+    ) -> impl Future<Output = Result<Value>> + use<'a> {
         let late = Fault::new(format!("on the page, within {PATIENCE:?}: {what}"));
         let (body, arguments) = (body.to_owned(), arguments.to_vec());
         async move {
@@ -184,7 +192,7 @@ impl Browser {
 
     /// Waits until something that matches the selector (and holds the text) is there and visible; its reference.
     #[track_caller]
-    fn find(&self, selector: &str, text: &str) -> impl Future<Output = Result<String>> {
+    fn find<'a>(&'a self, selector: &str, text: &str) -> impl Future<Output = Result<String>> + use<'a> {
         let found = self.until(
             &format!("{selector} with {text:?}"),
             "return [...document.querySelectorAll(arguments[0])].find((one) => one.checkVisibility() && \
@@ -243,17 +251,20 @@ impl Browser {
         self.post("/actions", json!({"actions": [{"type": "key", "id": "keys", "actions": actions}]})).await.map(drop)
     }
 
-    /// Puts a text on the clipboard and presses Ctrl+V in the field of this name.
+    /// Copies a text elsewhere on the page with Ctrl+C, and presses Ctrl+V in the field of this name, over what is in it.
     ///
     /// # Errors
-    /// If the browser does not let us.
+    /// If there is no such field.
     pub async fn paste(&self, name: &str, text: &str) -> Result<()> {
-        let permissions = json!({"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]});
-        self.devtools("Browser.grantPermissions", permissions).await?;
         self.find(&format!("[name={name:?}]"), "").await?;
-        let body = "const field = document.querySelector(`[name=\"${arguments[0]}\"]`); field.focus(); \
-                    field.select?.(); return navigator.clipboard.writeText(arguments[1])";
-        self.script(body, &[name.into(), text.into()]).await?;
+        let source = "const source = document.createElement('textarea'); source.id = 'copied-from'; \
+                      source.dataset.holdsToken = ''; document.body.append(source); source.value = arguments[0]; \
+                      source.focus(); source.select()";
+        self.script(source, &[text.into()]).await?;
+        self.press(&[key::CONTROL, "c"]).await?;
+        let target = "document.getElementById('copied-from').remove(); \
+                      const field = document.querySelector(`[name=\"${arguments[0]}\"]`); field.focus(); field.select?.()";
+        self.script(target, &[name.into()]).await?;
         self.press(&[key::CONTROL, "v"]).await
     }
 
@@ -276,12 +287,15 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", size).await.map(drop)
     }
 
-    /// What the system prefers: "light" or "dark".
+    /// What the system prefers: "light" or "dark", and no motion, so that nothing is seen half-way.
     ///
     /// # Errors
     /// If the browser says no.
     pub async fn prefer(&self, theme: &str) -> Result<()> {
-        let features = json!({"features": [{"name": "prefers-color-scheme", "value": theme}]});
+        let features = json!({"features": [
+            {"name": "prefers-color-scheme", "value": theme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]});
         self.devtools("Emulation.setEmulatedMedia", features).await.map(drop)
     }
 

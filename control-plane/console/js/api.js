@@ -54,17 +54,18 @@ export function onSessionEnd(listener) {
  * One call. Throws a Problem unless it succeeds.
  * @param {string} method
  * @param {string} path
- * @param {{ body?: any, etag?: string | null, signal?: AbortSignal, signIn?: boolean }} [options]
+ * @param {{ body?: any, etag?: string | null, signal?: AbortSignal, signIn?: boolean, bearer?: string }} [options]
  * @returns {Promise<Answer>}
  */
-export async function call(method, path, { body, etag, signal, signIn = false } = {}) {
-  // A token is what signing in is about; everywhere else it has no business.
-  if (!signIn) holdBack(path, body);
+export async function call(method, path, { body, etag, signal, signIn = false, bearer } = {}) {
+  holdBack(path, body);
   /** @type {Record<string, string>} */
   const headers = { accept: "application/json" };
   if (body !== undefined) headers["content-type"] = "application/json";
   if (method !== "GET" && csrf) headers["x-bouncer-csrf"] = csrf;
   if (etag) headers["if-match"] = etag;
+  // Signing in is the one call that carries a token, and it carries it where no body is.
+  if (bearer) headers.authorization = `Bearer ${bearer}`;
   let response;
   try {
     response = await fetch(path, {

@@ -13,7 +13,8 @@ const GROUPS = [
   ["Bouncer Management", [["bouncers", "Bouncers", "bouncer"], ["resources", "Protected resources", "resource"]]],
   ["Credentials", [["secrets", "Envelope secrets", "secret"]]],
   ["Audit", [["audit", "Decisions", "audit", () => may("audit")], ["changes", "Administrative changes", "changes", () => may("audit", "everywhere")]]],
-  ["Settings", [["flags", "Feature flags", "flag"], ["provider", "Cryptographic provider", "provider", (flagOn) => flagOn]]],
+  ["Settings", [["flags", "Feature flags", "flag"], ["provider", "Cryptographic provider", "provider", (flagOn) => flagOn],
+    ["tokens", "API tokens", "token", () => may("admin", "everywhere")]]],
 ];
 
 let flagOn = false;

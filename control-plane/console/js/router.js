@@ -103,7 +103,12 @@ export function follow() {
     if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     const anchor = event.target instanceof Element ? event.target.closest("a") : null;
     if (!anchor || anchor.target || anchor.hasAttribute("download") || anchor.origin !== location.origin) return;
-    if (!anchor.pathname.startsWith(`${BASE}/`) || anchor.hash) return;
+    if (!anchor.pathname.startsWith(`${BASE}/`)) return;
+    if (anchor.hash) {
+      // Within the page, such as the skip link: only the focus goes there.
+      event.preventDefault();
+      return void document.getElementById(anchor.hash.slice(1))?.focus();
+    }
     event.preventDefault();
     void go(anchor.pathname.slice(BASE.length + 1) + anchor.search);
   });

@@ -41,7 +41,7 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("PUT", "/v1/protected-resources/{name}", "operator"),
     ("DELETE", "/v1/protected-resources/{name}", "operator"),
     ("GET", "/v1/audit/events", "auditor"),
-    ("GET", "/v1/audit/histogram?from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z", "auditor"),
+    ("GET", "/v1/audit/histogram", "auditor"),
     ("GET", "/v1/audit/admin-events", "auditor"),
     ("GET", "/v1/tokens", "admin"),
     ("POST", "/v1/tokens", "admin"),

@@ -119,6 +119,13 @@ async fn decisions_are_counted_over_time_by_outcome() {
     assert_eq!(total("").await, 50);
     assert_eq!(total("outcome=deny").await, 42);
     assert_eq!(total("bouncer=payments-west").await, 0);
+    // Whoever is limited to some paths counts theirs only.
+    for (paths, counted) in [("protected-resources/*", 42), ("elsewhere/*", 0)] {
+        let limited = plane.with_token(plane.token_of("auditor", &[paths]).await);
+        let time = "from=2026-09-21T14:13:20Z&to=2026-09-21T14:13:26Z&buckets=1";
+        let answer = limited.get(&format!("/v1/audit/histogram?{time}")).await.ok();
+        assert_eq!(answer["items"][0]["outcomes"]["deny"].as_u64().unwrap_or_default(), counted, "{paths}");
+    }
     for bad in ["buckets=0", "buckets=201", "outcome=released", "limit=1"] {
         assert_eq!(get(bad).await.code(), "invalid_query", "{bad}");
     }

@@ -1,9 +1,9 @@
 //! Every form: what it sends, what it says where the API refuses, and what it asks before traffic is cut.
 
 use crate::harness::{BLOB, Desk, KEY, PATH, arrived, envelope, resource, with_bouncer};
+use bouncer_tests::Result;
 use bouncer_tests::api::FLAG;
 use bouncer_tests::browser::{Browser, key};
-use bouncer_tests::Result;
 use http::Method;
 use serde_json::json;
 
@@ -19,7 +19,9 @@ async fn error_at(browser: &Browser, name: &str, text: &str) -> Result<()> {
 async fn the_flag_is_turned_on_and_off_after_being_told_what_happens() -> Result<()> {
     let desk = Desk::signed_in("console-flags").await?;
     let (browser, api) = (&desk.browser, desk.api()?);
-    let is_on = async || Ok::<_, bouncer_tests::Fault>(api.get("/v1/feature-flags").await?.success()?["items"][0]["enabled"] == true);
+    let is_on = async || {
+        Ok::<_, bouncer_tests::Fault>(api.get("/v1/feature-flags").await?.success()?["items"][0]["enabled"] == true)
+    };
     desk.visit("flags").await?;
     browser.sees(FLAG).await?;
     browser.click("nav a", "Cryptographic provider").await?;
@@ -35,7 +37,13 @@ async fn the_flag_is_turned_on_and_off_after_being_told_what_happens() -> Result
     browser.click("dialog button", "Turn off, and deny").await?;
     browser.sees(&format!("{FLAG} is off")).await?;
     assert!(!is_on().await?);
-    browser.until("no provider in the menu", "return !document.querySelector('nav').innerText.includes('Cryptographic provider')", &[]).await?;
+    browser
+        .until(
+            "no provider in the menu",
+            "return !document.querySelector('nav').innerText.includes('Cryptographic provider')",
+            &[],
+        )
+        .await?;
 
     // What needs the flag says so, and where it is.
     for page in ["provider", "secrets", "secrets/new"] {
@@ -46,7 +54,13 @@ async fn the_flag_is_turned_on_and_off_after_being_told_what_happens() -> Result
     browser.click("button", "Turn on …").await?;
     browser.click("dialog button", "Turn on").await?;
     browser.sees(&format!("{FLAG} is on")).await?;
-    browser.until("the provider in the menu", "return document.querySelector('nav').innerText.includes('Cryptographic provider')", &[]).await?;
+    browser
+        .until(
+            "the provider in the menu",
+            "return document.querySelector('nav').innerText.includes('Cryptographic provider')",
+            &[],
+        )
+        .await?;
     assert!(is_on().await?);
     Ok(())
 }
@@ -72,7 +86,9 @@ async fn the_provider_is_chosen_and_who_changed_it_meanwhile_is_named() -> Resul
     browser.click("label", "Vault delegate").await?;
     browser.fill("vault_namespace", "team-a/payments").await?;
     browser.click("main button[type=submit]", "Save").await?;
-    browser.until("the Vault", "return document.querySelector('.facts')?.innerText.includes('team-a/payments')", &[]).await?;
+    browser
+        .until("the Vault", "return document.querySelector('.facts')?.innerText.includes('team-a/payments')", &[])
+        .await?;
 
     // Somebody else is faster.
     let theirs = json!({"provider": "kms_envelope", "kms_key_arn": KEY, "notes": "theirs"});
@@ -87,7 +103,8 @@ async fn the_provider_is_chosen_and_who_changed_it_meanwhile_is_named() -> Resul
     browser.until("theirs", "return document.querySelector('[name=notes]')?.value === 'theirs'", &[]).await?;
     browser.fill("notes", "ours").await?;
     browser.click("main button[type=submit]", "Save").await?;
-    browser.sees("The provider is saved").await?;
+    let saved = "return document.querySelector('.facts')?.innerText.includes('ours')";
+    browser.until("ours", saved, &[]).await?;
     assert_eq!(api.get("/v1/crypto/settings").await?.success()?["notes"], "ours");
     Ok(())
 }
@@ -117,7 +134,12 @@ async fn bouncers_and_resources_are_registered_changed_and_removed_and_every_ref
     browser.sees("The SPIFFE ID is registered for another bouncer").await?;
 
     desk.visit("resources/new").await?;
-    for (name, value) in [("name", "payments-api"), ("cluster", "payments"), ("upstream", "payments.internal"), ("logical_path", "a/../b")] {
+    for (name, value) in [
+        ("name", "payments-api"),
+        ("cluster", "payments"),
+        ("upstream", "payments.internal"),
+        ("logical_path", "a/../b"),
+    ] {
         browser.fill(name, value).await?;
     }
     browser.fill("callers", "spiffe://example.org/ns/shop/*\nnobody").await?;
@@ -160,7 +182,9 @@ async fn bouncers_and_resources_are_registered_changed_and_removed_and_every_ref
     browser.click("dialog button", "Delete, and deny").await?;
     browser.sees("It was changed meanwhile").await?;
     browser.click("button", "Reload and look").await?;
-    browser.until("the new state", "return document.querySelector('.facts .pill')?.innerText.includes('Enabled')", &[]).await?;
+    browser
+        .until("the new state", "return document.querySelector('.facts .pill')?.innerText.includes('Enabled')", &[])
+        .await?;
     browser.click("button", "Delete …").await?;
     browser.click("dialog button", "Delete, and deny").await?;
     browser.sees("No resource is protected").await?;
@@ -213,17 +237,17 @@ async fn a_secret_gets_generations_is_rolled_back_disabled_found_and_deleted() -
     browser.sees("other/path").await?;
     browser.fill("q", "payments-api").await?;
     browser.press(&[key::ENTER]).await?;
-    browser.until("only one", "return document.querySelectorAll('tbody tr').length === 1 && document.querySelector('tbody').innerText.includes('payments-api')", &[]).await?;
+    browser.until("only one", "return document.querySelectorAll('.table tbody tr').length === 1 && document.querySelector('.table tbody').innerText.includes('payments-api')", &[]).await?;
     assert!(browser.address().await?.ends_with("/console/secrets?q=payments-api"));
     desk.visit("secrets?enabled=true").await?;
-    browser.until("the other", "return document.querySelectorAll('tbody tr').length === 1 && document.querySelector('tbody').innerText.includes('other/path')", &[]).await?;
+    browser.until("the other", "return document.querySelectorAll('.table tbody tr').length === 1 && document.querySelector('.table tbody').innerText.includes('other/path')", &[]).await?;
     desk.visit("secrets?provider=vault_delegate").await?;
     browser.sees("No envelope secret fits these filters.").await?;
 
     desk.visit(&format!("secrets/{id}")).await?;
     browser.click("button", "Delete …").await?;
     browser.click("dialog button", "Delete, and deny").await?;
-    browser.until("gone", "return document.querySelectorAll('tbody tr').length === 1", &[]).await?;
+    browser.until("gone", "return document.querySelectorAll('.table tbody tr').length === 1", &[]).await?;
     assert_eq!(api.call(Method::GET, &format!("/v1/crypto/envelope-secrets/{id}"), None).await?.status, 404);
     desk.visit(&format!("secrets/{id}")).await?;
     browser.sees("Not found").await

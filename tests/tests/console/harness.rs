@@ -11,14 +11,15 @@ use serde_json::{Value, json};
 pub(crate) const KEY: &str = "arn:aws:kms:ca-central-1:123456789012:key/abc-123";
 pub(crate) const PATH: &str = "protected-resources/payments-api/upstream-tls";
 /// The base64 of something that looks like a KMS ciphertext blob.
-pub(crate) const BLOB: &str = "AQICAHhQ4W1xvqRr0nZ6Yt3m8uJkL2pS5dFgHjKlMnBvCxZaQwEr7Ty9Ui0OpAsDfGhJkLzXcVbNm1Q2W3E4R5T6Y7U8I9O0PqAz";
+pub(crate) const BLOB: &str =
+    "AQICAHhQ4W1xvqRr0nZ6Yt3m8uJkL2pS5dFgHjKlMnBvCxZaQwEr7Ty9Ui0OpAsDfGhJkLzXcVbNm1Q2W3E4R5T6Y7U8I9O0PqAz";
 
 /// A browser, and a control plane with the flag on; its parts stop in the order of the fields.
 pub(crate) struct Desk {
     pub(crate) browser: Browser,
     pub(crate) plane: ControlPlane,
     _identities: Identities,
-    pub(crate) scratch: Scratch,
+    _scratch: Scratch,
 }
 
 impl Desk {
@@ -30,7 +31,7 @@ impl Desk {
         let plane = ControlPlane::start(&scratch, setup).await?;
         plane.api()?.set_flag(true).await?;
         let browser = Browser::start(&scratch).await?;
-        Ok(Self { browser, plane, _identities: identities, scratch })
+        Ok(Self { browser, plane, _identities: identities, _scratch: scratch })
     }
 
     /// The administrator is signed in, and sees the overview.
@@ -100,13 +101,17 @@ pub(crate) async fn with_bouncer(desk: &Desk) -> Result<Api> {
 pub(crate) async fn counted(api: &Api, metric: &str, label: &str) -> Result<f64> {
     let text = api.get("/metrics").await?.text;
     let lines = text.lines().filter(|line| line.starts_with(metric) && line.contains(label));
-    lines.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).unwrap_or_default()).map(Ok).sum()
+    lines
+        .map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).unwrap_or_default())
+        .map(Ok)
+        .sum()
 }
 
 /// The token of another role.
 pub(crate) async fn token_of(api: &Api, role: &str) -> Result<(String, String)> {
     let body = json!({"name": format!("{role}-of-the-test"), "role": role});
     let made = api.post("/v1/tokens", &body).await?.success()?;
-    let text = |field: &str| made[field].as_str().map(str::to_owned).ok_or_else(|| Fault::new(format!("no {field}: {made}")));
+    let text =
+        |field: &str| made[field].as_str().map(str::to_owned).ok_or_else(|| Fault::new(format!("no {field}: {made}")));
     Ok((text("id")?, text("token")?))
 }

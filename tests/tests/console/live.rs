@@ -31,15 +31,31 @@ async fn health_and_decisions_are_seen_as_they_happen() -> Result<()> {
         visit(&browser, plane, "audit").await?;
         browser.sees("No decision was audited yet").await?;
         decider.decide(CART).await?;
-        browser.until("the release", "return document.querySelector('tbody')?.innerText.includes('Released')", &[]).await?;
+        browser
+            .until("the release", "return document.querySelector('.table tbody')?.innerText.includes('Released')", &[])
+            .await?;
         decider.ask(question(STRANGER)).await?;
-        browser.until("the denial", "return /Denied\\s+caller_not_allowed/.test(document.querySelector('tbody')?.innerText)", &[]).await?;
-        browser.until("the plot", "return document.querySelector('.plot figcaption')?.innerText.includes('Denied: 1')", &[]).await?;
+        browser
+            .until(
+                "the denial",
+                "return /Denied[^]*caller_not_allowed/.test(document.querySelector('.table tbody')?.innerText)",
+                &[],
+            )
+            .await?;
+        browser
+            .until(
+                "the plot",
+                "return document.querySelector('.plot figcaption')?.innerText.includes('Denied: 1')",
+                &[],
+            )
+            .await?;
         browser.click("button", "Live").await?;
         browser.sees("Paused").await?;
         visit(&browser, plane, "audit?outcome=deny").await?;
-        browser.until("only denials", "const rows = [...document.querySelectorAll('tbody tr')]; return rows.length === 1 && rows[0].innerText.includes('Denied')", &[]).await?;
-        browser.click("tbody summary", "All fields").await?;
+        browser.until("only denials", "const rows = [...document.querySelectorAll('.table tbody tr')]; return rows.length === 1 && rows[0].innerText.includes('Denied')", &[]).await?;
+        // What is drawn above the table moves it.
+        browser.until("the plot", "return document.querySelector('.plot') !== null", &[]).await?;
+        browser.click(".table tbody summary", "All fields").await?;
         browser.sees("Destination, by the rails").await?;
 
         // Export: what the filter leaves.

@@ -10,8 +10,12 @@ use bouncer_tests::stack::{BOUNCER, CART, Credential, STRANGER, Stack};
 use bouncer_tests::tools;
 use serde_json::json;
 
-const SIZES: [(&str, &str, u32, u32); 4] =
-    [("light", "light", 1280, 900), ("dark", "dark", 1280, 900), ("phone", "light", 390, 844), ("phone-dark", "dark", 390, 844)];
+const SIZES: [(&str, &str, u32, u32); 4] = [
+    ("light", "light", 1280, 900),
+    ("dark", "dark", 1280, 900),
+    ("phone", "light", 390, 844),
+    ("phone-dark", "dark", 390, 844),
+];
 
 /// Looks at the page that is shown, in every theme and size.
 async fn look(browser: &Browser, name: &str) -> Result<Vec<String>> {
@@ -34,11 +38,19 @@ async fn furnished() -> Result<Stack> {
     let stack = Stack::builder("console-pages")
         .without_envoy()
         .credential(Credential::new("payments-api", "payments"))
-        .credential(Credential { enabled: false, ..Credential::new("ledger", "payments").callers(&["spiffe://example.org/ns/ledger/*"]) })
+        .credential(Credential {
+            enabled: false,
+            ..Credential::new("ledger", "payments").callers(&["spiffe://example.org/ns/ledger/*"])
+        })
         .start()
         .await?;
     let api = stack.api()?;
-    api.put("/v1/crypto/settings", &json!({"provider": "kms_envelope", "kms_key_arn": stack.key_arn, "notes": "Production"})).await?.success()?;
+    api.put(
+        "/v1/crypto/settings",
+        &json!({"provider": "kms_envelope", "kms_key_arn": stack.key_arn, "notes": "Production"}),
+    )
+    .await?
+    .success()?;
     api.register_bouncer("payments-west", "spiffe://example.org/bouncer/payments-west").await?;
     let mut doubtful = envelope("saas/crm/api-token");
     doubtful["ciphertext_ref"] = json!("AQICAHh...opaque-envelope-blob...");
@@ -75,6 +87,8 @@ async fn every_page(browser: &Browser, plane: &ControlPlane, stack: &Stack) -> R
         ("changes", "changes".to_owned()),
         ("flags", "flags".to_owned()),
         ("provider", "provider".to_owned()),
+        ("tokens", "tokens".to_owned()),
+        ("token-new", "tokens/new".to_owned()),
         ("not-found", "bouncers/none-such".to_owned()),
     ];
     let mut found = vec![];
@@ -100,10 +114,10 @@ async fn every_page_in_every_theme_and_size_is_without_violation_and_complaint()
     browser.open(&format!("{}/", plane.url())).await?;
     browser.sees("Sign in to the control plane").await?;
     let mut found = look(&browser, "sign-in").await?;
-    // Nobody is signed in yet, which the log says too.
-    browser.complaints().await?;
     browser.resize(1280, 900).await?;
     sign_in(&browser, plane).await?;
+    // Nobody was signed in before, which the log says too.
+    browser.complaints().await?;
     found.extend(every_page(&browser, plane, &stack).await?);
 
     // What comes up over a page.

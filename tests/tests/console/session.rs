@@ -2,6 +2,7 @@
 
 use crate::harness::{Desk, arrived, sign_in_here, token_of, with_bouncer};
 use bouncer_tests::Result;
+use bouncer_tests::api::Api;
 use http::Method;
 use serde_json::json;
 
@@ -60,7 +61,9 @@ async fn a_viewer_is_offered_nothing_that_is_refused_and_sees_the_refusal_all_th
     desk.visit("changes").await?;
     browser.sees("The role is not enough").await?;
     browser.sees("What to do:").await?;
-    browser.until("the request's id", "return /[0-9a-f-]{36}/.test(document.querySelector('.request-id')?.innerText)", &[]).await?;
+    browser
+        .until("the request's id", "return /[0-9a-f-]{36}/.test(document.querySelector('.request-id')?.innerText)", &[])
+        .await?;
     desk.visit("bouncers/new").await?;
     browser.fill("name", "payments-west").await?;
     browser.fill("spiffe_id", "spiffe://example.org/bouncer/payments-west").await?;
@@ -68,6 +71,48 @@ async fn a_viewer_is_offered_nothing_that_is_refused_and_sees_the_refusal_all_th
     browser.sees("The role is not enough").await?;
     let list = api.get("/v1/bouncers").await?.success()?;
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "nothing was registered");
-    assert_eq!(api.post("/v1/tokens", &json!({"name": "X"})).await?.status, 422, "the control: the API answers");
+    assert_eq!(
+        api.post("/v1/tokens", &json!({"name": "X", "role": "viewer"})).await?.status,
+        422,
+        "the control: the API answers"
+    );
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_made_shown_once_and_revoked() -> Result<()> {
+    let desk = Desk::signed_in("console-tokens").await?;
+    let browser = &desk.browser;
+    desk.visit("tokens/new").await?;
+    browser.fill("name", "Deploy Pipeline").await?;
+    browser.fill("expires_in_days", "soon").await?;
+    browser.fill("path_prefixes", "payments/*\n../etc").await?;
+    browser.click("main button[type=submit]", "Make the token").await?;
+    browser.sees("Must be at most 63").await?;
+    browser.sees("Must be 1 to 366.").await?;
+    browser.sees("Line 2: ").await?;
+    browser.fill("name", "deploy-pipeline").await?;
+    browser.fill("expires_in_days", "30").await?;
+    browser.fill("path_prefixes", "payments/*").await?;
+    browser.click("label", "Operator").await?;
+    browser.click("main button[type=submit]", "Make the token").await?;
+    browser.sees("It is shown this once.").await?;
+    let token = browser.script("return document.querySelector('code.token').innerText", &[]).await?;
+    let token = token.as_str().unwrap_or_default().to_owned();
+    let theirs = Api::new(desk.plane.url(), Some(&token))?;
+    let session = theirs.get("/v1/session").await?.success()?;
+    assert_eq!((&session["role"], &session["path_prefixes"]), (&json!("operator"), &json!(["payments/*"])));
+
+    browser.click("main a", "Back to the tokens").await?;
+    browser.sees("deploy-pipeline").await?;
+    assert!(!browser.script("return document.documentElement.outerHTML", &[]).await?.to_string().contains(&token));
+    browser.click("button[aria-label='Revoke deploy-pipeline']", "").await?;
+    browser.sees("It stops working at once").await?;
+    browser.click("dialog button", "Revoke").await?;
+    browser.sees("The token deploy-pipeline is revoked").await?;
+    assert_eq!(theirs.get("/v1/session").await?.status, 401);
+    // The last one of an administrator stays, and the console says why.
+    browser.click("button[aria-label='Revoke admin']", "").await?;
+    browser.click("dialog button", "Revoke").await?;
+    browser.sees("This is the last token of an administrator").await
 }

@@ -53,7 +53,7 @@ function listed(items) {
       { label: "Name", head: true, cell: (row) => [link(`bouncers/${row.name}`, {}, row.name), h("div", { class: "muted" }, code(row.spiffe_id))] },
       { label: "Health", cell: (row) => [bridgePill(row.bridge), !row.bridge.ok && h("div", { class: "small" }, row.bridge.detail)] },
       { label: "Epoch", cell: (row) => (row.bridge.state === "never_seen" ? "—" : String(row.bridge.epoch_acked)) },
-      { label: "Lag", cell: (row) => lag(row.bridge) },
+      { label: "Lag", class: "whole", cell: (row) => lag(row.bridge) },
       { label: "Version", cell: (row) => row.bridge.version ?? "—" },
       { label: "Resolvers", cell: (row) => String(row.bridge.instances) },
       { label: "Last heard of", cell: (row) => time(row.bridge.last_seen_at) },
