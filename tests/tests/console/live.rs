@@ -56,7 +56,7 @@ async fn health_and_decisions_are_seen_as_they_happen() -> Result<()> {
         // What is drawn above the table moves it.
         browser.until("the plot", "return document.querySelector('.plot') !== null", &[]).await?;
         browser.click(".table tbody summary", "All fields").await?;
-        browser.sees("Destination, by the rails").await?;
+        browser.sees("Authority, as the client sent it").await?;
 
         // Export: what the filter leaves.
         let folder = stack.scratch.folder("downloads")?;
