@@ -6,7 +6,7 @@ import { guardPastes } from "./guard.js";
 import { asProblem, problemBox } from "./notice.js";
 import * as router from "./router.js";
 import { forget, resume, session } from "./session.js";
-import { signInPage } from "./signin.js";
+import { cameFrom, signInPage } from "./signin.js";
 import { overview } from "./pages/overview.js";
 import { setup } from "./pages/setup.js";
 import { bouncers } from "./pages/bouncers.js";
@@ -35,7 +35,8 @@ function enter() {
   frame(root, { signedOut: () => askToSignIn() });
   router.start(PAGES, showsNow);
   void refreshFrame();
-  if (router.here() === "") router.go("overview", { replace: true });
+  const [page] = router.here().split("?");
+  if (page === "") router.go(cameFrom() || "overview", { replace: true });
   else router.show();
 }
 

@@ -4,7 +4,11 @@ import { announce, h } from "./dom.js";
 import { form } from "./forms.js";
 import { notice } from "./notice.js";
 import { icon } from "./icons.js";
+import { here } from "./router.js";
 import { methods, signIn } from "./session.js";
+
+/** Where to go on after the way by the identity provider. */
+const RETURN = "bouncer.return";
 
 /**
  * @param {HTMLElement} root
@@ -37,6 +41,7 @@ export function signInPage(root, { ended, done }) {
   root.replaceChildren(h("main", { id: "main", class: "sign-in" },
     h("div", { class: "brand" }, icon("bouncer"), h("span", {}, "Bouncer")),
     h("h1", { tabindex: -1, id: "page-title" }, "Sign in to the control plane"),
+    failed(new URLSearchParams(location.search).get("error")),
     ended && notice("warn", "Your session has ended", h("p", {}, "Sign in again, and you are back where you were.")),
     element, oidc,
     h("p", { class: "hint" }, "This control plane holds envelope metadata, policy and audit. It stores no credential, and " +
@@ -48,10 +53,40 @@ export function signInPage(root, { ended, done }) {
   void offerOidc(oidc);
 }
 
+/** Why the identity provider did not sign anybody in, as the control plane says. @param {string | null} code */
+function failed(code) {
+  if (!code) return null;
+  const [why, next] = {
+    csrf: ["The sign-in was not begun in this browser, or too long ago.", "Begin it here."],
+    no_role: ["The identity provider knows you, but none of your groups stands for a role here.", "Ask an administrator to map one of them ([[oidc.roles]])."],
+    identity_provider_unavailable: ["The identity provider does not answer as it should.", "Try again shortly, or sign in with an API token. The control plane's log says what is wrong."],
+  }[code] ?? ["The identity provider did not vouch for you.", "Try again, or sign in with an API token."];
+  return h("div", { class: "notice bad", role: "alert" }, icon("bad"), h("div", { class: "notice-body" },
+    h("p", { class: "notice-title" }, "You are not signed in"), h("p", {}, why), h("p", {}, h("strong", {}, "What to do: "), next)));
+}
+
+/** Where one was before the identity provider was asked; told once. */
+export function cameFrom() {
+  try {
+    const path = sessionStorage.getItem(RETURN);
+    sessionStorage.removeItem(RETURN);
+    return path;
+  } catch {
+    return null;
+  }
+}
+
 /** @param {HTMLElement} place */
 async function offerOidc(place) {
   const ways = await methods();
   if (!ways?.oidc) return;
   const name = ways.oidc.name ? `Sign in with ${ways.oidc.name}` : "Sign in with OIDC";
-  place.replaceChildren(h("p", { class: "or" }, "or"), h("a", { class: "button wide", href: "/v1/session/oidc/start" }, name));
+  const leave = () => {
+    try {
+      sessionStorage.setItem(RETURN, here());
+    } catch {
+      // Then one comes back to the overview.
+    }
+  };
+  place.replaceChildren(h("p", { class: "or" }, "or"), h("a", { class: "button wide", href: "/v1/session/oidc/start", on: { click: leave } }, name));
 }

@@ -33,10 +33,19 @@ async fn one_signs_in_where_one_wanted_to_go_and_again_when_the_session_has_ende
     arrived(browser, "Decisions").await?;
     assert_eq!(browser.address().await?, deep);
 
+    // By an identity provider one comes back to the front door, and is led on to where one was.
+    let (here, front) = ("audit?outcome=deny", format!("{}/console/", desk.plane.url()));
+    browser.script("sessionStorage.setItem('bouncer.return', arguments[0])", &[here.into()]).await?;
+    browser.open(&front).await?;
+    arrived(browser, "Decisions").await?;
+    assert_eq!(browser.address().await?, deep);
+
     browser.click("button", "Sign out").await?;
     browser.sees("Sign in to the control plane").await?;
     browser.open(&deep).await?;
-    browser.sees("Sign in to the control plane").await
+    browser.sees("Sign in to the control plane").await?;
+    browser.open(&format!("{front}?error=no_role")).await?;
+    browser.sees("none of your groups stands for a role here").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
