@@ -3,7 +3,8 @@
 //!
 //! It can never decrypt: nothing in its dependencies could (a test reads `cargo tree`), and what looks like a plaintext
 //! credential is refused before it is stored or logged ([`plaintext`]). [`api`] and [`bridge`] are the two servers,
-//! [`store`] is the database behind both; [`cli`] is what the binary calls.
+//! [`store`] is the database behind both, [`console`] the web pages in front of the first; [`cli`] is what the binary
+//! calls.
 
 pub mod access;
 pub mod api;
@@ -13,6 +14,7 @@ pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod edit;
 pub mod health;
 pub mod http_server;

@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod bridge;
+pub mod browser;
 pub mod client;
 pub mod control_plane;
 pub mod envoy;

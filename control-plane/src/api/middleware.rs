@@ -33,7 +33,7 @@ pub(super) async fn outer(State(api): State<Api>, request: Request, next: Next) 
     let id = Uuid::now_v7();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("(none)", |path| path.as_str()).to_owned();
-    let quiet = PUBLIC.contains(&route.as_str());
+    let quiet = PUBLIC.contains(&route.as_str()) || route.starts_with(crate::console::BASE);
 
     let work = tokio::spawn(REQUEST.scope(id, next.run(request)));
     let outcome = tokio::time::timeout(DEADLINE, work).await;
@@ -65,7 +65,8 @@ fn decorate(response: &mut Response, id: Uuid, tls: bool) {
         (header::X_FRAME_OPTIONS, "DENY"),
     ];
     for (name, value) in fixed {
-        headers.insert(name, HeaderValue::from_static(value));
+        // The console's pages say for themselves what they load and for how long they hold.
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     if tls {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));

@@ -9,6 +9,7 @@ pub mod extract;
 pub mod fields;
 pub mod flags;
 mod guard;
+pub mod histogram;
 pub mod inventory;
 pub mod limits;
 mod middleware;
@@ -107,6 +108,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(audit::events))
         .routes(routes!(audit::admin_events))
         .routes(routes!(export::export))
+        .routes(routes!(histogram::histogram))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::get, tokens::revoke))
         .routes(routes!(session::get, session::sign_in, session::sign_out))
@@ -138,6 +140,8 @@ pub fn router(api: Api) -> Router {
         .fallback(|| async { ApiError::NoRoute })
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .layer(axum::middleware::from_fn_with_state(api.clone(), guard::guard))
+        // Behind the guard's layer, and so without it: static files.
+        .merge(crate::console::routes())
         .layer(axum::middleware::from_fn_with_state(api.clone(), middleware::outer))
         .with_state(api)
 }

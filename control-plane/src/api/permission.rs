@@ -38,7 +38,7 @@ pub(super) fn needed(method: &Method, route: &str) -> Option<Needs> {
         ("GET", "/v1/protected-resources" | "/v1/protected-resources/{name}") => some(Read),
         ("POST", "/v1/protected-resources") => some(Write),
         ("PUT" | "DELETE", "/v1/protected-resources/{name}") => some(Write),
-        ("GET", "/v1/audit/events") => some(Audit),
+        ("GET", "/v1/audit/events" | "/v1/audit/histogram") => some(Audit),
         // A chain can't be verified in parts, so an export is for those who may see it whole.
         ("GET", "/v1/audit/admin-events" | "/v1/audit/export") => all(Audit),
         ("GET" | "POST", "/v1/tokens") | ("GET" | "DELETE", "/v1/tokens/{id}") => all(Admin),

@@ -177,6 +177,26 @@ pub struct BouncerFilter {
     pub contains: Option<String>,
 }
 
+/// A time in parts of the same length, for counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditBuckets {
+    /// Where the first part begins, in Unix milliseconds.
+    pub from_ms: i64,
+    /// How long each part is; 1 or more.
+    pub bucket_ms: i64,
+}
+
+/// How many streams were decided in one way in one part of a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditCount {
+    /// Which part, from 0.
+    pub bucket: u64,
+    /// How.
+    pub outcome: String,
+    /// The streams that the events stand for.
+    pub streams: u64,
+}
+
 /// What the audit holds, in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditSummary {
@@ -334,6 +354,9 @@ pub trait Store: Send + Sync {
     ) -> Result<Appended>;
     /// Audit events, newest first.
     async fn audit(&self, filter: &AuditFilter, page: &Page<AuditKey>) -> Result<Part<AuditRecord>>;
+    /// How many streams were decided how in each part of a time. Parts and outcomes without any are left out, and so is
+    /// what lies before the first part.
+    async fn audit_histogram(&self, filter: &AuditFilter, span: AuditBuckets) -> Result<Vec<AuditCount>>;
     /// The audit in numbers.
     async fn audit_summary(&self) -> Result<AuditSummary>;
     /// Administrative changes, newest first, before `page.after`. Each was chained in the transaction that made it.

@@ -41,6 +41,7 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("PUT", "/v1/protected-resources/{name}", "operator"),
     ("DELETE", "/v1/protected-resources/{name}", "operator"),
     ("GET", "/v1/audit/events", "auditor"),
+    ("GET", "/v1/audit/histogram", "auditor"),
     ("GET", "/v1/audit/admin-events", "auditor"),
     ("GET", "/v1/audit/export", "auditor"),
     ("GET", "/v1/tokens", "admin"),

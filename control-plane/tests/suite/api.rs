@@ -21,7 +21,9 @@ async fn nothing_but_the_probes_answers_without_a_valid_token() {
         Some(format!("Bearer {}", "x".repeat(1 << 14))),
     ];
     for authorization in bad {
-        for path in ["/v1/bouncers", "/v1/crypto/settings", "/v1/bootstrap/status", "/v1/no-such-call", "/", "/v1"] {
+        for path in
+            ["/v1/bouncers", "/v1/crypto/settings", "/v1/bootstrap/status", "/v1/no-such-call", "/v1", "/consoles"]
+        {
             let mut request = Request::get(path);
             if let Some(value) = &authorization {
                 request = request.header(header::AUTHORIZATION, value);
@@ -252,6 +254,7 @@ async fn the_description_has_every_call_and_asks_for_a_token() {
         ("/v1/bootstrap/status", "get"),
         ("/v1/policy-bridge/health", "get"),
         ("/v1/audit/events", "get"),
+        ("/v1/audit/histogram", "get"),
         ("/v1/audit/admin-events", "get"),
         ("/v1/audit/export", "get"),
         ("/v1/tokens", "get post"),

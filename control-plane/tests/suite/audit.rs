@@ -80,6 +80,61 @@ async fn the_list_is_filtered_and_comes_in_parts() {
 }
 
 #[tokio::test]
+async fn decisions_are_counted_over_time_by_outcome() {
+    let (plane, mut resolver) = connected().await;
+    // Seconds 0, 1, 1, 5 of the time, and one before and one behind it.
+    let at = |n: u64, second: i64, outcome: &str, count: u64| AuditEvent {
+        time_ms: 1_790_000_000_000 + second * 1_000,
+        count,
+        ..event(n, outcome)
+    };
+    let events = vec![
+        at(1, -1, "inject", 1),
+        at(2, 0, "inject", 1),
+        at(3, 1, "deny", 40),
+        at(4, 1, "deny", 2),
+        at(5, 5, "uses", 7),
+        at(6, 6, "uses", 7),
+    ];
+    resolver.audit(events).await;
+    resolver.audit_ack().await;
+    let get = async |query: &str| {
+        let time = "from=2026-09-21T14:13:20Z&to=2026-09-21T14:13:26Z";
+        plane.get(&format!("/v1/audit/histogram?{time}&{query}")).await
+    };
+    let answer = get("buckets=3").await.ok();
+    assert_eq!(answer["bucket_ms"], 2_000);
+    let outcomes: Vec<_> = answer["items"].as_array().unwrap().iter().map(|item| item["outcomes"].clone()).collect();
+    assert_eq!(outcomes, [json!({"inject": 1, "deny": 42}), json!({}), json!({"uses": 7})]);
+    assert_eq!(answer["items"][1]["time"], "2026-09-21T14:13:22Z");
+    let total = async |query: &str| {
+        let answer = get(query).await.ok();
+        let items = answer["items"].as_array().unwrap().clone();
+        items
+            .iter()
+            .flat_map(|item| item["outcomes"].as_object().unwrap().values())
+            .filter_map(Value::as_u64)
+            .sum::<u64>()
+    };
+    assert_eq!(total("").await, 50);
+    assert_eq!(total("outcome=deny").await, 42);
+    assert_eq!(total("bouncer=payments-west").await, 0);
+    // Whoever is limited to some paths counts theirs only.
+    for (paths, counted) in [("protected-resources/*", 42), ("elsewhere/*", 0)] {
+        let limited = plane.with_token(plane.token_of("auditor", &[paths]).await);
+        let time = "from=2026-09-21T14:13:20Z&to=2026-09-21T14:13:26Z&buckets=1";
+        let answer = limited.get(&format!("/v1/audit/histogram?{time}")).await.ok();
+        assert_eq!(answer["items"][0]["outcomes"]["deny"].as_u64().unwrap_or_default(), counted, "{paths}");
+    }
+    for bad in ["buckets=0", "buckets=201", "outcome=released", "limit=1"] {
+        assert_eq!(get(bad).await.code(), "invalid_query", "{bad}");
+    }
+    let backwards = "/v1/audit/histogram?from=2026-09-21T14:13:20Z&to=2026-09-21T14:13:20Z";
+    assert_eq!(plane.get(backwards).await.code(), "invalid_query");
+    assert_eq!(plane.get("/v1/audit/histogram").await.code(), "invalid_query");
+}
+
+#[tokio::test]
 async fn a_gap_in_the_sequence_is_counted_and_shown() {
     let (plane, mut resolver) = connected().await;
     resolver.audit(vec![event(5, "inject"), event(6, "inject")]).await;

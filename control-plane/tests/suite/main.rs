@@ -10,6 +10,7 @@ mod audit_chain;
 mod binary;
 mod bridge;
 mod chained;
+mod console;
 mod corpus;
 mod crypto;
 mod dependencies;

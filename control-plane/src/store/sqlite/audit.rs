@@ -4,10 +4,10 @@ use super::chains::{Incoming, digest};
 use super::database::{Database, parsed, part, signed, time, unsigned};
 use super::filter;
 use crate::model::{AdminRecord, Appended, AuditEvent, AuditRecord, Evidence, Received};
-use crate::store::{AuditFilter, AuditKey, AuditSummary, Page, Part, Result, StoreError};
+use crate::store::{AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditSummary, Page, Part, Result, StoreError};
 use bouncer_audit::{ChainId, ChainPoint};
 use bouncer_custody::BouncerName;
-use sqlx::QueryBuilder;
+use sqlx::{QueryBuilder, Sqlite};
 
 const TABLE: &str = "audit_events";
 
@@ -157,20 +157,43 @@ pub(super) async fn list(
     let after = page.after.unwrap_or(AuditKey { time_ms: i64::MAX, seq: i64::MAX.unsigned_abs() });
     let mut query = QueryBuilder::new("SELECT * FROM audit_events WHERE (time_ms, seq) < (");
     query.push_bind(after.time_ms).push(", ").push_bind(signed(after.seq)?).push(")");
-    filter::within(&mut query, "logical_path", &wanted.scope);
-    filter::equals(&mut query, "outcome", wanted.outcome.clone());
-    filter::equals(&mut query, "bouncer", wanted.bouncer.clone());
-    filter::equals(&mut query, "reason", wanted.reason.clone());
-    filter::equals(&mut query, "logical_path", wanted.logical_path.clone());
-    filter::equals(&mut query, "caller", wanted.caller.clone());
+    matching(&mut query, wanted);
+    query.push(" ORDER BY time_ms DESC, seq DESC LIMIT ").push_bind(i64::from(page.limit) + 1);
+    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, Row::read)
+}
+
+/// The conditions of a filter.
+fn matching(query: &mut QueryBuilder<Sqlite>, wanted: &AuditFilter) {
+    filter::within(query, "logical_path", &wanted.scope);
+    filter::equals(query, "outcome", wanted.outcome.clone());
+    filter::equals(query, "bouncer", wanted.bouncer.clone());
+    filter::equals(query, "reason", wanted.reason.clone());
+    filter::equals(query, "logical_path", wanted.logical_path.clone());
+    filter::equals(query, "caller", wanted.caller.clone());
     if let Some(from) = wanted.from {
         query.push(" AND time_ms >= ").push_bind(from.as_millisecond());
     }
     if let Some(to) = wanted.to {
         query.push(" AND time_ms < ").push_bind(to.as_millisecond());
     }
-    query.push(" ORDER BY time_ms DESC, seq DESC LIMIT ").push_bind(i64::from(page.limit) + 1);
-    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, Row::read)
+}
+
+pub(super) async fn histogram(
+    database: &Database,
+    wanted: &AuditFilter,
+    span: AuditBuckets,
+) -> Result<Vec<AuditCount>> {
+    let mut query = QueryBuilder::new("SELECT (time_ms - ");
+    query.push_bind(span.from_ms).push(") / ").push_bind(span.bucket_ms.max(1));
+    // One event's count is its bouncer's word; bounded, no number of them can overflow the sum.
+    query.push(" AS bucket, outcome, SUM(MIN(count, 4294967296)) FROM audit_events WHERE time_ms >= ");
+    query.push_bind(span.from_ms);
+    matching(&mut query, wanted);
+    query.push(" GROUP BY bucket, outcome");
+    let rows: Vec<(i64, String, i64)> = query.build_query_as().fetch_all(&database.reader).await?;
+    let read =
+        |(bucket, outcome, streams)| Ok(AuditCount { bucket: unsigned(bucket)?, outcome, streams: unsigned(streams)? });
+    rows.into_iter().map(read).collect()
 }
 
 pub(super) async fn summary(database: &Database) -> Result<AuditSummary> {

@@ -13,8 +13,8 @@ mod sessions;
 mod tokens;
 
 use super::{
-    AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BouncerFilter, EnvelopeFilter, Page, Part,
-    ResourceFilter, Result, Store,
+    AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BouncerFilter,
+    EnvelopeFilter, Page, Part, ResourceFilter, Result, Store,
 };
 use crate::access::{NewSession, NewToken, Principal, TokenRecord};
 use crate::clock::Clock;
@@ -210,6 +210,9 @@ impl Store for SqliteStore {
     }
     async fn audit(&self, filter: &AuditFilter, page: &Page<AuditKey>) -> Result<Part<AuditRecord>> {
         audit::list(&self.database, filter, page).await
+    }
+    async fn audit_histogram(&self, filter: &AuditFilter, span: AuditBuckets) -> Result<Vec<AuditCount>> {
+        audit::histogram(&self.database, filter, span).await
     }
     async fn audit_summary(&self) -> Result<AuditSummary> {
         audit::summary(&self.database).await

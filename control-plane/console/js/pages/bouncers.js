@@ -1,0 +1,161 @@
+// Bouncer Management → Bouncers: who may speak on the Policy Bridge, and how each is.
+import { all, call, get } from "../api.js";
+import { commands } from "../copy.js";
+import { ask } from "../dialog.js";
+import { code, h, replace } from "../dom.js";
+import { form } from "../forms.js";
+import { icon } from "../icons.js";
+import { asProblem, empty, notice, problemBox, toast } from "../notice.js";
+import { pill } from "../pill.js";
+import { poll } from "../poll.js";
+import { link } from "../router.js";
+import { may } from "../session.js";
+import { facts, table } from "../table.js";
+import { span, time } from "../time.js";
+import { bridgePill, lag, secretsInUse } from "./effective.js";
+import { bouncerLines, values } from "./lines.js";
+
+/** @type {import("../router.js").Render} */
+export async function bouncers(visit) {
+  const [name] = visit.rest;
+  if (name === "new") return register(visit);
+  if (name) return one(visit, name);
+  const list = h("div", {});
+  let before = "";
+  const load = async () => {
+    const { items } = await all("/v1/bouncers", { signal: visit.leaving });
+    const now = JSON.stringify(items, (key, value) => (["age_ms", "last_seen_at", "clock_skew_ms"].includes(key) ? undefined : value));
+    if (now === before) return;
+    before = now;
+    replace(list, listed(items));
+  };
+  await load();
+  poll(load, 3_000, visit.leaving);
+  return {
+    title: "Bouncers",
+    intro: "A bouncer is the resolver beside an Envoy. It proves who it is by its SVID, takes policy, and hands in audit.",
+    actions: may("write", "everywhere") ? [link("bouncers/new", { class: "button primary" }, icon("add"), "Register a bouncer")] : [],
+    content: list,
+  };
+}
+
+/** @param {any[]} items */
+function listed(items) {
+  if (items.length === 0) {
+    return empty("No bouncer is registered", "Register one by the SPIFFE ID of its resolver's SVID; then start the resolver, and it appears here as connected.",
+      may("write", "everywhere") ? link("bouncers/new", { class: "button primary" }, "Register a bouncer") : "");
+  }
+  return table({
+    caption: "Bouncers",
+    rows: items,
+    data: (row) => ({ bouncer: row.name }),
+    columns: [
+      { label: "Name", head: true, cell: (row) => [link(`bouncers/${row.name}`, {}, row.name), h("div", { class: "muted" }, code(row.spiffe_id))] },
+      { label: "Health", cell: (row) => [bridgePill(row.bridge), !row.bridge.ok && h("div", { class: "small" }, row.bridge.detail)] },
+      { label: "Epoch", cell: (row) => (row.bridge.state === "never_seen" ? "—" : String(row.bridge.epoch_acked)) },
+      { label: "Lag", class: "whole", cell: (row) => lag(row.bridge) },
+      { label: "Version", cell: (row) => row.bridge.version ?? "—" },
+      { label: "Resolvers", cell: (row) => String(row.bridge.instances) },
+      { label: "Last heard of", cell: (row) => time(row.bridge.last_seen_at) },
+    ],
+  });
+}
+
+/** @param {import("../router.js").Visit} visit @param {string} name */
+async function one(visit, name) {
+  const path = `/v1/bouncers/${encodeURIComponent(name)}`;
+  const region = h("div", { class: "stack" });
+  const outcome = h("div", {});
+  let before = "";
+  const load = async () => {
+    const item = await get(path, visit.leaving);
+    const now = JSON.stringify(item, (key, value) => (["age_ms", "clock_skew_ms"].includes(key) ? undefined : value));
+    if (now === before) return;
+    before = now;
+    const saved = await savedSecrets(visit.leaving);
+    replace(region, ...detail(item, saved));
+  };
+  await load();
+  poll(load, 3_000, visit.leaving);
+  const remove = h("button", { type: "button", class: "button danger" }, "Remove …");
+  remove.addEventListener("click", async () => {
+    const sure = await ask({
+      title: `Remove the bouncer ${name}?`, danger: true, confirm: "Remove the bouncer",
+      body: ["Its sessions on the Policy Bridge end, and it gets no policy any more. When its snapshot is too old (bridge.snapshot_max_age_s), it denies every protected stream.",
+        "A bouncer that still guards protected resources is not removed."],
+    });
+    if (sure === null) return;
+    try {
+      await call("DELETE", path);
+      toast(`The bouncer ${name} is removed`);
+      visit.go("bouncers");
+    } catch (fault) {
+      outcome.replaceChildren(problemBox(fault, link(`resources?bouncer=${encodeURIComponent(name)}`, { class: "button" }, "Its protected resources")));
+    }
+  });
+  return { title: name, actions: may("write", "everywhere") ? [remove] : [], content: [outcome, region] };
+}
+
+/** @param {AbortSignal} signal */
+async function savedSecrets(signal) {
+  try {
+    const { items } = await all("/v1/crypto/envelope-secrets", { signal });
+    return new Map(items.map((item) => [item.logical_path, item]));
+  } catch (fault) {
+    if (asProblem(fault).code === "feature_disabled") return new Map();
+    throw fault;
+  }
+}
+
+/** @param {any} item @param {Map<string, any>} saved */
+function detail(item, saved) {
+  const { bridge } = item;
+  const skew = bridge.clock_skew_ms;
+  return [
+    bridge.ok ? notice(bridge.dev ? "warn" : "ok", bridge.detail)
+      : h("div", { class: "notice warn" }, icon("warn"), h("div", { class: "notice-body" }, h("p", { class: "notice-title" }, bridge.detail),
+        bridge.next && h("p", {}, h("strong", {}, "What to do: "), bridge.next))),
+    h("section", { "aria-labelledby": "in-effect" }, h("h2", { id: "in-effect" }, "In effect"), facts([
+      ["Health", bridgePill(bridge)],
+      ["Policy epoch taken", `${bridge.epoch_acked} (${lag(bridge)})`],
+      ["Resolvers connected", String(bridge.instances)],
+      ["Version", bridge.version ?? "unknown"],
+      ["Ready", bridge.ready === undefined ? "not said" : bridge.ready ? pill("ok", "Ready") : [pill("bad", "Not ready"), " ", bridge.not_ready.map((/** @type {string} */ code) => h("code", { class: "reason" }, code))]],
+      ["Last heard of", time(bridge.last_seen_at, { inline: true })],
+      ["Clock", skew === undefined ? "not said" : Math.abs(skew) < 1_000 ? "agrees with the control plane's" : `${span(Math.abs(skew))} ${skew > 0 ? "ahead" : "behind"}`],
+      ["Audit events missing", bridge.audit_missing ? pill("warn", String(bridge.audit_missing)) : "none"],
+      ["Mode", bridge.dev ? pill("warn", "--dev: not for production") : "production"],
+      ["Policy refused", bridge.refused && h("code", { class: "reason" }, bridge.refused)],
+    ]), bridge.problems.length > 0 && table({
+      caption: "What it can never use", rows: bridge.problems,
+      columns: [{ label: "It can never use", head: true, class: "path", cell: (row) => h("code", {}, row.subject) }, { label: "Why", cell: (row) => h("code", { class: "reason" }, row.reason) }],
+    }), secretsInUse([item], saved)),
+    h("section", { "aria-labelledby": "saved" }, h("h2", { id: "saved" }, "Saved"), facts([
+      ["SPIFFE ID", h("code", {}, item.spiffe_id)],
+      ["Registered", h("span", {}, "by ", h("strong", {}, item.created_by), " ", time(item.created_at, { inline: true }))],
+      ["Guards", link(`resources?bouncer=${encodeURIComponent(item.name)}`, {}, "its protected resources")],
+    ])),
+  ];
+}
+
+/** @param {import("../router.js").Visit} visit @returns {Promise<import("../router.js").Page>} */
+async function register(visit) {
+  const { element } = form({
+    name: "Register a bouncer", submit: "Register the bouncer",
+    fields: [
+      { name: "name", label: "Name", required: true, mono: true, placeholder: "payments-east", hint: "As “bouncer” in its resolver.toml, and as bouncer= in the AAD of its credentials." },
+      { name: "spiffe_id", label: "SPIFFE ID of its resolver", required: true, mono: true, placeholder: "spiffe://example.org/bouncer/payments-east", hint: "Who presents this SVID on the Policy Bridge is this bouncer." },
+    ],
+    actions: [link("bouncers", { class: "button" }, "Cancel")],
+    send: async (body) => {
+      await call("POST", "/v1/bouncers", { body });
+      toast(`The bouncer ${body.name} is registered`);
+      visit.go(`bouncers/${body.name}`);
+    },
+  });
+  return {
+    title: "Register a bouncer",
+    content: [element, h("section", { "aria-labelledby": "lines" }, h("h2", { id: "lines" }, "From the command line"),
+      bouncerLines(values()).map(([name, text]) => commands(name, text)))],
+  };
+}

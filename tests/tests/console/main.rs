@@ -1,0 +1,10 @@
+//! The console in real Chromium, on a real control plane: every page, every form, every refusal, by keyboard and by mouse,
+//! in both themes and at a phone's width.
+
+mod forms;
+mod guard;
+mod harness;
+mod keyboard;
+mod live;
+mod pages;
+mod session;
