@@ -1,0 +1,1 @@
+//! What a structural field can hold.
