@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod api;
+pub mod backup;
 pub mod bootstrap;
 pub mod bridge;
 pub mod certificate;

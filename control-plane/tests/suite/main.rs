@@ -6,6 +6,7 @@
 mod access;
 mod api;
 mod audit;
+mod backup;
 mod binary;
 mod bridge;
 mod crypto;
@@ -19,3 +20,4 @@ mod plaintext;
 mod registry;
 mod resolver;
 mod session;
+mod upgrade;

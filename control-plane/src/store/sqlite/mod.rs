@@ -5,6 +5,7 @@ mod bouncers;
 mod crypto;
 mod database;
 mod envelopes;
+pub mod files;
 mod filter;
 mod registry;
 mod sessions;
