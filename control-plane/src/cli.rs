@@ -1,6 +1,8 @@
-//! The command line: `serve`, `bootstrap`, `check`, `openapi`, `health`.
+//! The command line: `serve`, `bootstrap`, `backup`, `restore`, `check`, `openapi`, `health`.
 
+use crate::backup::{self, BackupError, RestoreError};
 use crate::bootstrap::{self, BootstrapError};
+use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError};
 use crate::health::{self, HealthError};
 use crate::serve::{self, ServeError};
@@ -62,6 +64,25 @@ enum Command {
         #[arg(long)]
         replace_tokens: bool,
     },
+    /// Write a backup of the database to a new file (mode 0600). The control plane goes on meanwhile.
+    Backup {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Where the backup is written. The file must not exist.
+        #[arg(long, value_name = "PATH")]
+        output: PathBuf,
+    },
+    /// Check a backup and put it at the place of the database. The control plane must be stopped.
+    Restore {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// The backup.
+        #[arg(long, value_name = "PATH")]
+        input: PathBuf,
+        /// Replace the database that is there. Its content is kept in a file beside it.
+        #[arg(long)]
+        replace: bool,
+    },
     /// Check the configuration and print every fault at once.
     Check(ConfigFile),
     /// Print the API's OpenAPI description.
@@ -85,6 +106,10 @@ enum CliError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     #[error(transparent)]
     Health(#[from] HealthError),
     #[error("--log is not a valid filter; \"info\" is one")]
@@ -125,6 +150,16 @@ fn command(cli: Cli) -> Result<(), CliError> {
                  after that.",
                 token_file.display()
             ))
+        }
+        Command::Backup { file, output } => {
+            let config = Config::load(&file.config)?;
+            let manifest = runtime()?.block_on(backup::backup(&config.database, &output, &SystemClock))?;
+            print(&format!("Backed up to {}: {manifest}.", output.display()))
+        }
+        Command::Restore { file, input, replace } => {
+            let config = Config::load(&file.config)?;
+            let restored = runtime()?.block_on(backup::restore(&config.database, &input, replace))?;
+            print(&restored.to_string())
         }
         Command::Check(file) => {
             Config::load(&file.config)?;

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod api;
+pub mod backup;
 pub mod bootstrap;
 pub mod bridge;
 pub mod certificate;

@@ -43,8 +43,36 @@ impl FromStr for Provider {
 }
 
 const ARN: &str = "KMS key ARN";
-const ARN_FORM: &str =
-    "arn:PARTITION:kms:REGION:ACCOUNT:key/ID (an alias is not accepted, since its target can be changed)";
+const ARN_FORM: &str = "arn:PARTITION:kms:REGION:ACCOUNT:key/ID with the ID that KMS gave the key, a UUID or mrk- and 32 \
+                        hex digits (an alias is not accepted, since its target can be changed)";
+
+/// `aws`, or `aws-` and a few letters and dashes.
+fn is_partition(text: &str) -> bool {
+    let more = text.strip_prefix("aws-").unwrap_or("a");
+    text.starts_with("aws") && (text.len() == 3 || text.len() > 4) && text.len() <= 16 && words(more)
+}
+
+/// Letters and dashes, then a dash and a number: `ca-central-1`.
+fn is_region(text: &str) -> bool {
+    let number = |text: &str| matches!(text.len(), 1 | 2) && text.bytes().all(|b| b.is_ascii_digit());
+    text.len() <= 24 && text.rsplit_once('-').is_some_and(|(place, last)| words(place) && number(last))
+}
+
+fn words(text: &str) -> bool {
+    text.split('-').all(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase()))
+}
+
+/// As KMS makes them: a UUID, or `mrk-` and 32 hex digits for a key of several regions. A shorter one of lower-case
+/// letters, digits and dashes is a stand-in, as documents have it: no credential is so short.
+fn is_key_id(text: &str) -> bool {
+    let hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let uuid = text.split('-').map(str::len).eq([8, 4, 4, 4, 12]) && hex(&text.replace('-', ""), 32);
+    let stand_in = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    uuid || text.strip_prefix("mrk-").is_some_and(|id| hex(id, 32))
+        || ((1..=12).contains(&text.len()) && text.bytes().all(stand_in))
+}
 
 /// Splits a key ARN into partition, region, account and key id.
 fn arn_parts(text: &str) -> Option<(&str, &str, &str, &str)> {
@@ -55,15 +83,14 @@ fn arn_parts(text: &str) -> Option<(&str, &str, &str, &str)> {
         return None;
     }
     let id = resource.strip_prefix("key/")?;
-    let word = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    let partition_ok = partition == "aws" || (partition.starts_with("aws-") && word(partition));
     let account_ok = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
-    let id_ok = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    (partition_ok && word(region) && account_ok && id_ok).then_some((partition, region, account, id))
+    let whole = is_partition(partition) && is_region(region) && account_ok && is_key_id(id);
+    whole.then_some((partition, region, account, id))
 }
 
 checked_text! {
-    /// The full ARN of a customer's KMS key, `arn:aws:kms:REGION:ACCOUNT:key/ID`. Never an alias.
+    /// The full ARN of a customer's KMS key, `arn:aws:kms:REGION:ACCOUNT:key/ID`. Never an alias. Each part has its own
+    /// form, so that nothing else fits in.
     KmsKeyArn, |text| {
         bounded(text, ARN, 200)?;
         arn_parts(text).map(|_| ()).ok_or(Problem::Form(ARN_FORM).of(ARN))
@@ -149,6 +176,13 @@ mod tests {
     fn only_whole_key_arns_are_keys() {
         let arn: KmsKeyArn = "arn:aws:kms:ca-central-1:123456789012:key/abc-123".parse().unwrap();
         assert_eq!((arn.region(), arn.account()), ("ca-central-1", "123456789012"));
+        for good in [
+            "arn:aws:kms:us-east-1:123456789012:key/cd613e30-d8f1-4adf-91b7-584a2265b1f5",
+            "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/mrk-1234abcd12ab34cd56ef1234567890ab",
+            "arn:aws-iso-b:kms:us-isob-east-1:123456789012:key/abc",
+        ] {
+            assert!(good.parse::<KmsKeyArn>().is_ok(), "{good}");
+        }
         for bad in [
             "abc-123",
             "alias/payments",
@@ -158,6 +192,15 @@ mod tests {
             "arn:evil:kms:ca-central-1:123456789012:key/abc",
             "arn:aws:kms:ca-central-1:123456789012:key/abc:x",
             "arn:aws:kms:ca-central-1:123456789012:key/a b",
+            "arn:aws:kms:ca-central-1:123456789012:key/Abc-123",
+            "arn:aws:kms:ca-central-1:123456789012:key/a-name-of-our-own",
+            "arn:aws:kms:ca-central-1:123456789012:key/cd613e30-d8f1-4adf-91b7-584a2265b1f5a",
+            "arn:aws:kms:ca-central-1:123456789012:key/cd613e30-d8f1-4adf-91b7-584a2265b1fg",
+            "arn:aws:kms:ca-central-1:123456789012:key/mrk-1234abcd12ab34cd56ef1234567890a",
+            "arn:aws:kms:central:123456789012:key/abc-123",
+            "arn:aws:kms:s3cret-1:123456789012:key/abc-123",
+            "arn:aws-:kms:ca-central-1:123456789012:key/abc-123",
+            "arn:awsx:kms:ca-central-1:123456789012:key/abc-123",
         ] {
             assert!(bad.parse::<KmsKeyArn>().is_err(), "{bad}");
         }

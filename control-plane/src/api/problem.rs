@@ -357,7 +357,7 @@ fn store_text(error: &StoreError) -> Text {
         ),
         StoreError::Conflict(conflict) => conflict_text(*conflict),
         StoreError::Corrupt(_) => unavailable("The database holds a row that is not valid."),
-        StoreError::Unavailable(_) | StoreError::Migration(_) | StoreError::OutOfRange => {
+        StoreError::Unavailable(_) | StoreError::Migration(_) | StoreError::Newer { .. } | StoreError::OutOfRange => {
             unavailable("The database did not answer as it should.")
         }
     }

@@ -1,6 +1,5 @@
-//! What hides behind base64 and percent-encoding.
+//! What hides behind an encoding: base64, hex, percent signs, backslashes, line breaks.
 
-use super::Kind;
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -13,54 +12,69 @@ const FORGIVING: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// Shorter runs hold no key worth the name.
-const SHORTEST: usize = 24;
-/// Enough of a DER structure to tell what it is.
-const HEAD: usize = 64;
+/// Shorter runs hold nothing worth the name.
+const SHORTEST: usize = 20;
+/// Shorter stretches of characters turn up in noise.
+const SHORTEST_READABLE: usize = 16;
 
-/// Runs of base64, in the standard or the URL-safe alphabet, with line breaks taken out; all in the standard alphabet.
-fn runs(text: &str) -> Vec<String> {
-    let mut runs = Vec::new();
-    let mut run = String::new();
-    // A written-out line break ("\n" within a quoted text) separates lines as a real one does.
-    for character in text.replace("\\n", "\n").replace("\\r", "\r").chars() {
-        match character {
-            'A'..='Z' | 'a'..='z' | '0'..='9' | '+' | '/' => run.push(character),
-            '-' => run.push('+'),
-            '_' => run.push('/'),
-            ' ' | '\t' | '\r' | '\n' => {}
-            _ if run.is_empty() => {}
-            _ => runs.push(std::mem::take(&mut run)),
+/// Texts that `text` is another way of writing.
+pub(super) fn rewritten(text: &str) -> impl Iterator<Item = String> {
+    let lines = || text.contains(['\n', '\r']).then(|| text.split(['\n', '\r']).map(str::trim).collect());
+    [percent_decoded(text), unescaped(text), lines()].into_iter().flatten()
+}
+
+/// Bytes that stretches of `text` may stand for. Where an encoded stretch begins is anybody's guess, since a word or a
+/// path before it is of the same alphabet: so each stretch is read from each of the places that make a difference.
+pub(super) fn decoded(text: &str) -> impl Iterator<Item = Vec<u8>> {
+    let base64 = |run: String| (0..4).filter_map(move |from| base64(run.get(from..)?));
+    let hex = |run: String| (0..2).filter_map(move |from| hex(run.get(from..)?));
+    let spaced = text.contains(char::is_whitespace);
+    let words = spaced.then(|| runs(text, base64_digit, |_| false)).into_iter().flatten();
+    let joined = runs(text, base64_digit, char::is_whitespace);
+    let hexadecimal = runs(text, |c| c.is_ascii_hexdigit().then_some(c), |c| c.is_whitespace() || c == ':');
+    joined.into_iter().chain(words).flat_map(base64).chain(hexadecimal.into_iter().flat_map(hex))
+}
+
+/// Stretches of ASCII within `bytes`, also as UTF-16 writes it.
+pub(super) fn readable(bytes: &[u8]) -> Vec<String> {
+    let narrow: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).collect();
+    let shown = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    let stretches = narrow.split(|byte| !shown(byte)).filter(|stretch| stretch.len() >= SHORTEST_READABLE);
+    stretches.map(|stretch| stretch.iter().copied().map(char::from).collect()).collect()
+}
+
+/// Runs of an alphabet, without the characters in them that are to be skipped.
+fn runs(text: &str, digit: impl Fn(char) -> Option<char>, skipped: impl Fn(char) -> bool) -> Vec<String> {
+    let mut runs = vec![String::new()];
+    for character in text.chars() {
+        match (digit(character), runs.last_mut()) {
+            (Some(digit), Some(run)) => run.push(digit),
+            (None, Some(run)) if !run.is_empty() && !skipped(character) => runs.push(String::new()),
+            _ => {}
         }
     }
-    runs.push(run);
     runs.retain(|run| run.len() >= SHORTEST);
     runs
 }
 
-/// Private keys in DER behind base64, wherever in a run they begin. A SEQUENCE shows as an `M`.
-pub(super) fn private_key(text: &str) -> Option<Kind> {
-    let found = runs(text).iter().any(|run| {
-        let begins = run.match_indices(['M', 'b']).map(|(at, _)| &run[at..]);
-        begins.filter(|rest| rest.len() >= SHORTEST).any(|rest| {
-            let head = &rest[..rest.len().min(HEAD) / 4 * 4];
-            FORGIVING.decode(head).is_ok_and(|der| is_private_key(&der))
-        })
-    });
-    found.then_some(Kind::PrivateKey)
+/// Of the standard or the URL-safe alphabet, in the standard one.
+fn base64_digit(character: char) -> Option<char> {
+    match character {
+        'A'..='Z' | 'a'..='z' | '0'..='9' | '+' | '/' => Some(character),
+        '-' => Some('+'),
+        '_' => Some('/'),
+        _ => None,
+    }
 }
 
-/// Texts that `text` may stand for.
-pub(super) fn decodings(text: &str) -> Vec<String> {
-    let mut inner: Vec<String> = runs(text)
-        .iter()
-        .filter_map(|run| FORGIVING.decode(run.get(..run.len() - usize::from(run.len() % 4 == 1))?).ok())
-        .filter_map(|bytes| String::from_utf8(bytes).ok())
-        .collect();
-    if let Some(decoded) = percent_decoded(text) {
-        inner.push(decoded);
-    }
-    inner
+fn base64(run: &str) -> Option<Vec<u8>> {
+    // One character alone is no end.
+    FORGIVING.decode(&run[..run.len() - usize::from(run.len() % 4 == 1)]).ok()
+}
+
+fn hex(run: &str) -> Option<Vec<u8>> {
+    let pairs = (0..run.len() / 2).map(|at| u8::from_str_radix(&run[2 * at..2 * at + 2], 16));
+    pairs.collect::<Result<_, _>>().ok()
 }
 
 fn percent_decoded(text: &str) -> Option<String> {
@@ -82,46 +96,51 @@ fn percent_decoded(text: &str) -> Option<String> {
     changed.then(|| String::from_utf8_lossy(&decoded).into_owned())
 }
 
-/// The contents of a DER SEQUENCE, as far as they are there.
-fn sequence(der: &[u8]) -> Option<&[u8]> {
-    let (tag, rest) = der.split_first()?;
-    let (length, rest) = rest.split_first()?;
-    if *tag != 0x30 {
-        return None;
+/// Without the backslashes of a quoted text.
+fn unescaped(text: &str) -> Option<String> {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let mut characters = after.chars();
+        match characters.next() {
+            Some('n' | 'r') => plain.push('\n'),
+            Some('t') => plain.push('\t'),
+            Some('u') => {
+                let code = after.get(1..5).and_then(|code| u32::from_str_radix(code, 16).ok()).and_then(char::from_u32);
+                plain.push(code.unwrap_or('u'));
+                characters = after[if code.is_some() { 5 } else { 1 }..].chars();
+            }
+            Some(other) => plain.push(other),
+            None => {}
+        }
+        rest = characters.as_str();
     }
-    match length {
-        0..=0x7f => Some(rest),
-        0x81 => rest.get(1..),
-        0x82 => rest.get(2..),
-        0x83 => rest.get(3..),
-        _ => None,
-    }
+    plain.push_str(rest);
+    text.contains('\\').then_some(plain)
 }
 
-/// PKCS#8 (RFC 5958), encrypted PKCS#8, PKCS#1 (RFC 8017), SEC1 (RFC 5915), PKCS#12 (RFC 7292), OpenSSH.
-fn is_private_key(head: &[u8]) -> bool {
-    const PKCS_5_AND_12: [&[u8]; 2] = [b"\x2a\x86\x48\x86\xf7\x0d\x01\x05", b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c"];
-    if head.starts_with(b"openssh-key-v1\0") {
-        return true;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backslashes_are_taken_out_and_half_of_one_is_no_panic() {
+        let plain = |text| unescaped(text).unwrap();
+        assert_eq!(plain(r#"a\nb\t\"c\"\u002dd\/"#), "a\nb\t\"c\"-d/");
+        assert_eq!(plain(r"\u00ä\"), "u00ä");
+        assert_eq!(plain(r"\ud800x"), "ud800x");
+        assert_eq!(unescaped("plain"), None);
     }
-    let Some(body) = sequence(head) else { return false };
-    if let Some(algorithm) = sequence(body) {
-        let oid = algorithm.strip_prefix(b"\x06").and_then(|rest| rest.get(1..));
-        return oid.is_some_and(|oid| PKCS_5_AND_12.iter().any(|prefix| oid.starts_with(prefix)));
-    }
-    match body {
-        // version 0 or 1, then an AlgorithmIdentifier
-        [0x02, 0x01, 0x00 | 0x01, rest @ ..] if sequence(rest).is_some_and(|inner| inner.first() == Some(&0x06)) => {
-            true
+
+    #[test]
+    fn a_run_is_read_wherever_it_begins() {
+        let inside =
+            |text: &str| decoded(text).any(|bytes| readable(&bytes).iter().any(|found| found.contains("credential")));
+        for before in ["", "a", "ab", "abc/", "word "] {
+            assert!(inside(&format!("{before}YSBjcmVkZW50aWFsIG9mIGl0cyBvd24=")), "{before}");
         }
-        // version 0, then a modulus of at least 512 bits
-        [0x02, 0x01, 0x00, 0x02, 0x40..=0x84, ..] => true,
-        // version 1, then the octets of a scalar
-        [0x02, 0x01, 0x01, 0x04, 0x14..=0x48, ..] => true,
-        // version 3, then a ContentInfo of PKCS#7
-        [0x02, 0x01, 0x03, rest @ ..] => {
-            sequence(rest).is_some_and(|inner| inner.starts_with(b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07"))
-        }
-        _ => false,
+        assert!(inside("61:20:63:72:65:64:65:6e:74:69:61:6c:20:6f:66:20:69:74:73"));
+        assert!(!inside("nothing of this kind stands in here"));
     }
 }

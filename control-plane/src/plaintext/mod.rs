@@ -1,17 +1,28 @@
 //! Tells a plaintext credential by its form, so that the API can refuse it wherever it turns up: PEM and DER private
-//! keys, JSON Web Tokens, keys and tokens of clouds, vaults and services, also when base64- or percent-encoded.
+//! keys, JSON Web Tokens, keys and tokens of clouds, vaults and services, also encoded or cut in two.
+//! Best effort: `tests/suite/lookalikes` measures it, and `tests/corpus/misses.txt` lists what it does not see.
 //!
 //! Called for every text of every body before anything else looks at it, and for every text of an audit event. Only
 //! forms are recognised, never entropy, so that a KMS ciphertext blob always passes. Nothing here keeps, returns or
 //! formats the text it was given.
 
+mod der;
 mod encoded;
+mod named;
+mod shapes;
 mod tokens;
 
 use serde_json::Value;
 
 /// How many encodings may be wrapped around each other.
-const DEPTH: u8 = 3;
+const DEPTH: u8 = 4;
+/// How many bytes are read in all for each of a text, and for a short one. A text that takes more is refused: it has
+/// encodings within encodings on purpose.
+const READ: (usize, usize) = (16, 64 * 1_024);
+/// How much of two texts is judged together, on either side of where they meet, in bytes.
+const SEAM: usize = 1_024;
+/// Of so many texts any two are judged together; of more, those that follow each other.
+const MANY: usize = 12;
 
 /// What a text looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +40,10 @@ pub enum Kind {
     ServiceToken,
     /// An `Authorization` header's credentials.
     Authorization,
+    /// A secret by the name beside it, such as `api_key = …`.
+    NamedSecret,
+    /// Too many encodings within each other to be read to the end.
+    Nested,
     /// A password within a URL.
     UrlPassword,
     /// A token of this control plane.
@@ -46,6 +61,8 @@ impl Kind {
             Self::VaultToken => "a Vault token",
             Self::ServiceToken => "a service's API token",
             Self::Authorization => "the credentials of an Authorization header",
+            Self::NamedSecret => "a secret, by the name beside it",
+            Self::Nested => "something hidden, in encodings within encodings",
             Self::UrlPassword => "a URL with a password",
             Self::OwnToken => "a token of this control plane",
         }
@@ -64,15 +81,35 @@ pub struct Finding {
 /// What `text` looks like, if it looks like a plaintext credential.
 #[must_use]
 pub fn find(text: &str) -> Option<Kind> {
-    find_within(text, DEPTH)
+    find_within(text, DEPTH, &mut (text.len() * READ.0 + READ.1))
 }
 
-fn find_within(text: &str, depth: u8) -> Option<Kind> {
-    let found = private_key(text).or_else(|| tokens::find(text)).or_else(|| encoded::private_key(text));
+fn find_within(text: &str, depth: u8, left: &mut usize) -> Option<Kind> {
+    let found = private_key(text).or_else(|| tokens::find(text)).or_else(|| named::find(text));
     if found.is_some() || depth == 0 {
         return found;
     }
-    encoded::decodings(text).into_iter().find_map(|inner| find_within(&inner, depth - 1))
+    let rewritten = encoded::rewritten(text).find_map(|text| {
+        let spent = spend(left, text.len());
+        spent.or_else(|| find_within(&text, depth - 1, left))
+    });
+    rewritten.or_else(|| encoded::decoded(text).find_map(|bytes| find_in_bytes(&bytes, depth - 1, left)))
+}
+
+fn find_in_bytes(bytes: &[u8], depth: u8, left: &mut usize) -> Option<Kind> {
+    if der::holds_key(bytes) {
+        return Some(Kind::PrivateKey);
+    }
+    let spent = spend(left, bytes.len());
+    spent.or_else(|| encoded::readable(bytes).into_iter().find_map(|text| find_within(&text, depth, left)))
+}
+
+fn spend(left: &mut usize, bytes: usize) -> Option<Kind> {
+    match left.checked_sub(bytes) {
+        Some(rest) => *left = rest,
+        None => return Some(Kind::Nested),
+    }
+    None
 }
 
 /// Private keys in their textual forms.
@@ -87,20 +124,27 @@ fn private_key(text: &str) -> Option<Kind> {
     (pem || putty || jwk).then_some(Kind::PrivateKey)
 }
 
-/// Looks through every text of a JSON value, names of fields included.
+/// Looks through every text of a JSON value, names of fields included: each alone, then what they make together.
 #[must_use]
 pub fn find_in(value: &Value) -> Option<Finding> {
-    walk(value, &mut String::new())
+    let mut texts = Vec::new();
+    walk(value, &mut String::new(), &mut texts).or_else(|| find_across(&texts))
 }
 
-fn walk(value: &Value, path: &mut String) -> Option<Finding> {
+/// A text, and the field that it stands in.
+type Leaf<'a> = (String, &'a str);
+
+fn walk<'a>(value: &'a Value, path: &mut String, texts: &mut Vec<Leaf<'a>>) -> Option<Finding> {
     let at = |path: &str, kind| Finding { field: if path.is_empty() { "body".into() } else { path.into() }, kind };
     let length = path.len();
     match value {
-        Value::String(text) => find(text).map(|kind| at(path, kind)),
+        Value::String(text) => {
+            texts.push((path.clone(), text));
+            find(text).map(|kind| at(path, kind))
+        }
         Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| {
             path.push_str(&format!("[{index}]"));
-            let found = walk(item, path);
+            let found = walk(item, path, texts);
             path.truncate(length);
             found
         }),
@@ -111,12 +155,28 @@ fn walk(value: &Value, path: &mut String) -> Option<Finding> {
             let separator = if path.is_empty() { "" } else { "." };
             path.push_str(separator);
             path.push_str(speakable(name));
-            let found = walk(item, path);
+            let found = walk(item, path, texts);
             path.truncate(length);
             found
         }),
         Value::Null | Value::Bool(_) | Value::Number(_) => None,
     }
+}
+
+/// A credential that was cut in two, and lies in two fields. Each alone is known to be none.
+fn find_across(texts: &[Leaf<'_>]) -> Option<Finding> {
+    let pairs = texts.iter().enumerate().flat_map(|(at, first)| {
+        let others = if texts.len() <= MANY { texts } else { texts.get(at + 1..at + 2).unwrap_or_default() };
+        others.iter().filter(move |second| first.0 != second.0).map(move |second| (first, second))
+    });
+    pairs.into_iter().find_map(|((first, end), (second, beginning))| {
+        let from = (end.len().saturating_sub(SEAM)..).find(|at| end.is_char_boundary(*at))?;
+        let to = (0..=beginning.len().min(SEAM)).rev().find(|at| beginning.is_char_boundary(*at))?;
+        let seam = [&end[from..], &beginning[..to]].concat();
+        // A name at the end of one field says nothing of the next one's ciphertext.
+        let kind = find(&seam).filter(|kind| *kind != Kind::NamedSecret)?;
+        Some(Finding { field: format!("{first} and {second}"), kind })
+    })
 }
 
 /// A field's name as it may be repeated in an answer: what our own fields look like, and nothing else.
@@ -139,6 +199,26 @@ mod tests {
         assert_eq!(find_in(&body), Some(Finding { field: "body".into(), kind: Kind::AwsKey }));
         let body = json!({"S3cret!": {"x": "AKIAIOSFODNN7EXAMPLE"}});
         assert_eq!(find_in(&body).unwrap().field, "(unnamed).x");
+    }
+
+    #[test]
+    fn encodings_within_encodings_are_read_so_far_and_no_further() {
+        let nested = "%2525250A\\\\u0025\nVVVV".repeat(8_000);
+        assert_eq!(find(&nested), Some(Kind::Nested));
+        assert_eq!(find(&"%0A".repeat(20_000)), None);
+    }
+
+    #[test]
+    fn a_credential_in_two_fields_is_named_by_both() {
+        let body = json!({"aad": "IOSFODNN7EXAMPLE", "notes": "use AKIA", "provider": "kms_envelope"});
+        assert_eq!(find_in(&body), Some(Finding { field: "notes and aad".into(), kind: Kind::AwsKey }));
+        let apart = json!({"aad": "IOSFODNN7EXAMPLE", "notes": "use AKIA "});
+        assert_eq!(find_in(&apart), None);
+        let many = |text: &str| json!((0..20).map(|at| format!("{at}.{text}")).collect::<Vec<_>>());
+        assert_eq!(find_in(&many("ä")), None);
+        let mut neighbours = many("spiffe");
+        (neighbours[14], neighbours[15]) = (json!("AKIAIOSF"), json!("ODNN7EXAMPLE"));
+        assert_eq!(find_in(&neighbours).unwrap().field, "[14] and [15]");
     }
 
     #[test]

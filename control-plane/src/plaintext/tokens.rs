@@ -1,101 +1,66 @@
 //! Tokens with a known shape: a prefix, an alphabet, a length.
 
 use super::Kind;
+use super::named::is_user_and_password;
+use super::shapes::{Alphabet, INNER, Inner, SHAPES, Shape};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// What may follow a prefix.
-#[derive(Clone, Copy)]
-enum Alphabet {
-    /// `A-Z0-9`
-    Upper,
-    /// `A-Za-z0-9`
-    Alphanumeric,
-    /// `A-Za-z0-9_-`
-    Word,
-}
-
-impl Alphabet {
-    fn has(self, byte: u8) -> bool {
-        match self {
-            Self::Upper => byte.is_ascii_uppercase() || byte.is_ascii_digit(),
-            Self::Alphanumeric => byte.is_ascii_alphanumeric(),
-            Self::Word => byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'),
-        }
-    }
-}
-
-struct Shape {
-    prefix: &'static str,
-    alphabet: Alphabet,
-    /// How many characters follow at least, and at most.
-    length: (usize, usize),
-    kind: Kind,
-}
-
-const fn shape(prefix: &'static str, alphabet: Alphabet, least: usize, most: usize, kind: Kind) -> Shape {
-    Shape { prefix, alphabet, length: (least, most), kind }
-}
-
-const ANY: usize = usize::MAX;
-
-const SHAPES: &[Shape] = &[
-    shape("AKIA", Alphabet::Upper, 16, 16, Kind::AwsKey),
-    shape("ASIA", Alphabet::Upper, 16, 16, Kind::AwsKey),
-    shape("hvs.", Alphabet::Word, 20, ANY, Kind::VaultToken),
-    shape("hvb.", Alphabet::Word, 20, ANY, Kind::VaultToken),
-    shape("hvr.", Alphabet::Word, 20, ANY, Kind::VaultToken),
-    shape("s.", Alphabet::Alphanumeric, 24, 24, Kind::VaultToken),
-    shape("b.AAAA", Alphabet::Word, 40, ANY, Kind::VaultToken),
-    shape("ghp_", Alphabet::Alphanumeric, 20, ANY, Kind::ServiceToken),
-    shape("gho_", Alphabet::Alphanumeric, 20, ANY, Kind::ServiceToken),
-    shape("ghu_", Alphabet::Alphanumeric, 20, ANY, Kind::ServiceToken),
-    shape("ghs_", Alphabet::Alphanumeric, 20, ANY, Kind::ServiceToken),
-    shape("ghr_", Alphabet::Alphanumeric, 20, ANY, Kind::ServiceToken),
-    shape("github_pat_", Alphabet::Word, 20, ANY, Kind::ServiceToken),
-    shape("glpat-", Alphabet::Word, 16, ANY, Kind::ServiceToken),
-    shape("xoxa-", Alphabet::Word, 10, ANY, Kind::ServiceToken),
-    shape("xoxb-", Alphabet::Word, 10, ANY, Kind::ServiceToken),
-    shape("xoxc-", Alphabet::Word, 10, ANY, Kind::ServiceToken),
-    shape("xoxe-", Alphabet::Word, 10, ANY, Kind::ServiceToken),
-    shape("xoxo-", Alphabet::Word, 10, ANY, Kind::ServiceToken),
-    shape("xoxp-", Alphabet::Word, 10, ANY, Kind::ServiceToken),
-    shape("xoxr-", Alphabet::Word, 10, ANY, Kind::ServiceToken),
-    shape("xoxs-", Alphabet::Word, 10, ANY, Kind::ServiceToken),
-    shape("xapp-", Alphabet::Word, 10, ANY, Kind::ServiceToken),
-    shape("sk_live_", Alphabet::Alphanumeric, 10, ANY, Kind::ServiceToken),
-    shape("sk_test_", Alphabet::Alphanumeric, 10, ANY, Kind::ServiceToken),
-    shape("rk_live_", Alphabet::Alphanumeric, 10, ANY, Kind::ServiceToken),
-    shape("whsec_", Alphabet::Alphanumeric, 20, ANY, Kind::ServiceToken),
-    shape("AIza", Alphabet::Word, 35, 35, Kind::ServiceToken),
-    shape("ya29.", Alphabet::Word, 20, ANY, Kind::ServiceToken),
-    shape("sk-ant-", Alphabet::Word, 20, ANY, Kind::ServiceToken),
-    shape("sk-proj-", Alphabet::Word, 20, ANY, Kind::ServiceToken),
-    shape("sk-", Alphabet::Alphanumeric, 32, ANY, Kind::ServiceToken),
-    shape("npm_", Alphabet::Alphanumeric, 36, 36, Kind::ServiceToken),
-    shape("pypi-", Alphabet::Word, 40, ANY, Kind::ServiceToken),
-    shape("dop_v1_", Alphabet::Alphanumeric, 64, 64, Kind::ServiceToken),
-    shape("SG.", Alphabet::Word, 20, ANY, Kind::ServiceToken),
-    shape(crate::token::PREFIX, Alphabet::Word, 43, 43, Kind::OwnToken),
-];
+/// More characters of base64 than this are no path: what stands behind a `/` in them begins no word. Less than the 72
+/// with which a KMS blob begins before the first bytes that are always the same.
+const LONG_RUN: usize = 64;
 
 /// Looks for every known shape.
 pub(super) fn find(text: &str) -> Option<Kind> {
-    SHAPES
-        .iter()
-        .find(|shape| shape.occurs_in(text))
-        .map(|shape| shape.kind)
+    shaped(text)
+        .or_else(|| INNER.iter().any(|inner| inner.occurs_in(text)).then_some(Kind::ServiceToken))
         .or_else(|| json_web_token(text))
-        .or_else(|| aws_secret(text))
         .or_else(|| authorization(text))
         .or_else(|| url_password(text))
 }
 
+/// Looks for the shapes that begin with their mark, where a word begins.
+fn shaped(text: &str) -> Option<Kind> {
+    let bytes = text.as_bytes();
+    // How many characters of base64 stand before, without a break.
+    let mut run = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        if at == 0 || !bytes[at - 1].is_ascii_alphanumeric() {
+            let fits =
+                |shape: &&Shape| shape.prefix.as_bytes()[0] == *byte && shape.begins(&bytes[at..], run > LONG_RUN);
+            if let Some(shape) = SHAPES.iter().find(fits) {
+                return Some(shape.kind);
+            }
+        }
+        run = if Alphabet::Base64.has(*byte) { run + 1 } else { 0 };
+    }
+    None
+}
+
+fn count(bytes: &[u8], alphabet: Alphabet) -> usize {
+    bytes.iter().take_while(|byte| alphabet.has(**byte)).count()
+}
+
 impl Shape {
+    fn begins(&self, text: &[u8], in_noise: bool) -> bool {
+        let Some(rest) = text.strip_prefix(self.prefix.as_bytes()) else { return false };
+        let length = count(rest, self.alphabet);
+        length >= self.length.0 && length <= self.length.1 && !(in_noise && self.occurs_in_noise())
+    }
+
+    /// Whether base64 of noise can hold one: mere capitals or hex digits of some length it does not.
+    fn occurs_in_noise(&self) -> bool {
+        let wide = matches!(self.alphabet, Alphabet::Alnum | Alphabet::Word | Alphabet::Base64);
+        wide && self.prefix.bytes().all(|byte| Alphabet::Base64.has(byte))
+    }
+}
+
+impl Inner {
     fn occurs_in(&self, text: &str) -> bool {
-        starts(text, self.prefix).any(|rest| {
-            let length = rest.bytes().take_while(|byte| self.alphabet.has(*byte)).count();
-            length >= self.length.0 && length <= self.length.1
+        text.match_indices(self.mark).any(|(at, mark)| {
+            let (alphabet, least) = self.before;
+            let before = text[..at].bytes().rev().take_while(|byte| alphabet.has(*byte)).count();
+            before >= least && count(&text.as_bytes()[at + mark.len()..], self.after.0) >= self.after.1
         })
     }
 }
@@ -122,24 +87,6 @@ fn json_web_token(text: &str) -> Option<Kind> {
     })
 }
 
-/// The names that AWS gives a secret key or session token, with a value behind them.
-fn aws_secret(text: &str) -> Option<Kind> {
-    let squeezed: String = text
-        .chars()
-        .filter(|c| !matches!(c, '_' | '-' | '"' | '\'' | ' ' | '\t'))
-        .collect::<String>()
-        .to_ascii_lowercase();
-    let named = ["secretaccesskey", "awssessiontoken", "awssecretkey"].iter().any(|name| {
-        squeezed.match_indices(name).any(|(at, name)| {
-            let rest = squeezed[at + name.len()..].trim_start_matches(['=', ':', '>']);
-            let assigned = rest.len() < squeezed.len() - at - name.len();
-            let value = rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'+')).count();
-            assigned && value >= 16
-        })
-    });
-    named.then_some(Kind::AwsKey)
-}
-
 /// `Bearer` with what may be a token behind it (RFC 6750), or `Basic` with a user and a password (RFC 7617). Words after
 /// either are no credentials.
 fn authorization(text: &str) -> Option<Kind> {
@@ -155,7 +102,7 @@ fn authorization(text: &str) -> Option<Kind> {
         })
     };
     let bearer = value("bearer").any(|value| value.len() >= 16 && value.bytes().any(|byte| byte.is_ascii_digit()));
-    let basic = value("basic").any(|value| STANDARD.decode(value).is_ok_and(|decoded| decoded.contains(&b':')));
+    let basic = value("basic").any(is_user_and_password);
     (bearer || basic).then_some(Kind::Authorization)
 }
 

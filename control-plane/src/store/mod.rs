@@ -29,6 +29,17 @@ pub enum StoreError {
     /// The schema could not be brought up to date.
     #[error("the database's schema could not be brought up to date")]
     Migration(#[source] sqlx::migrate::MigrateError),
+    /// A newer program has been here.
+    #[error(
+        "a newer version of this program has used it: its schema is {schema}, and this one knows up to {known}. Start \
+         the newer version again, or restore a backup from before the upgrade"
+    )]
+    Newer {
+        /// The database's schema.
+        schema: i64,
+        /// The newest one known here.
+        known: i64,
+    },
     /// A row holds what no edge would have let in.
     #[error("a row of table {0} is not valid")]
     Corrupt(&'static str),

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
 use tempfile::TempDir;
 
-struct Site {
+pub(crate) struct Site {
     folder: TempDir,
     api: SocketAddr,
 }
@@ -25,24 +25,24 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let site = Self { folder: tempfile::tempdir().unwrap(), api: free_address() };
         site.configure("");
         site
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     fn configure(&self, in_api: &str) {
         let text = format!(
-            "[api]\nlisten = \"{}\"\n{in_api}\n[bridge]\nlisten = \"{}\"\n\
+            "[api]\nlisten = \"{}\"\nrequests_per_second = 100000\n{in_api}\n[bridge]\nlisten = \"{}\"\n\
              [identity]\nworkload_api = \"unix://{}\"\n[database]\npath = \"{}\"\n",
             self.api,
             free_address(),
@@ -52,19 +52,19 @@ impl Site {
         std::fs::write(self.path("control-plane.toml"), text).unwrap();
     }
 
-    fn run(&self, subcommand: &str, more: &[&str]) -> Output {
+    pub(crate) fn run(&self, subcommand: &str, more: &[&str]) -> Output {
         let config = self.path("control-plane.toml");
         command(&[subcommand, "--config", config.to_str().unwrap()]).args(more).output().unwrap()
     }
 
-    fn bootstrap(&self, file: &str, more: &[&str]) -> Output {
+    pub(crate) fn bootstrap(&self, file: &str, more: &[&str]) -> Output {
         let path = self.path(file);
         let arguments: Vec<&str> = ["--token-file", path.to_str().unwrap()].iter().chain(more).copied().collect();
         self.run("bootstrap", &arguments)
     }
 
     /// A token to work with, for the one in the file, which is used up by it.
-    fn admin(&self, file: &str) -> String {
+    pub(crate) fn admin(&self, file: &str) -> String {
         let body = r#"{"name":"admin","role":"admin"}"#;
         let (status, answer) = self.call("POST", "/v1/tokens", &self.token(file), body).unwrap();
         assert_eq!(status, 201, "{answer}");
@@ -75,7 +75,7 @@ impl Site {
         std::fs::read_to_string(self.path(file)).unwrap().trim().to_owned()
     }
 
-    fn serve(&self, log: &str) -> Process {
+    pub(crate) fn serve(&self, log: &str) -> Process {
         let config = self.path("control-plane.toml");
         let log = std::fs::File::create(self.path(log)).unwrap();
         let child = command(&["serve", "--log-format", "json", "--log", "debug", "--config"])
@@ -93,7 +93,7 @@ impl Site {
     }
 
     /// One call over a connection of its own.
-    fn call(&self, method: &str, path: &str, token: &str, body: &str) -> std::io::Result<(u16, Value)> {
+    pub(crate) fn call(&self, method: &str, path: &str, token: &str, body: &str) -> std::io::Result<(u16, Value)> {
         let mut tcp = TcpStream::connect(self.api)?;
         tcp.set_read_timeout(Some(DEADLINE))?;
         write!(
@@ -110,15 +110,15 @@ impl Site {
     }
 }
 
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 
-    fn ended(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn ended(&mut self) -> std::process::ExitStatus {
         let deadline = Instant::now() + DEADLINE;
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
@@ -137,7 +137,7 @@ impl Drop for Process {
     }
 }
 
-fn mode(path: &Path) -> u32 {
+pub(crate) fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 

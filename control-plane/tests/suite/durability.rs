@@ -103,7 +103,8 @@ async fn a_database_of_a_newer_program_is_not_touched() {
     let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", plane.database().display())).await.unwrap();
     sqlx::query("UPDATE _sqlx_migrations SET version = version + 9998").execute(&pool).await.unwrap();
     let opened = SqliteStore::open(&plane.database(), Arc::new(SystemClock)).await;
-    assert!(matches!(opened, Err(StoreError::Migration(_))));
+    let Err(error @ StoreError::Newer { .. }) = opened else { panic!("it was opened") };
+    assert!(error.to_string().contains("Start the newer version again, or restore a backup"), "{error}");
 }
 
 #[tokio::test]

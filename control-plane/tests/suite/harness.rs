@@ -151,6 +151,13 @@ impl ControlPlane {
         self.folder.path().join("control-plane.db")
     }
 
+    /// One on a database that is there already.
+    pub(crate) async fn over(database: &std::path::Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(database, folder.path().join("control-plane.db")).unwrap();
+        Self::on(Arc::new(folder), String::new()).await
+    }
+
     /// Every byte that the database has on disk.
     pub(crate) fn bytes_on_disk(&self) -> Vec<u8> {
         let files = std::fs::read_dir(self.folder.path()).unwrap();

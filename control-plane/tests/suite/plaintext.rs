@@ -1,7 +1,7 @@
 //! Plaintext is refused in every field, and leaves no trace; ciphertext passes.
 
-use crate::corpus;
 use crate::harness::{ControlPlane, FLAG, PATH, envelope, resource};
+use crate::lookalikes::everyday;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bouncer_control_plane::plaintext;
@@ -35,7 +35,7 @@ fn bodies() -> Vec<(Method, String, Value)> {
 async fn every_credential_is_refused_in_every_field() {
     let plane = ControlPlane::enabled().await;
     plane.register_bouncer("payments-east").await;
-    let corpus = corpus::credentials();
+    let corpus = everyday::credentials();
     for (what, credential) in &corpus {
         for (method, path, body) in bodies() {
             for field in body.as_object().unwrap().keys() {

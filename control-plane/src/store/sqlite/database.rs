@@ -25,11 +25,19 @@ const KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
 /// A secret and the generation of it that a call registered, as stored.
 pub(super) type Registered = (String, i64);
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         Self::Unavailable(error)
+    }
+}
+
+/// Tells a schema that is newer than this program from one that is broken.
+fn migration(error: sqlx::migrate::MigrateError, known: i64) -> StoreError {
+    match error {
+        sqlx::migrate::MigrateError::VersionMissing(schema) => StoreError::Newer { schema, known },
+        other => StoreError::Migration(other),
     }
 }
 
@@ -79,7 +87,7 @@ async fn connect(path: &Path) -> Result<(SqlitePool, SqlitePool)> {
     let turn = turn(path).await?;
     let presence = Arc::new(Presence::new(path));
     let writer = pool(1, &presence).connect_with(options.clone()).await?;
-    MIGRATIONS.run(&writer).await.map_err(StoreError::Migration)?;
+    MIGRATIONS.run(&writer).await.map_err(|error| migration(error, super::files::newest_schema()))?;
     super::envelopes::date_certificates(&writer).await?;
     drop(turn);
     let reader = pool(READERS, &presence).connect_with(options.pragma("query_only", "ON")).await?;
@@ -87,7 +95,7 @@ async fn connect(path: &Path) -> Result<(SqlitePool, SqlitePool)> {
 }
 
 /// A lock on the file's folder, since a second handle on the file itself would cost SQLite its own locks when closed.
-async fn turn(path: &Path) -> Result<std::fs::File> {
+pub(super) async fn turn(path: &Path) -> Result<std::fs::File> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let locked = tokio::task::spawn_blocking(move || {
         let folder = std::fs::File::open(folder)?;
@@ -101,6 +109,9 @@ fn pool(connections: u32, presence: &Arc<Presence>) -> SqlitePoolOptions {
     let presence = Arc::clone(presence);
     SqlitePoolOptions::new()
         .max_connections(connections)
+        // Whoever is about to replace the file sees by an open connection that it is in use.
+        .idle_timeout(None)
+        .max_lifetime(None)
         .acquire_timeout(PATIENCE)
         .test_before_acquire(false)
         .before_acquire(move |_, meta| {

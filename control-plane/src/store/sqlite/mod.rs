@@ -7,6 +7,7 @@ mod crypto;
 mod database;
 mod envelopes;
 mod export;
+pub mod files;
 mod filter;
 mod registry;
 mod sessions;

@@ -15,10 +15,15 @@ fn inside(der: &[u8]) -> &[u8] {
 }
 
 /// The structure within PKCS#8 (RFC 5958): PKCS#1 for RSA, SEC1 for elliptic curves.
-fn inner_key(pkcs8: &[u8]) -> Vec<u8> {
+pub(super) fn inner_key(pkcs8: &[u8]) -> Vec<u8> {
     let after_version = &inside(pkcs8)[3..];
     let algorithm = 2 + usize::from(after_version[1]);
     inside(&after_version[algorithm..]).to_vec()
+}
+
+/// The textual encoding of RFC 7468.
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines(&STANDARD.encode(der), "\n"))
 }
 
 fn percent(text: &str) -> String {
@@ -30,7 +35,7 @@ fn lines(text: &str, end: &str) -> String {
 }
 
 /// Private keys in DER: PKCS#8 of several algorithms, PKCS#1, SEC1.
-pub(crate) fn der_keys() -> Vec<Vec<u8>> {
+fn der_keys() -> Vec<Vec<u8>> {
     let ec = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_der();
     let ec384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_der();
     let ed = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_der();
