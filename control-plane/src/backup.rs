@@ -220,7 +220,7 @@ fn write(copy: &Path, output: &Path, mut manifest: Manifest) -> io::Result<Manif
     manifest.sha256 = hex(&hashed.1.finalize());
 
     let (part, mut file) = Part::beside(output, "part")?;
-    write!(file, "{MAGIC}{}\n", serde_json::to_string(&manifest)?)?;
+    writeln!(file, "{MAGIC}{}", serde_json::to_string(&manifest)?)?;
     io::copy(&mut File::open(copy)?, &mut file)?;
     file.sync_all()?;
     // A link, unlike a renaming, never replaces what came there meanwhile.
