@@ -12,8 +12,10 @@
 //! backup is to be kept as the database is. It holds what the database holds: of tokens the hashes only.
 
 use crate::clock::{Clock, SystemClock};
+use crate::folder;
 use crate::store::StoreError;
 use crate::store::sqlite::files::{self, Placed};
+use bouncer_custody::Hex;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -177,16 +179,6 @@ impl Drop for Part {
     }
 }
 
-/// Makes the names in the file's folder as durable as its content.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Writes a backup of the database to `output`, which must not exist. Whoever uses the database goes on.
 ///
 /// # Errors
@@ -217,7 +209,7 @@ fn write(copy: &Path, output: &Path, mut manifest: Manifest) -> io::Result<Manif
     manifest.bytes = database.metadata()?.len();
     let mut hashed = Hashed(io::sink(), manifest.hasher()?);
     io::copy(&mut database, &mut hashed)?;
-    manifest.sha256 = hex(&hashed.1.finalize());
+    manifest.sha256 = Hex(&hashed.1.finalize()).to_string();
 
     let (part, mut file) = Part::beside(output, "part")?;
     writeln!(file, "{MAGIC}{}", serde_json::to_string(&manifest)?)?;
@@ -225,7 +217,7 @@ fn write(copy: &Path, output: &Path, mut manifest: Manifest) -> io::Result<Manif
     file.sync_all()?;
     // A link, unlike a renaming, never replaces what came there meanwhile.
     std::fs::hard_link(&part.0, output)?;
-    sync_folder(output)?;
+    folder::sync(output)?;
     Ok(manifest)
 }
 
@@ -290,7 +282,7 @@ pub async fn restore(database: &Path, input: &Path, replace: bool) -> Result<Res
             Placed::InUse => return Err(RestoreError::InUse),
         },
     }
-    sync_folder(database).map_err(writing)?;
+    folder::sync(database).map_err(writing)?;
     Ok(Restored { manifest, replaced: aside })
 }
 
@@ -313,7 +305,7 @@ fn extract(input: &Path, mut part: File, path: &Path) -> Result<Manifest, Restor
     // One byte more would show that something follows.
     let copied = io::copy(&mut file.take(manifest.bytes.saturating_add(1)), &mut hashed);
     let bytes = copied.map_err(|source| RestoreError::Write { path: path.to_owned(), source })?;
-    let digest = hex(&hashed.1.finalize());
+    let digest = Hex(&hashed.1.finalize()).to_string();
     if bytes < manifest.bytes {
         return Err(damaged("it is cut off"));
     }

@@ -1,10 +1,11 @@
 //! `bootstrap`: brings the database up to date and writes the first administrator's token to a file, once.
 
 use crate::clock::SystemClock;
+use crate::folder;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Conflict, Store as _, StoreError};
 use crate::token::{NoRandomness, Token};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -75,15 +76,9 @@ fn write(path: &Path, token: &Token) -> Result<(), BootstrapError> {
         _ => BootstrapError::File { path: path.to_owned(), source },
     };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    let written = writeln!(file, "{}", token.reveal()).and_then(|()| file.sync_all()).and_then(|()| sync_folder(path));
+    let written = writeln!(file, "{}", token.reveal()).and_then(|()| file.sync_all()).and_then(|()| folder::sync(path));
     written.map_err(|source| {
         let _ = std::fs::remove_file(path);
         failed(source)
     })
-}
-
-/// Makes the file's name as durable as its content.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use bouncer_custody::Hex;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 use std::sync::LazyLock;
@@ -70,14 +71,8 @@ fn find(name: &str) -> Option<(&'static File, &'static HeaderValue)> {
 }
 
 fn tag(bytes: &[u8]) -> HeaderValue {
-    use std::fmt::Write as _;
-    let mut text = String::from("\"");
-    for byte in Sha256::digest(bytes).iter().take(16) {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text.push('"');
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+    HeaderValue::try_from(format!("\"{}\"", Hex(&Sha256::digest(bytes)[..16])))
+        .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
 /// The console's routes, without state and without a token.

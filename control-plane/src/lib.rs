@@ -17,6 +17,7 @@ pub mod clock;
 pub mod config;
 pub mod console;
 pub mod edit;
+pub mod folder;
 pub mod health;
 pub mod http_server;
 pub mod metrics;

@@ -1,6 +1,7 @@
 //! The AAD: KMS's encryption context, and the pairs in it that bind a credential.
 
 use crate::Generation;
+use crate::hex::Hex;
 use crate::malformed::{Malformed, Problem, bounded};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -88,7 +89,7 @@ impl EncryptionContext {
     /// SHA-256 of the text, lower-case hex: how audit names an AAD.
     #[must_use]
     pub fn sha256_hex(&self) -> String {
-        Sha256::digest(self.text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        Hex(&Sha256::digest(self.text.as_bytes())).to_string()
     }
 }
 

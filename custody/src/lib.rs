@@ -8,6 +8,7 @@
 mod binding;
 mod context;
 mod envelope;
+mod hex;
 mod key;
 mod malformed;
 mod names;
@@ -22,6 +23,7 @@ mod vault;
 pub use binding::{Binding, ClusterRail, StreamFacts};
 pub use context::{EncryptionContext, Reserved};
 pub use envelope::{EnvelopeHeader, SealedEnvelope};
+pub use hex::Hex;
 pub use key::{KeyId, KmsKeyArn, Provider, VaultNamespace};
 pub use malformed::{Malformed, Problem};
 pub use names::{BouncerName, ClusterName, Environment, ResourceName};

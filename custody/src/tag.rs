@@ -1,5 +1,6 @@
 //! Generations and tags: the immutable names of one issue of a credential.
 
+use crate::hex::Hex;
 use crate::malformed::{Malformed, Problem};
 use crate::{CiphertextRef, EncryptionContext, KeyId, LogicalPath};
 use sha2::{Digest as _, Sha256};
@@ -108,7 +109,7 @@ impl Issue {
 
 impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        fmt::Display::fmt(&Hex(&self.0), f)
     }
 }
 

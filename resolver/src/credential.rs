@@ -4,7 +4,7 @@
 //! arena; what is public (the chain) is ordinary memory.
 
 use crate::arena::{Arena, Secret};
-use bouncer_custody::Reason;
+use bouncer_custody::{Hex, Reason};
 use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
@@ -77,7 +77,7 @@ impl ClientCertificate {
     /// A digest of the public chain, lower-case hex.
     #[must_use]
     pub fn chain_sha256(&self) -> String {
-        Sha256::digest(&self.chain).iter().map(|byte| format!("{byte:02x}")).collect()
+        Hex(&Sha256::digest(&self.chain)).to_string()
     }
 
     /// A self-signed certificate that nobody trusts, to take the place of a revoked one.

@@ -3,6 +3,7 @@
 use super::schema::{Field, Form};
 use super::{Declared, Fields, Kind, Live, Registered};
 use aws_lc_rs::digest::{SHA256, digest};
+use bouncer_custody::Hex;
 use serde_json::{Value, json};
 
 /// All that is to be done, in its order.
@@ -231,7 +232,7 @@ fn show(field: &str, value: &Value) -> Option<String> {
 }
 
 fn sha256(text: &str) -> String {
-    digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    Hex(digest(&SHA256, text.as_bytes()).as_ref()).to_string()
 }
 
 /// A registered thing's fields, from the API's answer, in the form that a file would have.

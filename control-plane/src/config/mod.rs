@@ -205,8 +205,7 @@ fn workload_api(mut section: Section<'_>) -> Option<String> {
 fn database(mut section: Section<'_>) -> Option<PathBuf> {
     let path = section.path("path");
     if let Some(path) = &path {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !folder.is_dir() {
+        if !crate::folder::of(path).is_dir() {
             section.fault("path", "lies in a folder that does not exist; create it for the control plane's user");
         }
         if path.is_dir() {

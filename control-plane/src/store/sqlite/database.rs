@@ -96,7 +96,7 @@ async fn connect(path: &Path) -> Result<(SqlitePool, SqlitePool)> {
 
 /// A lock on the file's folder, since a second handle on the file itself would cost SQLite its own locks when closed.
 pub(super) async fn turn(path: &Path) -> Result<std::fs::File> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let folder = crate::folder::of(path).to_owned();
     let locked = tokio::task::spawn_blocking(move || {
         let folder = std::fs::File::open(folder)?;
         folder.lock().map(|()| folder)

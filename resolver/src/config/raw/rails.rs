@@ -2,7 +2,7 @@
 
 use super::{Faults, read_ca, vault};
 use crate::config::{Cluster, Mode, Rails, ServerName, VaultMountRail};
-use bouncer_custody::{ClusterName, ClusterRail, KmsKeyArn, PathPattern};
+use bouncer_custody::{ClusterName, ClusterRail, Hex, KmsKeyArn, PathPattern};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -151,5 +151,5 @@ impl RawCluster {
 fn trust_version(ca: &[u8], names: &[ServerName]) -> String {
     let mut hash = Sha256::new_with_prefix(ca);
     hash.update(format!("{names:?}"));
-    hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    Hex(&hash.finalize()[..8]).to_string()
 }
