@@ -17,25 +17,27 @@ const TEXT: &[u8] = &[1];
 /// The commitments to texts that are not shown, by field.
 pub type Withheld = BTreeMap<String, Digest>;
 
-/// Whether a text was fit already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fitted {
-    /// It was.
-    Was,
-    /// It was cut, or had control characters.
-    Changed,
+/// Whether a text is as an event has them: at most [`TEXT_LIMIT`] bytes, and no control characters.
+#[must_use]
+pub fn fits(text: &str) -> bool {
+    text.len() <= TEXT_LIMIT && !text.chars().any(char::is_control)
 }
 
-/// Cuts a text to [`TEXT_LIMIT`] and takes control characters out of it. A resolver does so before it chains, and the
-/// control plane when it stores: what was chained is then what is stored.
-pub fn fit(text: &mut String) -> Fitted {
-    if text.len() <= TEXT_LIMIT && !text.chars().any(char::is_control) {
-        return Fitted::Was;
+/// Makes a text as an event has them. A resolver does so before it chains, and the control plane stores no other: what
+/// was chained is then what is stored.
+pub fn fit(text: &mut String) {
+    if !fits(text) {
+        cut(text, TEXT_LIMIT);
     }
-    let end = (0..=TEXT_LIMIT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    text.truncate(end);
+}
+
+/// Cuts a text to `limit` bytes, and takes control characters out of it.
+pub fn cut(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+    }
     text.retain(|character| !character.is_control());
-    Fitted::Changed
 }
 
 fn commit(text: &str) -> Digest {
@@ -65,6 +67,34 @@ pub struct Decision<'a> {
     pub count: u64,
     pub decision_id: &'a str,
     pub authority: &'a str,
+}
+
+/// The [`Decision`] that an event of a bouncer's holds, whatever type the event is: its fields have the same names in
+/// memory, on the wire and in exports.
+#[macro_export]
+macro_rules! decision {
+    ($event:expr, $bouncer:expr) => {
+        $crate::Decision {
+            bouncer: $bouncer,
+            id: &$event.id,
+            sequence: $event.sequence,
+            time_ms: $event.time_ms,
+            caller: &$event.caller,
+            resource: &$event.resource,
+            logical_path: &$event.logical_path,
+            generation: $event.generation,
+            key_id: &$event.key_id,
+            aad_sha256: &$event.aad_sha256,
+            cluster: &$event.cluster,
+            destination: &$event.destination,
+            outcome: &$event.outcome,
+            reason: &$event.reason,
+            backend_request_id: &$event.backend_request_id,
+            count: $event.count,
+            decision_id: &$event.decision_id,
+            authority: &$event.authority,
+        }
+    };
 }
 
 impl Decision<'_> {
@@ -208,10 +238,13 @@ mod tests {
     #[test]
     fn texts_are_cut_at_a_character_and_are_printable() {
         let mut text = format!("a\n{}", "ä".repeat(2_000));
-        assert_eq!(fit(&mut text), Fitted::Changed);
+        assert!(!fits(&text));
+        fit(&mut text);
         assert!(text.len() <= TEXT_LIMIT && text.starts_with("aä"));
         let once = text.clone();
-        assert_eq!((fit(&mut text), text), (Fitted::Was, once));
+        assert!(fits(&text));
+        fit(&mut text);
+        assert_eq!(text, once);
     }
 
     /// The sample with one bit of one field changed; `None` where that is no text any more.

@@ -29,6 +29,6 @@ pub use bundle::{BundleError, Bundles};
 pub use chain::{ChainId, ChainPoint, NotAChain, NotAnOwner, Owner};
 pub use checkpoint::{Algorithm, Checkpoint, CheckpointError, Signed, Signer};
 pub use digest::{Digest, NotADigest};
-pub use event::{Change, Decision, Fitted, TEXT_LIMIT, UNFIT, WITHHELD, Withheld, fit};
+pub use event::{Change, Decision, TEXT_LIMIT, UNFIT, WITHHELD, Withheld, cut, fit, fits};
 pub use line::{AdminLine, DecisionLine, DivergenceLine, EndLine, Line, Proof};
 pub use verify::{ChainReport, Expected, Fault, Report, Verifier, What};

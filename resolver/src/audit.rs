@@ -109,26 +109,7 @@ impl Event {
     }
 
     fn decision<'a>(&'a self, bouncer: &'a BouncerName) -> Decision<'a> {
-        Decision {
-            bouncer: bouncer.as_str(),
-            id: &self.id,
-            sequence: self.sequence,
-            time_ms: self.time_ms,
-            caller: &self.caller,
-            resource: &self.resource,
-            logical_path: &self.logical_path,
-            generation: self.generation,
-            key_id: &self.key_id,
-            aad_sha256: &self.aad_sha256,
-            cluster: &self.cluster,
-            destination: &self.destination,
-            outcome: &self.outcome,
-            reason: &self.reason,
-            backend_request_id: &self.backend_request_id,
-            count: self.count,
-            decision_id: &self.decision_id,
-            authority: &self.authority,
-        }
+        bouncer_audit::decision!(self, bouncer.as_str())
     }
 
     /// Where in a chain it is.

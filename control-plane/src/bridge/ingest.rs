@@ -3,7 +3,7 @@
 
 use crate::model::{AuditEvent, Divergence, Evidence, OUTCOMES, Received};
 use crate::plaintext;
-use bouncer_audit::{Checkpoint, Decision, Digest, Fitted, Owner, Signed, TEXT_LIMIT, UNFIT, WITHHELD, Withheld, fit};
+use bouncer_audit::{Checkpoint, Decision, Digest, Owner, Signed, TEXT_LIMIT, UNFIT, WITHHELD, Withheld, cut, fits};
 use bouncer_custody::{BouncerName, SpiffeId};
 use bouncer_proto::bridge::v1 as wire;
 use jiff::Timestamp;
@@ -34,11 +34,7 @@ pub(super) fn bounded(mut text: String, limit: usize) -> String {
     if plaintext::find(&text).is_some() {
         return WITHHELD.to_owned();
     }
-    if text.len() > limit {
-        let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text.retain(|character| !character.is_control());
+    cut(&mut text, limit);
     text
 }
 
@@ -52,19 +48,18 @@ pub(super) fn event(mut event: wire::AuditEvent, bouncer: &BouncerName, dev: boo
     let mut evidence = evidence(&event, bouncer)?;
     let mut withheld = Withheld::new();
     let mut text = |name: &str, text: &mut String| {
-        let mut shown = std::mem::take(text);
+        let shown = std::mem::take(text);
         if evidence.is_none() {
             return bounded(shown, TEXT_LIMIT);
         }
-        let commitment = Decision::commitment(&shown);
         let stand_in = if plaintext::find(&shown).is_some() {
             WITHHELD
-        } else if fit(&mut shown) == Fitted::Changed {
-            UNFIT
-        } else {
+        } else if fits(&shown) {
             return shown;
+        } else {
+            UNFIT
         };
-        withheld.insert(name.to_owned(), commitment);
+        withheld.insert(name.to_owned(), Decision::commitment(&shown));
         stand_in.to_owned()
     };
     let mut read = AuditEvent {
@@ -103,26 +98,7 @@ fn evidence(event: &wire::AuditEvent, bouncer: &BouncerName) -> Result<Option<Ev
     if event.chain.is_empty() && event.head.is_empty() {
         return Ok(None);
     }
-    let decision = Decision {
-        bouncer: bouncer.as_str(),
-        id: &event.id,
-        sequence: event.sequence,
-        time_ms: event.time_ms,
-        caller: &event.caller,
-        resource: &event.resource,
-        logical_path: &event.logical_path,
-        generation: event.generation,
-        key_id: &event.key_id,
-        aad_sha256: &event.aad_sha256,
-        cluster: &event.cluster,
-        destination: &event.destination,
-        outcome: &event.outcome,
-        reason: &event.reason,
-        backend_request_id: &event.backend_request_id,
-        count: event.count,
-        decision_id: &event.decision_id,
-        authority: &event.authority,
-    };
+    let decision = bouncer_audit::decision!(event, bouncer.as_str());
     let chain = event.chain.parse().map_err(|_| EventFault::Chain)?;
     let head = Digest::try_from(&*event.head).map_err(|_| EventFault::Chain)?;
     Ok(Some(Evidence { chain, leaf: decision.leaf(), head, withheld: Withheld::new() }))

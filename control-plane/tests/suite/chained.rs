@@ -1,7 +1,7 @@
 //! A spool as the control plane sees one: chained events and checkpoints, signed under SVIDs of a trust domain of its own.
 
 use crate::resolver::event;
-use bouncer_audit::{Bundles, ChainPoint, Checkpoint, Decision, Owner, Report, Signer, Verifier};
+use bouncer_audit::{Bundles, ChainPoint, Checkpoint, Owner, Report, Signer, Verifier};
 use bouncer_proto::bridge::v1 as wire;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -68,26 +68,7 @@ impl Spool {
         let mut event = event(self.at.sequence + 1, "inject");
         edit(&mut event);
         let Owner::Bouncer(bouncer) = &self.owner else { panic!("no bouncer's chain") };
-        let decision = Decision {
-            bouncer,
-            id: &event.id,
-            sequence: event.sequence,
-            time_ms: event.time_ms,
-            caller: &event.caller,
-            resource: &event.resource,
-            logical_path: &event.logical_path,
-            generation: event.generation,
-            key_id: &event.key_id,
-            aad_sha256: &event.aad_sha256,
-            cluster: &event.cluster,
-            destination: &event.destination,
-            outcome: &event.outcome,
-            reason: &event.reason,
-            backend_request_id: &event.backend_request_id,
-            count: event.count,
-            decision_id: &event.decision_id,
-            authority: &event.authority,
-        };
+        let decision = bouncer_audit::decision!(event, bouncer);
         let head = self.at.head_with(&decision.leaf());
         self.at = ChainPoint { sequence: event.sequence, head, ..self.at.clone() };
         wire::AuditEvent { chain: self.at.chain.to_string(), head: head.as_bytes().to_vec(), ..event }
