@@ -83,7 +83,7 @@ impl std::str::FromStr for Role {
     }
 }
 
-/// The logical paths that a principal is limited to. Without any pattern it is limited to nothing.
+/// The logical paths that a principal is limited to. Without any pattern every path is within it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Scope(Vec<PathPattern>);

@@ -170,6 +170,16 @@ fn admin_answer(record: AdminRecord) -> AdminAnswer {
     }
 }
 
+/// The outcome that is asked for.
+pub(super) fn outcome(wanted: Option<String>) -> Result<Option<String>, ApiError> {
+    if wanted.as_deref().is_some_and(|wanted| !OUTCOMES.contains(&wanted)) {
+        return Err(ApiError::Query(
+            "The parameter 'outcome' must be inject, deny, pass_through, uses, rotate or revoke.",
+        ));
+    }
+    Ok(wanted)
+}
+
 /// What bouncers decided, newest first.
 #[utoipa::path(
     get, path = "/v1/audit/events", tag = "operations", operation_id = "list_audit_events",
@@ -185,13 +195,8 @@ pub(super) async fn events(
     Params(params): Params<AuditParams>,
 ) -> Result<Json<List<AuditAnswer>>, ApiError> {
     let page = page::parse::<AuditKey>(params.limit, params.cursor.as_deref())?;
-    if params.outcome.as_deref().is_some_and(|outcome| !OUTCOMES.contains(&outcome)) {
-        return Err(ApiError::Query(
-            "The parameter 'outcome' must be inject, deny, pass_through, uses, rotate or revoke.",
-        ));
-    }
     let filter = AuditFilter {
-        outcome: params.outcome,
+        outcome: outcome(params.outcome)?,
         bouncer: params.bouncer,
         reason: params.reason,
         logical_path: params.logical_path,

@@ -1,10 +1,9 @@
 //! Decisions over time, counted by outcome: what a plot of the audit needs, without its events.
 
-use super::Api;
 use super::extract::Params;
 use super::guard::Caller;
 use super::problem::{ApiError, Problems};
-use crate::model::OUTCOMES;
+use super::{Api, audit};
 use crate::store::{AuditBuckets, AuditFilter};
 use axum::Json;
 use axum::extract::State;
@@ -82,15 +81,10 @@ pub(super) async fn histogram(
     Caller(principal): Caller,
     Params(params): Params<HistogramParams>,
 ) -> Result<Json<HistogramAnswer>, ApiError> {
-    if params.outcome.as_deref().is_some_and(|outcome| !OUTCOMES.contains(&outcome)) {
-        return Err(ApiError::Query(
-            "The parameter 'outcome' must be inject, deny, pass_through, uses, rotate or revoke.",
-        ));
-    }
     let (from, to) = (params.from, params.to);
     let (span, items) = parts(from, to, params.buckets.unwrap_or(DEFAULT))?;
     let filter = AuditFilter {
-        outcome: params.outcome,
+        outcome: audit::outcome(params.outcome)?,
         bouncer: params.bouncer,
         reason: params.reason,
         logical_path: params.logical_path,

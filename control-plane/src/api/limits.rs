@@ -3,6 +3,7 @@
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -41,10 +42,7 @@ impl Limits {
     /// # Errors
     /// [`TooMany`] if it is one too many.
     pub fn call(&self, actor: &str) -> Result<(), TooMany> {
-        if self.calls.len() > KEYS {
-            self.calls.retain_recent();
-        }
-        self.calls.check_key(&actor.to_owned()).map_err(|until| TooMany(until.wait_time_from(self.clock.now())))
+        self.count(&self.calls, actor.to_owned())
     }
 
     /// Counts a token that is none.
@@ -52,9 +50,13 @@ impl Limits {
     /// # Errors
     /// [`TooMany`] if it is one too many.
     pub fn failure(&self, peer: IpAddr) -> Result<(), TooMany> {
-        if self.failures.len() > KEYS {
-            self.failures.retain_recent();
+        self.count(&self.failures, peer)
+    }
+
+    fn count<K: Clone + Eq + Hash>(&self, buckets: &DefaultKeyedRateLimiter<K>, key: K) -> Result<(), TooMany> {
+        if buckets.len() > KEYS {
+            buckets.retain_recent();
         }
-        self.failures.check_key(&peer).map_err(|until| TooMany(until.wait_time_from(self.clock.now())))
+        buckets.check_key(&key).map_err(|until| TooMany(until.wait_time_from(self.clock.now())))
     }
 }

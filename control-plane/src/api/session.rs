@@ -6,7 +6,7 @@ use super::Api;
 use super::extract::Params;
 use super::guard::Caller;
 use super::problem::{ApiError, Problems};
-use crate::access::{NewSession, Permission, Principal, Role};
+use crate::access::{NewSession, Permission, Principal, Role, Scope};
 use crate::oidc::Oidc;
 use crate::oidc::code_flow::Attempt;
 use crate::token::{self, Token, TokenHash};
@@ -36,7 +36,8 @@ pub struct SessionAnswer {
     role: Role,
     permissions: &'static [Permission],
     /// The logical paths that they are limited to; empty for no limit.
-    path_prefixes: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    path_prefixes: Scope,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
@@ -68,7 +69,7 @@ fn answer(principal: Principal, csrf_token: Option<String>) -> SessionAnswer {
         actor: principal.actor.as_str().to_owned(),
         role: principal.role,
         permissions: principal.role.permissions(),
-        path_prefixes: principal.scope.patterns().iter().map(ToString::to_string).collect(),
+        path_prefixes: principal.scope,
         expires_at: principal.expires,
         csrf_token,
     }
@@ -134,11 +135,17 @@ fn set_cookie(api: &Api, name: &str, secret: &str, same_site: &str, seconds: i64
     )
 )]
 pub(super) async fn sign_in(State(api): State<Api>, Caller(principal): Caller) -> Result<Response, ApiError> {
-    open(&api, principal).await
+    let opened = open(&api, principal).await?;
+    Ok((StatusCode::CREATED, [(header::SET_COOKIE, opened.cookie)], Json(opened.answer)).into_response())
 }
 
-/// Opens a session and answers with its cookie.
-pub(super) async fn open(api: &Api, mut principal: Principal) -> Result<Response, ApiError> {
+/// A session that was just opened.
+struct Opened {
+    cookie: HeaderValue,
+    answer: SessionAnswer,
+}
+
+async fn open(api: &Api, mut principal: Principal) -> Result<Opened, ApiError> {
     let now = api.clock.now();
     let expires = principal.expires.map_or(now + LIFE, |end| end.min(now + LIFE));
     let secret = Token::generate()?;
@@ -146,8 +153,7 @@ pub(super) async fn open(api: &Api, mut principal: Principal) -> Result<Response
     principal.expires = Some(expires);
     let seconds = expires.duration_since(now).as_secs().max(0);
     let cookie = set_cookie(api, cookie_name(api.tls), secret.reveal(), "Strict", seconds)?;
-    let body = Json(answer(principal, Some(csrf_token(secret.reveal()))));
-    Ok((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], body).into_response())
+    Ok(Opened { cookie, answer: answer(principal, Some(csrf_token(secret.reveal()))) })
 }
 
 /// Who is signed in, by cookie or by token, and what they may do.
@@ -196,6 +202,12 @@ const fn attempt_cookie(tls: bool) -> &'static str {
     if tls { "__Host-bouncer-oidc" } else { "bouncer-oidc" }
 }
 
+/// The identity provider, if one is set up for the console.
+fn console_oidc(api: &Api) -> Result<&Oidc, ApiError> {
+    let oidc = api.oidc.as_deref().filter(|oidc| oidc.console().is_some());
+    oidc.ok_or(ApiError::NotFound("identity provider"))
+}
+
 /// Sends a browser to the identity provider.
 #[utoipa::path(
     get, path = "/v1/session/oidc/start", tag = "access", operation_id = "oidc_start", security(()),
@@ -205,8 +217,7 @@ const fn attempt_cookie(tls: bool) -> &'static str {
     )
 )]
 pub(super) async fn oidc_start(State(api): State<Api>) -> Result<Response, ApiError> {
-    let oidc = api.oidc.as_ref().filter(|oidc| oidc.console().is_some());
-    let oidc = oidc.ok_or(ApiError::NotFound("identity provider"))?;
+    let oidc = console_oidc(&api)?;
     let secret = Token::generate()?;
     let url = oidc.authorization_url(&Attempt(secret.reveal())).await?;
     // Lax, since the way back begins at the identity provider.
@@ -239,14 +250,11 @@ pub(super) async fn oidc_callback(
     headers: HeaderMap,
     Params(params): Params<CallbackParams>,
 ) -> Result<Response, ApiError> {
-    let oidc = api.oidc.as_ref().filter(|oidc| oidc.console().is_some());
-    let oidc = oidc.ok_or(ApiError::NotFound("identity provider"))?;
+    let oidc = console_oidc(&api)?;
     let mut response = match came_back(&api, oidc, &headers, &params).await {
-        Ok(signed_in) => {
-            let cookie = signed_in.headers().get(header::SET_COOKIE).cloned();
-            let mut response = (StatusCode::SEE_OTHER, [(header::LOCATION, "/console/")]).into_response();
-            response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
-            response
+        Ok(Opened { cookie, .. }) => {
+            let location = HeaderValue::from_static("/console/");
+            (StatusCode::SEE_OTHER, [(header::LOCATION, location), (header::SET_COOKIE, cookie)]).into_response()
         }
         Err(error) => {
             tracing::warn!(%error, "a sign-in by the identity provider failed");
@@ -261,7 +269,7 @@ pub(super) async fn oidc_callback(
     Ok(response)
 }
 
-async fn came_back(api: &Api, oidc: &Oidc, headers: &HeaderMap, params: &CallbackParams) -> Result<Response, ApiError> {
+async fn came_back(api: &Api, oidc: &Oidc, headers: &HeaderMap, params: &CallbackParams) -> Result<Opened, ApiError> {
     let secret = cookie(headers, attempt_cookie(api.tls)).ok_or(ApiError::Csrf)?;
     let attempt = Attempt(&secret);
     if !params.state.as_deref().is_some_and(|state| attempt.is_answered_by(state)) {

@@ -51,7 +51,8 @@ pub struct TokenAnswer {
     created_by: String,
     role: Role,
     /// The logical paths that it is limited to; empty for no limit.
-    path_prefixes: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    path_prefixes: Scope,
     /// When it ends by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -109,7 +110,7 @@ fn answer(record: TokenRecord) -> TokenAnswer {
         created_at: record.created.at,
         created_by: record.created.by,
         role: record.role,
-        path_prefixes: record.scope.patterns().iter().map(ToString::to_string).collect(),
+        path_prefixes: record.scope,
         expires_at: record.expires,
         single_use: record.single_use,
         revoked_at: record.revoked,
