@@ -26,6 +26,7 @@ const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 const LONG: Duration = Duration::from_hours(7 * 24);
 /// How long it may pause: a busy database has something to do between two parts.
 const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What a change is built on (RFC 9110, section 13.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Expects {

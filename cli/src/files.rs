@@ -2,8 +2,8 @@
 //!
 //! Also making new ones: for a token, and for what `export` writes.
 //!
-//! Called by `wrap`, `register`, `tokens`, `export`, `apply` and the control plane's settings. Content is handed on in wiped memory; no error repeats
-//! any of it.
+//! Called by `wrap`, `register`, `tokens`, `export`, `apply` and the control plane's settings. Content is handed on in
+//! wiped memory; no error repeats any of it.
 
 use crate::failure::{Exit, Explain};
 use crate::output::Output;

@@ -94,7 +94,7 @@ const CRYPTOGRAPHY: [&str; 35] = [
 
 fn cargo(arguments: &[&str]) -> String {
     let mut cargo = Command::new(env!("CARGO"));
-    let output = cargo.args(arguments).args(["--offline", "--locked"]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let output = cargo.args(arguments).arg("--locked").current_dir(env!("CARGO_MANIFEST_DIR")).output();
     let output = output.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

@@ -127,6 +127,27 @@ async fn a_call_that_is_sent_again_under_its_key_happens_once() {
 }
 
 #[tokio::test]
+async fn a_call_that_asks_for_something_new_may_be_sent_again_under_its_key() {
+    let plane = settled().await;
+    let bouncer = json!({"name": "b", "spiffe_id": spiffe_id("b")});
+    for (path, name, body) in [("/v1/bouncers", "b", bouncer), ("/v1/protected-resources", "a", resource("a", PATH))] {
+        let call = async |key: &str| {
+            let key = format!("{key}-for-{name}");
+            let headers = [("if-none-match", "*"), ("idempotency-key", key.as_str())];
+            plane.raw_with(Method::POST, path, &headers, body.to_string()).await
+        };
+        let first = call("the-first-call").await;
+        assert_eq!(first.status, 201, "{path}: {}", first.text);
+        let again = call("the-first-call").await;
+        assert_eq!((again.status.as_u16(), tag(&again)), (201, tag(&first)), "{path}: {}", again.text);
+        assert_eq!(call("another-call").await.code(), "changed_meanwhile", "{path}");
+        // What was removed since is not made again by a call that happened before.
+        assert_eq!(plane.raw(Method::DELETE, &format!("{path}/{name}"), "").await.status, 204);
+        assert_eq!(call("the-first-call").await.code(), "changed_meanwhile", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_call_sent_many_times_at_once_happens_once() {
     let plane = settled().await;
     let key = [("idempotency-key", "3f2a5a9e-0000-4000-8000-000000000001")];

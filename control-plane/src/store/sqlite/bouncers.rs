@@ -59,8 +59,11 @@ macro_rules! select_bouncer {
 
 pub(super) async fn register(database: &Database, bouncer: &Bouncer, edit: &Edit) -> Result<BouncerRecord> {
     let mut write = database.begin().await?;
-    write.recall(edit).await?;
+    let recalled = write.recall(edit).await?.is_some();
     let known = by_name(write.connection(), &bouncer.name).await?;
+    if recalled {
+        return known.ok_or(Conflict::ChangedMeanwhile.into());
+    }
     expected(edit, known.as_ref().map_or(0, |known| known.revision))?;
     if let Some(known) = known {
         return if known.bouncer == *bouncer { Ok(known) } else { Err(Conflict::NameTaken.into()) };

@@ -22,8 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a call is known by its idempotency key, in milliseconds: a day.
 const KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// A secret and the generation of it that a call registered, as stored.
-pub(super) type Registered = (String, i64);
+/// What a call did when it was made before under its idempotency key.
+pub(super) enum Recalled {
+    /// It registered a generation of a secret: the secret's id and the number, as stored.
+    Generation(String, i64),
+    /// It registered what its body names.
+    Named,
+}
 
 pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
@@ -201,9 +206,9 @@ impl Write<'_> {
         unsigned(revision)
     }
 
-    /// Whether the call was made before under its key, and which generation of a secret it registered then, if any.
-    /// [`Conflict::KeyReused`] if that was another call.
-    pub(super) async fn recall(&mut self, edit: &Edit) -> Result<Option<Registered>> {
+    /// What the call did when it was made before under its key; `None` if it was not. [`Conflict::KeyReused`] if that was
+    /// another call.
+    pub(super) async fn recall(&mut self, edit: &Edit) -> Result<Option<Recalled>> {
         let Some(key) = edit.key else { return Ok(None) };
         let row: Option<(Vec<u8>, Option<String>, Option<i64>)> = sqlx::query_as(
             "SELECT request, secret_id, generation FROM idempotency_keys WHERE actor = ? AND key = ? AND created_ms > ?",
@@ -217,7 +222,8 @@ impl Write<'_> {
         if request != key.request {
             return Err(Conflict::KeyReused.into());
         }
-        Ok(secret.zip(generation))
+        let registered = secret.zip(generation);
+        Ok(Some(registered.map_or(Recalled::Named, |(secret, number)| Recalled::Generation(secret, number))))
     }
 
     /// Notes the call's key, with the generation that it registered.

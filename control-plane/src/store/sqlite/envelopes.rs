@@ -1,7 +1,7 @@
 //! The envelopes, with their generations.
 
 use super::crypto::key_id;
-use super::database::{Database, Write, change, parsed, part, signed, unsigned};
+use super::database::{Database, Recalled, Write, change, parsed, part, signed, unsigned};
 use super::filter;
 use crate::certificate::CertificateChain;
 use crate::edit::{Edit, Reason};
@@ -161,7 +161,7 @@ pub(super) async fn register(
     edit: &Edit,
 ) -> Result<EnvelopeRecord> {
     let mut write = database.begin().await?;
-    if let Some((id, number)) = write.recall(edit).await? {
+    if let Some(Recalled::Generation(id, number)) = write.recall(edit).await? {
         return generation(&mut write, &id, number).await?.ok_or(StoreError::Corrupt(TABLE));
     }
     let before: Option<i64> =
@@ -191,7 +191,7 @@ pub(super) async fn roll_back(
     edit: &Edit,
 ) -> Result<EnvelopeRecord> {
     let mut write = database.begin().await?;
-    if let Some((id, number)) = write.recall(edit).await? {
+    if let Some(Recalled::Generation(id, number)) = write.recall(edit).await? {
         return generation(&mut write, &id, number).await?.ok_or(StoreError::Corrupt(TABLE));
     }
     let latest = by_id(write.connection(), id).await?.ok_or(StoreError::NotFound)?;

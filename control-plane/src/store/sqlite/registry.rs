@@ -85,8 +85,11 @@ async fn upsert(write: &mut Write<'_>, resource: &Resource, edit: &Edit) -> Resu
 
 pub(super) async fn register_resource(database: &Database, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
     let mut write = database.begin().await?;
-    write.recall(edit).await?;
+    let recalled = write.recall(edit).await?.is_some();
     let known = resource_by_name(write.connection(), &resource.name).await?;
+    if recalled {
+        return known.ok_or(Conflict::ChangedMeanwhile.into());
+    }
     expected(edit, known.as_ref().map_or(0, |known| known.revision))?;
     if let Some(known) = known {
         return if known.resource == *resource { Ok(known) } else { Err(Conflict::NameTaken.into()) };
