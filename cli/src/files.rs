@@ -228,10 +228,61 @@ impl Reserved {
 /// # Errors
 /// [`FileError::NotWritten`].
 pub(crate) fn write(path: &Path, what: &'static str, content: &str) -> Result<(), FileError> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    let written = std::fs::write(&beside, content).and_then(|()| std::fs::rename(&beside, path));
+    let written = Unfinished::create(path, 0o666).and_then(|mut file| {
+        file.write(content.as_bytes())?;
+        file.finish()
+    });
     written.map_err(|source| FileError::NotWritten { what, path: path.to_owned(), source })
+}
+
+/// A file under another name until it is whole. Dropped before that, it is taken away, and what was there stays.
+pub(crate) struct Unfinished {
+    file: File,
+    part: PathBuf,
+    path: PathBuf,
+    finished: bool,
+}
+
+impl Unfinished {
+    /// Begins what is to be at `path`, with this mode as far as the umask allows.
+    ///
+    /// # Errors
+    /// If the file can't be made there.
+    pub(crate) fn create(path: &Path, mode: u32) -> std::io::Result<Self> {
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let file = File::options().write(true).create(true).truncate(true).mode(mode).open(&part)?;
+        Ok(Self { file, part, path: path.to_owned(), finished: false })
+    }
+
+    /// Adds to it.
+    ///
+    /// # Errors
+    /// If the disk takes no more.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    /// Puts it in its place, durably.
+    ///
+    /// # Errors
+    /// If that fails; then the old content stays.
+    pub(crate) fn finish(mut self) -> std::io::Result<()> {
+        self.file.sync_all()?;
+        std::fs::rename(&self.part, &self.path)?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.finished {
+            // There is nothing left to do about a file that can't be removed.
+            let _left = std::fs::remove_file(&self.part);
+        }
+    }
 }
 
 /// Keeps a crash from writing the memory of this process, and with it a plaintext, to disk. Where the system refuses,

@@ -4,13 +4,12 @@ use super::EvidenceError;
 use crate::args::{AuditExport, ExportFormat};
 use crate::control_plane::ControlPlane;
 use crate::failure::{Exit, Failure};
+use crate::files::Unfinished;
 use crate::output::Output;
 use crate::progress::Tally;
 use serde_json::json;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
+use std::path::Path;
 
 /// Runs the command.
 ///
@@ -34,12 +33,14 @@ pub(super) async fn export(options: &AuditExport, api: &ControlPlane, output: &O
             .await?;
         return Ok(Exit::Ok);
     }
-    let mut file = Unfinished::create(&options.out)?;
+    let unwritable = |source| EvidenceError::Unwritable { path: options.out.clone(), source };
+    // Readable by its owner only, as the audit says who calls whom.
+    let mut file = Unfinished::create(&options.out, 0o600).map_err(unwritable)?;
     let mut tally = Tally::new(output.is_json());
-    fetch(api, &query, &mut tally, |bytes| Ok(file.write(bytes)?)).await?;
+    fetch(api, &query, &mut tally, |bytes| Ok(file.write(bytes).map_err(unwritable)?)).await?;
     let (lines, bytes) = tally.so_far();
     drop(tally);
-    file.finish()?;
+    file.finish().map_err(unwritable)?;
     let path = options.out.display();
     if output.is_json() {
         output.json(&json!({"file": path.to_string(), "lines": lines, "bytes": bytes}))?;
@@ -61,43 +62,4 @@ async fn fetch(
         sink(chunk.as_ref())?;
     }
     Ok(())
-}
-
-/// A file under another name until it is whole; readable by its owner only, as the audit says who calls whom.
-struct Unfinished {
-    file: File,
-    part: PathBuf,
-    path: PathBuf,
-    finished: bool,
-}
-
-impl Unfinished {
-    fn create(path: &Path) -> Result<Self, EvidenceError> {
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let unwritable = |source| EvidenceError::Unwritable { path: path.to_owned(), source };
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
-        Ok(Self { file: file.map_err(unwritable)?, part, path: path.to_owned(), finished: false })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), EvidenceError> {
-        self.file.write_all(bytes).map_err(|source| EvidenceError::Unwritable { path: self.path.clone(), source })
-    }
-
-    fn finish(mut self) -> Result<(), EvidenceError> {
-        let done = self.file.sync_all().and_then(|()| fs::rename(&self.part, &self.path));
-        done.map_err(|source| EvidenceError::Unwritable { path: self.path.clone(), source })?;
-        self.finished = true;
-        Ok(())
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if !self.finished {
-            // There is nothing left to do about a file that can't be removed.
-            let _left = fs::remove_file(&self.part);
-        }
-    }
 }
