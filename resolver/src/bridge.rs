@@ -1,15 +1,19 @@
-//! The Policy Bridge's client: policy down, audit up, over mTLS with SVIDs on both sides.
+//! The Policy Bridge's client: policy down, audit up, over mTLS with SVIDs on both sides, or with a key of its own and the
+//! IAM role that it [`enrol`]s with.
 //!
 //! It holds the stream open for the daemon's life and reconnects with backoff. What comes down is not trusted: the
 //! [`crate::policy`] parses it, the rails bound it.
 
+mod enrol;
+
 use crate::audit::{Checkpoints, Cursor};
-use crate::config::BridgeConfig;
+use crate::config::BridgeLogin;
 use crate::engine::Engine;
 use bouncer_proto::bridge::v1 as wire;
 use bouncer_proto::bridge::v1::control_message::Body as Down;
 use bouncer_proto::bridge::v1::policy_bridge_client::PolicyBridgeClient;
 use bouncer_proto::bridge::v1::resolver_message::Body as Up;
+use enrol::{EnrolError, Enroller};
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use rustls_pki_types::ServerName;
@@ -32,6 +36,12 @@ const STATUS: Duration = Duration::from_secs(10);
 const BATCH: usize = 500;
 /// How long the last events may take to go up when the daemon ends.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// How long the control plane may take over an enrolment; it asks STS.
+const ENROLMENT: Duration = Duration::from_secs(15);
+/// An enrolment is renewed after half of its life: not sooner than this, also after a fault,
+const RENEWAL_MIN: Duration = Duration::from_secs(20);
+/// and not later.
+const RENEWAL_MAX: Duration = Duration::from_secs(450);
 /// How often a checkpoint that is due and can not be made is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// From one of those messages to the next: each is acknowledged, and each acknowledgement kept on disk.
@@ -42,6 +52,12 @@ const PACE: Duration = Duration::from_millis(50);
 enum BridgeError {
     #[error("there is no X.509-SVID yet")]
     NoIdentity,
+    #[error("there is nothing to enrol with: {0}")]
+    Enrol(#[from] EnrolError),
+    #[error("it refuses this role: {0}")]
+    Refused(tonic::Status),
+    #[error("it did not answer the enrolment within 15 s")]
+    SlowEnrolment,
     #[error("TLS can't be set up: {0}")]
     Tls(#[from] spiffe_rustls::Error),
     #[error("it can't be reached: {0}")]
@@ -60,6 +76,10 @@ enum BridgeError {
 pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     let mut wait = Duration::from_millis(100);
     let mut checkpoints = Checkpoints::open(&engine.config.state_dir, &engine.config.bouncer);
+    let enroller = match &engine.config.bridge.login {
+        BridgeLogin::Iam(login) => Some(Enroller::new(login).await),
+        BridgeLogin::Svid(_) => None,
+    };
     loop {
         let before = std::time::Instant::now();
         let farewell = async {
@@ -67,7 +87,7 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
             tokio::time::sleep(FAREWELL).await;
         };
         let ended = tokio::select! {
-            ended = session(&engine, &mut checkpoints, &stop) => ended,
+            ended = session(&engine, enroller.as_ref(), &mut checkpoints, &stop) => ended,
             () = farewell => return,
         };
         if stop.is_cancelled() {
@@ -92,10 +112,12 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
 
 async fn session(
     engine: &Arc<Engine>,
+    enroller: Option<&Enroller>,
     checkpoints: &mut Checkpoints,
     stop: &CancellationToken,
 ) -> Result<(), BridgeError> {
-    let channel = connect(engine, &engine.config.bridge).await?;
+    let mut connection = connect(engine, enroller).await?;
+    connection.enrol(engine).await?;
     let (up, outgoing) = mpsc::channel(16);
     let hello = wire::Hello {
         bouncer: engine.config.bouncer.to_string(),
@@ -103,7 +125,7 @@ async fn session(
         epoch: engine.policy.epoch(),
     };
     send(&up, Up::Hello(hello)).await?;
-    let mut client = PolicyBridgeClient::new(channel);
+    let mut client = connection.client.clone();
     let mut down = client.sync(ReceiverStream::new(outgoing)).await?.into_inner();
     let acked = Arc::new(Notify::new());
     let audit = audit(engine, up.clone(), &acked, checkpoints, stop);
@@ -123,24 +145,84 @@ async fn session(
         ended = receive => ended,
         ended = audit => ended,
         ended = status => ended,
+        ended = connection.stay_enrolled(engine) => ended,
     }
 }
 
-async fn connect(engine: &Engine, config: &BridgeConfig) -> Result<tonic::transport::Channel, BridgeError> {
-    let source = engine.identity.source().ok_or(BridgeError::NoIdentity)?;
-    let tls = spiffe_rustls::mtls_client(source)
-        .authorize(spiffe_rustls::authorizer::exact([config.server_id.as_str()])?)
-        .with_alpn_protocols([b"h2"])
-        .build()?;
+/// A connection to the control plane.
+struct Connection<'a> {
+    client: PolicyBridgeClient<tonic::transport::Channel>,
+    /// Of a resolver that enrols: who signs, and the digest of the connection's key.
+    enrols: Option<(&'a Enroller, String)>,
+    /// When the enrolment is to be renewed.
+    renewal: tokio::time::Instant,
+}
+
+impl Connection<'_> {
+    /// Proves the role, where that is how this resolver is known. Sets the time by which to do it again.
+    async fn enrol(&mut self, engine: &Engine) -> Result<(), BridgeError> {
+        let Some((enroller, key)) = &self.enrols else { return Ok(()) };
+        let request = enroller.request(key).await?;
+        let answer = tokio::time::timeout(ENROLMENT, self.client.enroll(request)).await;
+        let reply = answer.map_err(|_| BridgeError::SlowEnrolment)?.map_err(BridgeError::Refused)?.into_inner();
+        engine.metrics.bridge_enrolment_end.set(reply.expires_ms / 1_000);
+        let life = reply.expires_ms - jiff::Timestamp::now().as_millisecond();
+        // The clocks may differ: never at once, and never later than the longest life allows.
+        let half = Duration::from_millis(u64::try_from(life / 2).unwrap_or(0)).clamp(RENEWAL_MIN, RENEWAL_MAX);
+        self.renewal = tokio::time::Instant::now() + half;
+        tracing::info!(bouncer = reply.bouncer, "enrolled by the IAM role");
+        Ok(())
+    }
+
+    /// Renews the enrolment ahead of its end. Ends only with a refusal; what passes is tried again, and if the enrolment
+    /// ends over it, so does the connection.
+    async fn stay_enrolled(&mut self, engine: &Engine) -> Result<(), BridgeError> {
+        if self.enrols.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep_until(self.renewal).await;
+            match self.enrol(engine).await {
+                Ok(()) => {}
+                Err(BridgeError::Refused(status)) if status.code() == tonic::Code::PermissionDenied => {
+                    return Err(BridgeError::Refused(status));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the enrolment is not renewed yet; trying again");
+                    self.renewal = tokio::time::Instant::now() + RENEWAL_MIN;
+                }
+            }
+        }
+    }
+}
+
+async fn connect<'a>(engine: &Engine, enroller: Option<&'a Enroller>) -> Result<Connection<'a>, BridgeError> {
+    let config = &engine.config.bridge;
+    // By SPIFFE ID the server's TLS name carries no meaning.
+    let nameless = || ServerName::try_from("control-plane.invalid").map_err(|_| EnrolError::Tls);
+    let (tls, name, enrols) = match (&config.login, enroller) {
+        (BridgeLogin::Iam(login), Some(enroller)) => {
+            let key = enroller.key()?;
+            let digest = key.digest().to_owned();
+            (key.tls, login.server_name.clone(), Some((enroller, digest)))
+        }
+        (BridgeLogin::Iam(_), None) => return Err(BridgeError::NoIdentity),
+        (BridgeLogin::Svid(server_id), _) => {
+            let source = engine.identity.source().ok_or(BridgeError::NoIdentity)?;
+            let tls = spiffe_rustls::mtls_client(source)
+                .authorize(spiffe_rustls::authorizer::exact([server_id.as_str()])?)
+                .with_alpn_protocols([b"h2"])
+                .build()?;
+            (tls, nameless()?, None)
+        }
+    };
     let tls = TlsConnector::from(Arc::new(tls));
     let address = config.address.clone();
     let connector = tower::service_fn(move |_: http::Uri| {
-        let (tls, address) = (tls.clone(), address.clone());
+        let (tls, address, name) = (tls.clone(), address.clone(), name.clone());
         async move {
             let tcp = TcpStream::connect(&address).await?;
             tcp.set_nodelay(true)?;
-            // The server is known by its SPIFFE ID; its TLS name carries no meaning.
-            let name = ServerName::try_from("control-plane.invalid").map_err(std::io::Error::other)?;
             let stream = tls.connect(name, tcp).await?;
             Ok::<_, std::io::Error>(TokioIo::new(stream))
         }
@@ -149,7 +231,8 @@ async fn connect(engine: &Engine, config: &BridgeConfig) -> Result<tonic::transp
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10));
-    Ok(endpoint.connect_with_connector(connector).await?)
+    let client = PolicyBridgeClient::new(endpoint.connect_with_connector(connector).await?);
+    Ok(Connection { client, enrols, renewal: tokio::time::Instant::now() })
 }
 
 async fn send(up: &mpsc::Sender<wire::ResolverMessage>, body: Up) -> Result<(), BridgeError> {
@@ -246,7 +329,8 @@ async fn audit(
     checkpoints: &mut Checkpoints,
     stop: &CancellationToken,
 ) -> Result<(), BridgeError> {
-    if let Some(last) = checkpoints.last() {
+    // Without an SVID nothing is signed, and what an earlier one signed is not this connection's.
+    if let Some(last) = checkpoints.last().filter(|_| engine.config.workload_api.is_some()) {
         // The connection before may have broken over it. The control plane knows it by its number.
         send(&up, Up::Audit(wire::AuditBatch { events: Vec::new(), checkpoint: Some(last) })).await?;
     }
@@ -278,7 +362,8 @@ async fn audit(
             } else if ending {
                 return Ok(());
             } else {
-                let unsigned = sent.as_ref().is_some_and(|at| checkpoints.behind(at));
+                let signs = engine.config.workload_api.is_some();
+                let unsigned = signs && sent.as_ref().is_some_and(|at| checkpoints.behind(at));
                 let wait = if unsigned { checkpoints.wait().clamp(RETRY, STATUS) } else { STATUS };
                 tokio::select! {
                     () = engine.spool.appended() => {}

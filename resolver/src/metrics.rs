@@ -87,6 +87,8 @@ pub struct Metrics {
     pub sandbox: Family<Layer, Gauge>,
     /// 1 while the Policy Bridge is up.
     pub bridge_connected: Gauge,
+    /// When the enrolment by IAM role ends, unix seconds; 0 for none.
+    pub bridge_enrolment_end: Gauge,
     /// What is read when it is asked for.
     pub live: Live,
 }
@@ -138,6 +140,7 @@ impl Default for Metrics {
             denials_unrecorded: Counter::default(),
             sandbox: Family::default(),
             bridge_connected: Gauge::default(),
+            bridge_enrolment_end: Gauge::default(),
             live: Live::default(),
         };
         metrics.register();
@@ -162,6 +165,11 @@ impl Metrics {
         r.register("audit_denials_unrecorded", "Denials without room in the spool", self.denials_unrecorded.clone());
         r.register("sandbox", "1 for the state of each layer of the sandbox", self.sandbox.clone());
         r.register("bridge_connected", "1 while the Policy Bridge is up", self.bridge_connected.clone());
+        r.register(
+            "bridge_enrolment_end_timestamp",
+            "When the enrolment by IAM role ends, unix seconds; 0 for none",
+            self.bridge_enrolment_end.clone(),
+        );
         let live = &self.live;
         r.register("secrets", "Credentials held", live.secrets.clone());
         r.register_with_unit("secret_memory", "Secret memory in use", Unit::Bytes, live.secret_bytes.clone());

@@ -104,8 +104,8 @@ impl<'a> Session<'a> {
     async fn push(&mut self) -> Result<(), Status> {
         let policy = self.bridge.store.policy(&self.bouncer.name).await.map_err(|error| unavailable(&error))?;
         let policy = policy
-            .filter(|policy| policy.bouncer.spiffe_id == self.peer.id)
-            .ok_or_else(|| Status::permission_denied("the bouncer is no longer registered for this SPIFFE ID"))?;
+            .filter(|policy| policy.bouncer.identity == self.peer.id)
+            .ok_or_else(|| Status::permission_denied("the bouncer is no longer registered for this identity"))?;
         let epoch = policy.epoch;
         if epoch <= self.epoch_sent {
             return Ok(());

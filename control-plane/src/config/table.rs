@@ -76,6 +76,17 @@ impl<'a> Section<'a> {
         number
     }
 
+    /// A table of its own within this one; none if there is no such key.
+    pub(super) fn table(&mut self, key: &str) -> Option<Table> {
+        match self.table.remove(key)? {
+            Value::Table(table) => Some(table),
+            _ => {
+                self.fault(key, "must be a table");
+                None
+            }
+        }
+    }
+
     /// Tables under one key, `[[section.key]]`, each as a section of its own; none if there is no such key.
     pub(super) fn tables(&mut self, key: &'static str) -> Vec<Table> {
         match self.table.remove(key) {

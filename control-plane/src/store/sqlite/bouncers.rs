@@ -5,7 +5,7 @@ use super::filter;
 use crate::edit::Edit;
 use crate::model::{Bouncer, BouncerRecord, Sighting};
 use crate::store::{BouncerFilter, Conflict, Page, Part, Result, StoreError, expected};
-use bouncer_custody::{BouncerName, SpiffeId};
+use bouncer_custody::{BouncerIdentity, BouncerName};
 use sqlx::{QueryBuilder, SqliteExecutor};
 
 const TABLE: &str = "bouncers";
@@ -13,7 +13,7 @@ const TABLE: &str = "bouncers";
 #[derive(sqlx::FromRow)]
 struct Row {
     name: String,
-    spiffe_id: String,
+    identity: String,
     created_ms: i64,
     created_by: String,
     updated_ms: Option<i64>,
@@ -38,7 +38,7 @@ impl Row {
             _ => created.clone(),
         };
         Ok(BouncerRecord {
-            bouncer: Bouncer { name: parsed(TABLE, &self.name)?, spiffe_id: parsed(TABLE, &self.spiffe_id)? },
+            bouncer: Bouncer { name: parsed(TABLE, &self.name)?, identity: parsed(TABLE, &self.identity)? },
             created,
             updated,
             revision: unsigned(self.revision)?,
@@ -70,16 +70,16 @@ pub(super) async fn register(database: &Database, bouncer: &Bouncer, edit: &Edit
     }
     let revision = write.revise().await?;
     let inserted =
-        sqlx::query("INSERT INTO bouncers (name, spiffe_id, created_ms, created_by, revision) VALUES (?, ?, ?, ?, ?)")
+        sqlx::query("INSERT INTO bouncers (name, identity, created_ms, created_by, revision) VALUES (?, ?, ?, ?, ?)")
             .bind(bouncer.name.as_str())
-            .bind(bouncer.spiffe_id.as_str())
+            .bind(bouncer.identity.as_str())
             .bind(write.now_ms())
             .bind(edit.actor.as_str())
             .bind(signed(revision)?)
             .execute(write.connection())
             .await;
-    inserted.map_err(taken)?;
-    write.record(&edit.actor, "bouncer.registered", bouncer.name.as_str(), bouncer.spiffe_id.as_str()).await?;
+    inserted.map_err(|error| taken(error, &bouncer.identity))?;
+    write.record(&edit.actor, "bouncer.registered", bouncer.name.as_str(), bouncer.identity.as_str()).await?;
     write.note(edit, None).await?;
     write.raise_epoch().await?;
     let created = write.change(&edit.actor);
@@ -88,9 +88,12 @@ pub(super) async fn register(database: &Database, bouncer: &Bouncer, edit: &Edit
 }
 
 /// The one constraint that a well-formed bouncer can break is that identities are distinct.
-fn taken(error: sqlx::Error) -> StoreError {
+fn taken(error: sqlx::Error, identity: &BouncerIdentity) -> StoreError {
     match error.as_database_error() {
-        Some(cause) if cause.is_unique_violation() => Conflict::SpiffeIdTaken.into(),
+        Some(cause) if cause.is_unique_violation() => match identity {
+            BouncerIdentity::Spiffe(_) => Conflict::SpiffeIdTaken.into(),
+            BouncerIdentity::IamRole(_) => Conflict::IamRoleTaken.into(),
+        },
         _ => error.into(),
     }
 }
@@ -104,16 +107,16 @@ pub(super) async fn replace(database: &Database, bouncer: &Bouncer, edit: &Edit)
     }
     let revision = write.revise().await?;
     let updated =
-        sqlx::query("UPDATE bouncers SET spiffe_id = ?, updated_ms = ?, updated_by = ?, revision = ? WHERE name = ?")
-            .bind(bouncer.spiffe_id.as_str())
+        sqlx::query("UPDATE bouncers SET identity = ?, updated_ms = ?, updated_by = ?, revision = ? WHERE name = ?")
+            .bind(bouncer.identity.as_str())
             .bind(write.now_ms())
             .bind(edit.actor.as_str())
             .bind(signed(revision)?)
             .bind(bouncer.name.as_str())
             .execute(write.connection())
             .await;
-    updated.map_err(taken)?;
-    write.record(&edit.actor, "bouncer.changed", bouncer.name.as_str(), bouncer.spiffe_id.as_str()).await?;
+    updated.map_err(|error| taken(error, &bouncer.identity))?;
+    write.record(&edit.actor, "bouncer.changed", bouncer.name.as_str(), bouncer.identity.as_str()).await?;
     write.raise_epoch().await?;
     let updated = write.change(&edit.actor);
     write.commit().await?;
@@ -126,8 +129,8 @@ pub(super) async fn by_name(executor: impl SqliteExecutor<'_>, name: &BouncerNam
     row.map(Row::read).transpose()
 }
 
-pub(super) async fn by_spiffe_id(database: &Database, id: &SpiffeId) -> Result<Option<Bouncer>> {
-    let row: Option<Row> = sqlx::query_as(select_bouncer!("WHERE b.spiffe_id = ?"))
+pub(super) async fn by_identity(database: &Database, id: &BouncerIdentity) -> Result<Option<Bouncer>> {
+    let row: Option<Row> = sqlx::query_as(select_bouncer!("WHERE b.identity = ?"))
         .bind(id.as_str())
         .fetch_optional(&database.reader)
         .await?;
