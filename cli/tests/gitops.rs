@@ -213,11 +213,9 @@ fn a_file_that_can_not_be_meant_asks_nobody_and_says_every_fault() {
     let text = "version: 1\nbouncers:\n- name: e\n  spifeid: x\nother: 1\n";
     let (code, _, err) = with(&server, &["apply", "-f", "-"], text);
     assert_eq!(code, 2, "{err}");
-    for fault in [
-        "-:5: other is no key",
-        "-:4: bouncers[0].spifeid is no key",
-        "-:3: bouncers[0].spiffe_id or iam_role_arn is needed",
-    ] {
+    for fault in
+        ["-:5: other is no key", "-:4: bouncers[0].spifeid is no key", "-:3: bouncers[0] lacks the key spiffe_id"]
+    {
         assert!(err.contains(fault), "{fault} in {err}");
     }
     assert!(server.asked.lock().unwrap().is_empty());

@@ -146,7 +146,8 @@ async fn an_enrolment_is_good_for_one_key_one_control_plane_and_one_role() -> Re
     // The control: this request, on the connection with the key that it names.
     let mut mine = Keyed::connect(port, &ca).await?;
     assert_eq!(code(mine.sync(BOUNCER).await), Code::Unauthenticated, "before it has enrolled");
-    let captured = claim(&mine.digest().to_owned()).sign();
+    let own = mine.digest().to_owned();
+    let captured = claim(&own).sign();
     let reply = mine.enrol(captured.clone()).await?;
     assert_eq!(reply.bouncer, BOUNCER);
     assert_eq!(mine.sync(BOUNCER).await?, BOUNCER);

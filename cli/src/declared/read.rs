@@ -179,7 +179,7 @@ impl Reader<'_> {
                 read.insert(field.name.to_owned(), value);
             }
         }
-        if let Err((field, rule)) = kind.check(&read) {
+        if let Err((field, rule)) = kind.check(&read, |name| map.contains_key(name)) {
             match map.contains_key(field) {
                 true => self.key(field, |reader| reader.fault(rule)),
                 false => self.fault(format!("lacks the key {field}, which {rule}")),
@@ -278,7 +278,7 @@ envelope_secrets:
             "f.yaml:5: bouncers[0].spiffe_id ",
             "f.yaml:4: bouncers[0].name ",
             "f.yaml:7: bouncers[1].spifeid is no key",
-            "f.yaml:6: bouncers[1].spiffe_id or iam_role_arn is needed",
+            "f.yaml:6: bouncers[1] lacks the key spiffe_id",
             "f.yaml:14: envelope_secrets[0].enabled must be true or false",
             "f.yaml:12: envelope_secrets[0].key_id ",
             "f.yaml:8: protected_resources must be a list; write [] for none",

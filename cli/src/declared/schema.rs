@@ -141,14 +141,18 @@ impl Kind {
     }
 
     /// The rules between fields: a bouncer has one identity, and a key is one of the provider's. Gives the field that breaks
-    /// one.
-    pub(super) fn check(self, fields: &super::Fields) -> Result<(), (&'static str, String)> {
+    /// one. What is given and not good by itself is not in `fields`, and `is_given` all the same.
+    pub(super) fn check(
+        self,
+        fields: &super::Fields,
+        is_given: impl Fn(&str) -> bool,
+    ) -> Result<(), (&'static str, String)> {
         if self == Self::Bouncer {
-            return match (fields.contains_key("spiffe_id"), fields.contains_key("iam_role_arn")) {
+            return match (is_given("spiffe_id"), is_given("iam_role_arn")) {
                 (true, true) => {
                     Err(("iam_role_arn", "does not go with spiffe_id: a bouncer has one identity".to_owned()))
                 }
-                (false, false) => Err(("spiffe_id", "or iam_role_arn is needed".to_owned())),
+                (false, false) => Err(("spiffe_id", "is needed where there is no iam_role_arn".to_owned())),
                 _ => Ok(()),
             };
         }
