@@ -101,6 +101,17 @@ pub enum BridgeLogin {
     Iam(IamLogin),
 }
 
+impl BridgeLogin {
+    /// By what this resolver is known.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Svid(_) => "SVID",
+            Self::Iam(_) => "IAM role",
+        }
+    }
+}
+
 impl Config {
     /// Whether AWS's default credential chain is used, for KMS or to enrol.
     #[must_use]

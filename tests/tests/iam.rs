@@ -72,6 +72,8 @@ async fn a_resolver_without_a_workload_api_gets_its_policy_and_serves_and_anothe
         .await?;
     let mut decider = Decider::at(&stack.scratch.file("intercept.sock")).await?;
     decider.decide(CART).await?;
+    let ready: serde_json::Value = serde_json::from_str(&stack.resolver()?.get("/readyz").await?.1)?;
+    assert_eq!(ready["known_by"], "IAM role");
     // It hands its audit over, and nothing of it is signed.
     stack.audited("the decision", |event| event["outcome"] == "inject").await?;
     let seen = api.get(&bouncer).await?.success()?;

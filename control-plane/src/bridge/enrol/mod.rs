@@ -217,3 +217,6 @@ fn refused(fault: StsFault) -> Refusal {
         StsFault::Unavailable(_) => (BridgeRefusal::StsUnavailable, Status::unavailable(fault.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests;
