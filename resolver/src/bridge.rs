@@ -11,6 +11,7 @@ use crate::config::BridgeLogin;
 use crate::engine::Engine;
 use bouncer_proto::bridge::v1 as wire;
 use bouncer_proto::bridge::v1::control_message::Body as Down;
+use bouncer_proto::bridge::v1::enrolment_client::EnrolmentClient;
 use bouncer_proto::bridge::v1::policy_bridge_client::PolicyBridgeClient;
 use bouncer_proto::bridge::v1::resolver_message::Body as Up;
 use enrol::{EnrolError, Enroller};
@@ -125,7 +126,7 @@ async fn session(
         epoch: engine.policy.epoch(),
     };
     send(&up, Up::Hello(hello)).await?;
-    let mut client = connection.client.clone();
+    let mut client = PolicyBridgeClient::new(connection.channel.clone());
     let mut down = client.sync(ReceiverStream::new(outgoing)).await?.into_inner();
     let acked = Arc::new(Notify::new());
     let audit = audit(engine, up.clone(), &acked, checkpoints, stop);
@@ -151,7 +152,7 @@ async fn session(
 
 /// A connection to the control plane.
 struct Connection<'a> {
-    client: PolicyBridgeClient<tonic::transport::Channel>,
+    channel: tonic::transport::Channel,
     /// Of a resolver that enrols: who signs, and the digest of the connection's key.
     enrols: Option<(&'a Enroller, String)>,
     /// When the enrolment is to be renewed.
@@ -163,7 +164,8 @@ impl Connection<'_> {
     async fn enrol(&mut self, engine: &Engine) -> Result<(), BridgeError> {
         let Some((enroller, key)) = &self.enrols else { return Ok(()) };
         let request = enroller.request(key).await?;
-        let answer = tokio::time::timeout(ENROLMENT, self.client.enroll(request)).await;
+        let mut client = EnrolmentClient::new(self.channel.clone());
+        let answer = tokio::time::timeout(ENROLMENT, client.enroll(request)).await;
         let reply = answer.map_err(|_| BridgeError::SlowEnrolment)?.map_err(BridgeError::Refused)?.into_inner();
         engine.metrics.bridge_enrolment_end.set(reply.expires_ms / 1_000);
         let life = reply.expires_ms - jiff::Timestamp::now().as_millisecond();
@@ -231,8 +233,8 @@ async fn connect<'a>(engine: &Engine, enroller: Option<&'a Enroller>) -> Result<
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10));
-    let client = PolicyBridgeClient::new(endpoint.connect_with_connector(connector).await?);
-    Ok(Connection { client, enrols, renewal: tokio::time::Instant::now() })
+    let channel = endpoint.connect_with_connector(connector).await?;
+    Ok(Connection { channel, enrols, renewal: tokio::time::Instant::now() })
 }
 
 async fn send(up: &mpsc::Sender<wire::ResolverMessage>, body: Up) -> Result<(), BridgeError> {

@@ -147,10 +147,6 @@ fn message(body: Body) -> Result<wire::ControlMessage, Status> {
 impl PolicyBridge for Server {
     type SyncStream = Pin<Box<dyn Stream<Item = Result<wire::ControlMessage, Status>> + Send>>;
 
-    async fn enroll(&self, _: Request<wire::EnrollRequest>) -> Result<Response<wire::EnrollReply>, Status> {
-        Err(Status::unimplemented("this bridge knows SVIDs only"))
-    }
-
     async fn sync(
         &self,
         request: Request<Streaming<wire::ResolverMessage>>,

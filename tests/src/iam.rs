@@ -7,6 +7,7 @@ use crate::plain_http::PlainHttp;
 use crate::tls_front::TlsFront;
 use crate::{Fault, Result};
 use aws_lc_rs::{digest, hmac};
+use bouncer_proto::bridge::v1::enrolment_client::EnrolmentClient;
 use bouncer_proto::bridge::v1::policy_bridge_client::PolicyBridgeClient;
 use bouncer_proto::bridge::v1::{EnrollReply, EnrollRequest};
 use bytes::Bytes;
@@ -282,6 +283,12 @@ impl Claim<'_> {
     }
 }
 
+/// The same with a session token that no STS makes.
+#[must_use]
+pub fn oversized(request: EnrollRequest) -> EnrollRequest {
+    EnrollRequest { security_token: "A".repeat(17 << 10), ..request }
+}
+
 /// As ISO 8601 writes it without punctuation; the date by Howard Hinnant's `civil_from_days`.
 fn amz_date(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -299,7 +306,7 @@ fn amz_date(time: SystemTime) -> String {
 
 /// A resolver's connection, with a key of its own.
 pub struct Keyed {
-    client: PolicyBridgeClient<Channel>,
+    channel: Channel,
     digest: String,
 }
 
@@ -328,7 +335,7 @@ impl Keyed {
             }
         });
         let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
-        Ok(Self { client: PolicyBridgeClient::new(channel), digest })
+        Ok(Self { channel, digest })
     }
 
     /// The digest of its key.
@@ -342,7 +349,7 @@ impl Keyed {
     /// # Errors
     /// The control plane's refusal.
     pub async fn enrol(&mut self, request: EnrollRequest) -> Result<EnrollReply, tonic::Status> {
-        Ok(self.client.enroll(request).await?.into_inner())
+        Ok(EnrolmentClient::new(self.channel.clone()).enroll(request).await?.into_inner())
     }
 
     /// Opens the stream as this bouncer, and gives the name in the first snapshot.
@@ -354,7 +361,7 @@ impl Keyed {
         let hello = Hello { bouncer: bouncer.to_owned(), version: "scenario".to_owned(), epoch: 0 };
         let hello = ResolverMessage { body: Some(resolver_message::Body::Hello(hello)) };
         let up = tokio_stream::StreamExt::chain(tokio_stream::once(hello), tokio_stream::pending());
-        let mut down = self.client.sync(up).await?.into_inner();
+        let mut down = PolicyBridgeClient::new(self.channel.clone()).sync(up).await?.into_inner();
         match down.message().await?.and_then(|message| message.body) {
             Some(control_message::Body::Snapshot(snapshot)) => Ok(snapshot.bouncer),
             _ => Err(tonic::Status::internal("no snapshot came")),

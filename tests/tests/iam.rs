@@ -180,6 +180,11 @@ async fn an_enrolment_is_good_for_one_key_one_control_plane_and_one_role() -> Re
     let other = Claim { host: "localhost:1", ..claim(&key) };
     assert_eq!(code(thief.enrol(other.sign()).await), Code::PermissionDenied, "another STS");
     assert_eq!(sts.calls(), asked);
+    // Nobody who has not enrolled sends much.
+    let asked = sts.calls();
+    let large = iam::oversized(claim(&key).sign());
+    assert_eq!(code(thief.enrol(large).await), Code::OutOfRange, "16 KiB");
+    assert_eq!(sts.calls(), asked);
     // A role that nobody registered, whose signature is good.
     let unknown = Claim { credentials: &stranger, ..claim(&key) };
     let refused = thief.enrol(unknown.sign()).await.err().ok_or_else(|| Fault::new("a stranger enrolled"))?;

@@ -8,6 +8,7 @@ use crate::metrics::{BridgeRefusal, Metrics};
 use crate::model::{Actor, Bouncer};
 use crate::store::Store;
 use bouncer_custody::BouncerIdentity;
+use bouncer_proto::bridge::v1::enrolment_server::{Enrolment, EnrolmentServer};
 use bouncer_proto::bridge::v1::policy_bridge_server::{PolicyBridge, PolicyBridgeServer};
 use bouncer_proto::bridge::v1::{ControlMessage, EnrollReply, EnrollRequest, Hello, ResolverMessage, resolver_message};
 use jiff::Timestamp;
@@ -22,6 +23,8 @@ use tonic::{Request, Response, Status, Streaming};
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// The largest message from a resolver: an audit batch.
 const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
+/// The largest message to enrol with, which may come from anybody: a session token and little else.
+const ENROLMENT_LIMIT: usize = 16 * 1024;
 /// Beyond this an epoch is nonsense, and jumping past it would leave none.
 const EPOCH_LIMIT: u64 = 1 << 62;
 /// Messages waiting for a resolver that is slow to read.
@@ -75,6 +78,12 @@ impl Bridge {
     #[must_use]
     pub fn into_service(self) -> PolicyBridgeServer<Self> {
         PolicyBridgeServer::new(self).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// The service that whoever has a connection may call.
+    #[must_use]
+    pub fn into_enrolment(self) -> EnrolmentServer<Self> {
+        EnrolmentServer::new(self).max_decoding_message_size(ENROLMENT_LIMIT)
     }
 
     fn refuse(&self, reason: BridgeRefusal, peer: &BouncerIdentity, status: Status) -> Status {
@@ -154,7 +163,10 @@ impl PolicyBridge for Bridge {
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+}
 
+#[tonic::async_trait]
+impl Enrolment for Bridge {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollReply>, Status> {
         let holder = request.extensions().get::<KeyHolder>().cloned();
         let holder = holder.ok_or_else(|| {

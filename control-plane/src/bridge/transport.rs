@@ -113,6 +113,7 @@ where
         .http2_keepalive_interval(Some(PING))
         .http2_keepalive_timeout(Some(PING))
         .max_concurrent_streams(STREAMS)
+        .add_service(bridge.clone().into_enrolment())
         .add_service(bridge.into_service())
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await
