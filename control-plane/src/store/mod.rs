@@ -4,6 +4,9 @@
 //! Whatever a method has returned `Ok` for is on disk and survives a kill. A change that bouncers must see raises the
 //! epoch in the same transaction, and [`Store::changes`] wakes whoever waits for one.
 
+mod chain;
+pub mod postgres;
+mod rows;
 pub mod sqlite;
 
 use crate::access::{NewSession, NewToken, Principal, Scope, TokenRecord};
@@ -52,6 +55,22 @@ pub enum StoreError {
     /// The change contradicts what is there.
     #[error(transparent)]
     Conflict(#[from] Conflict),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+impl StoreError {
+    /// Tells a schema that is newer than this program from one that is broken.
+    fn migration(error: sqlx::migrate::MigrateError, known: i64) -> Self {
+        match error {
+            sqlx::migrate::MigrateError::VersionMissing(schema) => Self::Newer { schema, known },
+            other => Self::Migration(other),
+        }
+    }
 }
 
 /// How a change contradicts what is there.
@@ -254,6 +273,9 @@ pub trait Store: Send + Sync {
     /// Wakes after changes that bouncers must see. It may wake without one, and after a crash of the caller it may fail
     /// to wake for one: who must not miss a change also looks from time to time.
     fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Waits for running calls and closes the database.
+    async fn close(&self);
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<()>;

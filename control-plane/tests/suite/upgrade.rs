@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use std::path::{Path, PathBuf};
 
 /// Where the migrations are, in the order of their names.
-const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite");
 
 fn migrations() -> Vec<PathBuf> {
     let files = std::fs::read_dir(MIGRATIONS).unwrap().map(|file| file.unwrap().path());

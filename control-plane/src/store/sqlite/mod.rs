@@ -13,6 +13,7 @@ mod registry;
 mod sessions;
 mod tokens;
 
+use super::rows::unsigned;
 use super::{
     AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BouncerFilter,
     EnvelopeFilter, Page, Part, ResourceFilter, Result, Store,
@@ -27,7 +28,7 @@ use crate::model::{
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerName, ClusterName, Generation, LogicalPath, ResourceName, SpiffeId};
-use database::{Database, unsigned};
+use database::Database;
 use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,18 +49,17 @@ impl SqliteStore {
     pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
         Ok(Self { database: Database::open(path, clock).await? })
     }
-
-    /// Waits for running calls and closes the file.
-    pub async fn close(&self) {
-        self.database.reader.close().await;
-        self.database.writer.close().await;
-    }
 }
 
 #[tonic::async_trait]
 impl Store for SqliteStore {
     fn changes(&self) -> watch::Receiver<u64> {
         self.database.changes()
+    }
+
+    async fn close(&self) {
+        self.database.reader.close().await;
+        self.database.writer.close().await;
     }
 
     async fn ping(&self) -> Result<()> {
