@@ -11,8 +11,7 @@ use crate::oidc::{Oidc, OidcError};
 use crate::own_chain;
 use crate::readiness::Readiness;
 use crate::retention;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Store as _, StoreError};
+use crate::store::StoreError;
 use crate::tls;
 use spiffe::{X509Source, X509SourceBuilder};
 use std::net::SocketAddr;
@@ -34,11 +33,14 @@ const LOOK: Duration = Duration::from_secs(1);
 #[non_exhaustive]
 pub enum ServeError {
     /// The database could not be opened.
-    #[error(
-        "cannot open the database of database.path: {0}. Check that the file and its folder belong to this user, \
-             and that the disk has room"
-    )]
-    Store(#[from] StoreError),
+    #[error("cannot open the database: {source}. {advice}")]
+    Store {
+        /// Why.
+        #[source]
+        source: StoreError,
+        /// What to look at.
+        advice: &'static str,
+    },
     /// The API's certificate or key is wrong.
     #[error(transparent)]
     Tls(#[from] TlsFault),
@@ -72,7 +74,8 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Ser
 /// [`ServeError`], before anything is served.
 pub async fn serve(config: Config) -> Result<(), ServeError> {
     let clock = Arc::new(SystemClock);
-    let store = Arc::new(SqliteStore::open(&config.database, clock.clone()).await?);
+    let opened = config.database.open(clock.clone()).await;
+    let store = opened.map_err(|source| ServeError::Store { source, advice: config.database.advice() })?;
     let api_listener = bind("api.listen", config.api.listen).await?;
     let bridge_listener = bind("bridge.listen", config.bridge_listen).await?;
     let (metrics, live, readiness) =

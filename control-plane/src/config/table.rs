@@ -119,11 +119,6 @@ impl<'a> Section<'a> {
         self.optional_text(key).map(PathBuf::from)
     }
 
-    /// A path that must be there.
-    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
-        self.text(key).map(PathBuf::from)
-    }
-
     /// Ends the section: what is left over is unknown. Names are keys of a file that the operator wrote; they hold no
     /// secrets, but are cut to what keys look like all the same.
     pub(super) fn end(self) {
