@@ -3,7 +3,6 @@
 use crate::harness::{ControlPlane, DEADLINE, FLAG, PATH, envelope, resource, spiffe_id};
 use crate::resolver::{Resolver, hello};
 use bouncer_control_plane::bridge::Timing;
-use bouncer_control_plane::store::Store as _;
 use bouncer_proto::bridge::v1::control_message::Body as Down;
 use bouncer_proto::bridge::v1::resolver_message::Body as Up;
 use bouncer_proto::bridge::v1::{Ack, Problem, SecretStatus, Status as Report};
