@@ -2,7 +2,7 @@
 
 use crate::api::limits::Limits;
 use crate::api::{self, Api};
-use crate::bridge::{Bridge, Live, Timing, transport};
+use crate::bridge::{Bridge, Live, Replica, Timing, transport};
 use crate::clock::SystemClock;
 use crate::config::{Config, TlsFault};
 use crate::http_server;
@@ -107,6 +107,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     if let Some(days) = config.audit_retention_days {
         tokio::spawn(retention::keep(store.clone(), clock.clone(), days, stop.clone()));
     }
+    let sharing = tokio::spawn(Replica::new(store.clone(), live.clone()).keep(stop.clone()));
     let bridge = Bridge { store: store.clone(), clock, metrics, live, timing: Timing::default(), stop: stop.clone() };
     let bridge = tokio::spawn(serve_bridge(bridge, bridge_listener, config.workload_api, readiness.clone()));
 
@@ -118,7 +119,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     readiness.set_draining();
     stop.cancel();
     let drained = tokio::time::timeout(DRAIN, async {
-        let _ = tokio::join!(api, bridge);
+        let _ = tokio::join!(api, bridge, sharing);
         store.close().await;
     });
     if drained.await.is_err() {

@@ -240,3 +240,15 @@ CREATE TABLE audit_divergences (
     kind TEXT NOT NULL,
     evidence TEXT NOT NULL
 );
+
+-- Which resolvers are connected, as the control plane that each is connected to tells the others. What one has not told of
+-- for 30 seconds, by the server's clock, counts no more.
+CREATE TABLE bridge_sessions (
+    id TEXT COLLATE "C" PRIMARY KEY,
+    replica TEXT COLLATE "C" NOT NULL,
+    bouncer TEXT COLLATE "C" NOT NULL,
+    told_ms BIGINT NOT NULL,
+    -- A JSON object: what the session's resolver said of itself, bounded when it came in.
+    view TEXT NOT NULL
+);
+CREATE INDEX bridge_sessions_by_replica ON bridge_sessions (replica);

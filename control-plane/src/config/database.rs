@@ -59,6 +59,7 @@ impl DatabaseConfig {
 }
 
 pub(super) fn database(mut section: Section<'_>) -> Option<DatabaseConfig> {
+    let given = section.has("path") || section.has("url");
     let (path, url) = (section.optional_path("path"), section.optional_text("url"));
     let (password, ca) = (section.optional_path("password_file"), section.optional_path("ca_file"));
     let config = match (path, url) {
@@ -82,7 +83,9 @@ pub(super) fn database(mut section: Section<'_>) -> Option<DatabaseConfig> {
             None
         }
         (None, None) => {
-            section.fault("path", "is missing; give it, or database.url for a PostgreSQL server");
+            if !given {
+                section.fault("path", "is missing; give it, or database.url for a PostgreSQL server");
+            }
             None
         }
     };

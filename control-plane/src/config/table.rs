@@ -30,6 +30,11 @@ impl<'a> Section<'a> {
         self.faults.push(Fault::new(format!("{}.{key}", self.name), what));
     }
 
+    /// Whether there is such a key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// A text that may be absent.
     pub(super) fn optional_text(&mut self, key: &str) -> Option<String> {
         match self.table.remove(key) {

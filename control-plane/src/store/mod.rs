@@ -10,6 +10,7 @@ mod rows;
 pub mod sqlite;
 
 use crate::access::{NewSession, NewToken, Principal, Scope, TokenRecord};
+use crate::bridge::Told;
 use crate::edit::{Edit, Reason};
 use crate::model::{
     Actor, AdminRecord, Appended, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag,
@@ -360,6 +361,12 @@ pub trait Store: Send + Sync {
     async fn delete_bouncer(&self, name: &BouncerName, edit: &Edit) -> Result<()>;
     /// Remembers what was last heard of a bouncer.
     async fn record_sighting(&self, name: &BouncerName, sighting: &Sighting) -> Result<()>;
+
+    /// Tells the other control planes on the database which sessions `replica` has: those of `ids` and no others, of which
+    /// `changed` are new or other than they were told. Those of a replica that tells nothing for 30 seconds count no more.
+    async fn tell_sessions(&self, replica: Uuid, ids: &[Uuid], changed: &[&Told]) -> Result<()>;
+    /// The sessions that other control planes than `replica` have told of.
+    async fn sessions_elsewhere(&self, replica: Uuid) -> Result<Vec<Told>>;
 
     /// Registers a protected resource.
     async fn register_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord>;

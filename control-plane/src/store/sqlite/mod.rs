@@ -2,6 +2,7 @@
 
 mod audit;
 mod bouncers;
+mod bridge_sessions;
 mod chains;
 mod crypto;
 mod database;
@@ -19,6 +20,7 @@ use super::{
     EnvelopeFilter, Page, Part, ResourceFilter, Result, Store,
 };
 use crate::access::{NewSession, NewToken, Principal, TokenRecord};
+use crate::bridge::Told;
 use crate::clock::Clock;
 use crate::edit::{Edit, Reason};
 use crate::model::{
@@ -176,6 +178,13 @@ impl Store for SqliteStore {
     }
     async fn record_sighting(&self, name: &BouncerName, sighting: &Sighting) -> Result<()> {
         bouncers::record_sighting(&self.database, name, sighting).await
+    }
+
+    async fn tell_sessions(&self, replica: Uuid, ids: &[Uuid], changed: &[&Told]) -> Result<()> {
+        bridge_sessions::tell(&self.database, replica, ids, changed).await
+    }
+    async fn sessions_elsewhere(&self, replica: Uuid) -> Result<Vec<Told>> {
+        bridge_sessions::elsewhere(&self.database, replica).await
     }
 
     async fn register_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
