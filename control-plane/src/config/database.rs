@@ -22,7 +22,7 @@ pub enum DatabaseConfig {
 
 /// How a PostgreSQL server is reached.
 #[derive(Clone)]
-pub struct Server(PgConnectOptions);
+pub struct Server(Box<PgConnectOptions>);
 
 impl fmt::Debug for Server {
     /// Without the password.
@@ -39,7 +39,7 @@ impl DatabaseConfig {
     pub async fn open(&self, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>> {
         Ok(match self {
             Self::Sqlite(path) => Arc::new(SqliteStore::open(path, clock).await?),
-            Self::Postgres(Server(options)) => Arc::new(PostgresStore::open(options.clone(), clock).await?),
+            Self::Postgres(Server(options)) => Arc::new(PostgresStore::open((**options).clone(), clock).await?),
         })
     }
 
@@ -155,7 +155,7 @@ fn server(section: &mut Section<'_>, text: &str, password: Option<PathBuf>, ca: 
         }
         options = options.ssl_root_cert(file);
     }
-    Some(Server(options))
+    Some(Server(Box::new(options)))
 }
 
 fn is_loopback(host: &str) -> bool {

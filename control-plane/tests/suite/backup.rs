@@ -254,12 +254,12 @@ fn a_bouncer_with_a_newer_epoch_is_answered_after_a_restore() {
 
 #[tokio::main(flavor = "current_thread")]
 async fn epoch(site: &Site) -> u64 {
-    over(&site).await.store.epoch().await.unwrap()
+    over(site).await.store.epoch().await.unwrap()
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn snapshot_for(site: &Site, held: u64) -> u64 {
-    let plane = over(&site).await;
+    let plane = over(site).await;
     Resolver::connect(&plane, "payments-east", held).await.snapshot().await.epoch
 }
 

@@ -143,7 +143,8 @@ async fn audit_sent_to_two_replicas_is_stored_once() {
     let mut spool = Spool::new(&domain, "payments-east", 1);
     let (mut first, mut second) =
         (Resolver::connect(&one, "payments-east", 0).await, Resolver::connect(&other, "payments-east", 0).await);
-    (first.snapshot().await, second.snapshot().await);
+    first.snapshot().await;
+    second.snapshot().await;
     for _ in 0..10 {
         let events = spool.events(50);
         let checkpoint = Some(spool.checkpoint());
@@ -168,7 +169,8 @@ async fn a_chain_that_two_bouncers_begin_at_once_is_one_of_theirs() {
     let domain = Domain::new();
     let (mut east, mut west) =
         (Resolver::connect(&one, "payments-east", 0).await, Resolver::connect(&other, "payments-west", 0).await);
-    (east.snapshot().await, west.snapshot().await);
+    east.snapshot().await;
+    west.snapshot().await;
     // The same chain's name, by both.
     let (mut theirs, mut others) = (Spool::new(&domain, "payments-east", 1), Spool::new(&domain, "payments-west", 1));
     east.batch(theirs.events(20), None).await;
