@@ -63,12 +63,14 @@ pub(super) async fn own_end(connection: &mut PgConnection) -> Result<Option<Chai
 }
 
 pub(super) async fn own(database: &Database) -> Result<Option<OwnChain>> {
-    let mut connection = database.reader.acquire().await?;
-    let Some(end) = own_end(&mut connection).await? else { return Ok(None) };
+    // One snapshot for both, so that no other replica's checkpoint lies behind the end that the next one is to cover.
+    let mut read = database.reader.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let Some(end) = own_end(&mut read).await? else { return Ok(None) };
     let row: Option<CheckpointRow> = sqlx::query_as(checkpoints!("WHERE chain = $1 ORDER BY number DESC LIMIT 1"))
         .bind(end.chain.as_str())
-        .fetch_optional(&mut *connection)
+        .fetch_optional(&mut *read)
         .await?;
+    read.commit().await?;
     Ok(Some(OwnChain { end, last: row.map(CheckpointRow::read).transpose()? }))
 }
 
