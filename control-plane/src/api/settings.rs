@@ -75,6 +75,10 @@ impl SettingsBody {
         if self.notes.as_ref().is_some_and(|notes| notes.len() > NOTES_LIMIT) {
             faults.add("notes", format_args!("must not be longer than {NOTES_LIMIT} bytes"));
         }
+        // Not every database can hold one.
+        if self.notes.as_ref().is_some_and(|notes| notes.contains('\0')) {
+            faults.add("notes", "must not contain a NUL character");
+        }
         match key_id {
             Some(key_id) if faults.is_empty() => Ok(Settings { key_id, notes: self.notes }),
             _ => Err(faults.into_error()),

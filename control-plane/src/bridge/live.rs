@@ -1,16 +1,19 @@
-//! Which resolvers are connected, and what each last said. In memory; what must outlive the process goes to the store.
+//! Which resolvers are connected, and what each last said: to this control plane, and by their own account to the others on
+//! its database. In memory; what must outlive the process goes to the store.
 
 use bouncer_custody::BouncerName;
 use bouncer_proto::bridge::v1::{Ack, Status};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use uuid::Uuid;
 
 /// Most problems and secrets kept of one session: what a resolver says is bounded, whatever it says.
 const KEPT: usize = 1_000;
 
 /// A logical path or a resource, and the reason code that speaks against it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// A logical path, or the name of a protected resource.
     pub subject: String,
@@ -19,7 +22,7 @@ pub struct Problem {
 }
 
 /// How one secret is, by a resolver's account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnwrapState {
     /// Its logical path.
     pub logical_path: String,
@@ -32,7 +35,7 @@ pub struct UnwrapState {
 }
 
 /// A resolver's own account of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// It can do its work.
     pub ready: bool,
@@ -47,7 +50,7 @@ pub struct Report {
 }
 
 /// One resolver's session on the Policy Bridge.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionView {
     /// The resolver's version.
     pub version: String,
@@ -71,10 +74,34 @@ pub struct SessionView {
     pub audit_divergences: u64,
 }
 
+impl SessionView {
+    /// What is worth telling of at once: not that the resolver was heard again.
+    pub(super) fn without_times(&self) -> Self {
+        let mut view = Self { seen: self.connected, ..self.clone() };
+        if let Some(report) = &mut view.report {
+            report.clock_skew_ms = 0;
+        }
+        view
+    }
+}
+
+/// A session, as one control plane tells the others of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The session's own name.
+    pub id: Uuid,
+    /// Whose resolver.
+    pub bouncer: BouncerName,
+    /// What it last said.
+    pub view: SessionView,
+}
+
 #[derive(Default)]
 struct Inner {
     next: u64,
-    sessions: HashMap<BouncerName, BTreeMap<u64, SessionView>>,
+    sessions: HashMap<BouncerName, BTreeMap<u64, (Uuid, SessionView)>>,
+    /// Sessions with other control planes.
+    elsewhere: HashMap<BouncerName, Vec<SessionView>>,
     /// The last session of each bouncer that has none now.
     gone: HashMap<BouncerName, SessionView>,
 }
@@ -90,10 +117,35 @@ impl Live {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The sessions of a bouncer, oldest first.
+    /// The sessions of a bouncer, with this control plane and with others, oldest first.
     #[must_use]
     pub fn sessions(&self, bouncer: &BouncerName) -> Vec<SessionView> {
-        self.lock().sessions.get(bouncer).map(|sessions| sessions.values().cloned().collect()).unwrap_or_default()
+        let inner = self.lock();
+        let own = inner.sessions.get(bouncer).into_iter().flat_map(BTreeMap::values).map(|(_, view)| view);
+        let mut all: Vec<_> = own.chain(inner.elsewhere.get(bouncer).into_iter().flatten()).cloned().collect();
+        all.sort_by_key(|view| view.connected);
+        all
+    }
+
+    /// The sessions with this control plane.
+    pub(super) fn own(&self) -> Vec<Told> {
+        let inner = self.lock();
+        let told = |(bouncer, (id, view)): (&BouncerName, &(Uuid, SessionView))| Told {
+            id: *id,
+            bouncer: bouncer.clone(),
+            view: view.clone(),
+        };
+        let all = inner.sessions.iter().flat_map(|(bouncer, all)| all.values().map(move |one| (bouncer, one)));
+        all.map(told).collect()
+    }
+
+    /// Takes over what other control planes tell.
+    pub(super) fn hear(&self, told: Vec<Told>) {
+        let mut elsewhere: HashMap<_, Vec<_>> = HashMap::new();
+        for Told { bouncer, view, .. } in told {
+            elsewhere.entry(bouncer).or_default().push(view);
+        }
+        self.lock().elsewhere = elsewhere;
     }
 
     /// The last session of a bouncer that has none now.
@@ -118,7 +170,7 @@ impl Live {
             audit_missing: 0,
             audit_divergences: 0,
         };
-        inner.sessions.entry(bouncer.clone()).or_default().insert(id, view);
+        inner.sessions.entry(bouncer.clone()).or_default().insert(id, (Uuid::now_v7(), view));
         inner.gone.remove(bouncer);
         id
     }
@@ -129,12 +181,12 @@ impl Live {
         let view = sessions.remove(&id);
         if sessions.is_empty() {
             inner.sessions.remove(bouncer);
-            inner.gone.extend(view.map(|view| (bouncer.clone(), view)));
+            inner.gone.extend(view.map(|(_, view)| (bouncer.clone(), view)));
         }
     }
 
     fn update(&self, bouncer: &BouncerName, id: u64, change: impl FnOnce(&mut SessionView)) {
-        if let Some(view) = self.lock().sessions.get_mut(bouncer).and_then(|sessions| sessions.get_mut(&id)) {
+        if let Some((_, view)) = self.lock().sessions.get_mut(bouncer).and_then(|sessions| sessions.get_mut(&id)) {
             change(view);
         }
     }

@@ -8,8 +8,10 @@ mod ingest;
 mod live;
 mod service;
 mod session;
+mod share;
 mod snapshot;
 pub mod transport;
 
-pub use live::{Live, SessionView};
+pub use live::{Live, SessionView, Told};
 pub use service::{Bridge, Peer, Timing};
+pub use share::Replica;

@@ -1,9 +1,11 @@
 //! `control-plane.toml`, parsed once into values that cannot be wrong any more. Every fault is found before any is
 //! reported, and each names its key, never its value.
 
+mod database;
 mod oidc;
 mod table;
 
+pub use self::database::{DatabaseConfig, Server};
 use crate::oidc::OidcConfig;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
@@ -23,8 +25,8 @@ pub struct Config {
     pub bridge_listen: SocketAddr,
     /// The SPIFFE Workload API's endpoint.
     pub workload_api: String,
-    /// The database file.
-    pub database: PathBuf,
+    /// The database.
+    pub database: DatabaseConfig,
     /// The identity provider whose tokens are taken, if any's are.
     pub oidc: Option<OidcConfig>,
     /// How many days audit events are kept; absent, for good.
@@ -132,7 +134,7 @@ impl Config {
         let bridge_listen = section.address("listen");
         section.end();
         let workload_api = workload_api(Section::take(&mut file, "identity", &mut faults));
-        let database = database(Section::take(&mut file, "database", &mut faults));
+        let database = database::database(Section::take(&mut file, "database", &mut faults));
         let mut section = Section::take(&mut file, "audit", &mut faults);
         let audit_retention_days = section.optional_number("retention_days", 1..=100_000);
         section.end();
@@ -200,20 +202,6 @@ fn workload_api(mut section: Section<'_>) -> Option<String> {
     }
     section.end();
     endpoint.filter(|_| well_formed)
-}
-
-fn database(mut section: Section<'_>) -> Option<PathBuf> {
-    let path = section.path("path");
-    if let Some(path) = &path {
-        if !crate::folder::of(path).is_dir() {
-            section.fault("path", "lies in a folder that does not exist; create it for the control plane's user");
-        }
-        if path.is_dir() {
-            section.fault("path", "is a folder; it must be a file");
-        }
-    }
-    section.end();
-    path
 }
 
 /// What is wrong with a certificate or its key.

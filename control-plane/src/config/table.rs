@@ -30,6 +30,11 @@ impl<'a> Section<'a> {
         self.faults.push(Fault::new(format!("{}.{key}", self.name), what));
     }
 
+    /// Whether there is such a key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// A text that may be absent.
     pub(super) fn optional_text(&mut self, key: &str) -> Option<String> {
         match self.table.remove(key) {
@@ -117,11 +122,6 @@ impl<'a> Section<'a> {
     /// A path that may be absent.
     pub(super) fn optional_path(&mut self, key: &str) -> Option<PathBuf> {
         self.optional_text(key).map(PathBuf::from)
-    }
-
-    /// A path that must be there.
-    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
-        self.text(key).map(PathBuf::from)
     }
 
     /// Ends the section: what is left over is unknown. Names are keys of a file that the operator wrote; they hold no

@@ -4,9 +4,13 @@
 //! Whatever a method has returned `Ok` for is on disk and survives a kill. A change that bouncers must see raises the
 //! epoch in the same transaction, and [`Store::changes`] wakes whoever waits for one.
 
+mod chain;
+pub mod postgres;
+mod rows;
 pub mod sqlite;
 
 use crate::access::{NewSession, NewToken, Principal, Scope, TokenRecord};
+use crate::bridge::Told;
 use crate::edit::{Edit, Reason};
 use crate::model::{
     Actor, AdminRecord, Appended, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag,
@@ -52,6 +56,22 @@ pub enum StoreError {
     /// The change contradicts what is there.
     #[error(transparent)]
     Conflict(#[from] Conflict),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+impl StoreError {
+    /// Tells a schema that is newer than this program from one that is broken.
+    fn migration(error: sqlx::migrate::MigrateError, known: i64) -> Self {
+        match error {
+            sqlx::migrate::MigrateError::VersionMissing(schema) => Self::Newer { schema, known },
+            other => Self::Migration(other),
+        }
+    }
 }
 
 /// How a change contradicts what is there.
@@ -255,6 +275,9 @@ pub trait Store: Send + Sync {
     /// to wake for one: who must not miss a change also looks from time to time.
     fn changes(&self) -> watch::Receiver<u64>;
 
+    /// Waits for running calls and closes the database.
+    async fn close(&self);
+
     /// Whether the database answers.
     async fn ping(&self) -> Result<()>;
     /// The epoch.
@@ -338,6 +361,12 @@ pub trait Store: Send + Sync {
     async fn delete_bouncer(&self, name: &BouncerName, edit: &Edit) -> Result<()>;
     /// Remembers what was last heard of a bouncer.
     async fn record_sighting(&self, name: &BouncerName, sighting: &Sighting) -> Result<()>;
+
+    /// Tells the other control planes on the database which sessions `replica` has: those of `ids` and no others, of which
+    /// `changed` are new or other than they were told. Those of a replica that tells nothing for 30 seconds count no more.
+    async fn tell_sessions(&self, replica: Uuid, ids: &[Uuid], changed: &[&Told]) -> Result<()>;
+    /// The sessions that other control planes than `replica` have told of.
+    async fn sessions_elsewhere(&self, replica: Uuid) -> Result<Vec<Told>>;
 
     /// Registers a protected resource.
     async fn register_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord>;

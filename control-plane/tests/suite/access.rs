@@ -3,7 +3,6 @@
 use crate::harness::{ControlPlane, FLAG, envelope, resource, spiffe_id};
 use bouncer_control_plane::access::{NewToken, Principal, Role, Scope};
 use bouncer_control_plane::model::Actor;
-use bouncer_control_plane::store::Store as _;
 use bouncer_control_plane::token::Token;
 use http::Method;
 use jiff::{SignedDuration, Timestamp};

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bouncers;
+mod bridge_sessions;
 mod chains;
 mod crypto;
 mod database;
@@ -13,11 +14,13 @@ mod registry;
 mod sessions;
 mod tokens;
 
+use super::rows::unsigned;
 use super::{
     AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BouncerFilter,
     EnvelopeFilter, Page, Part, ResourceFilter, Result, Store,
 };
 use crate::access::{NewSession, NewToken, Principal, TokenRecord};
+use crate::bridge::Told;
 use crate::clock::Clock;
 use crate::edit::{Edit, Reason};
 use crate::model::{
@@ -27,7 +30,7 @@ use crate::model::{
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerName, ClusterName, Generation, LogicalPath, ResourceName, SpiffeId};
-use database::{Database, unsigned};
+use database::Database;
 use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,18 +51,17 @@ impl SqliteStore {
     pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
         Ok(Self { database: Database::open(path, clock).await? })
     }
-
-    /// Waits for running calls and closes the file.
-    pub async fn close(&self) {
-        self.database.reader.close().await;
-        self.database.writer.close().await;
-    }
 }
 
 #[tonic::async_trait]
 impl Store for SqliteStore {
     fn changes(&self) -> watch::Receiver<u64> {
         self.database.changes()
+    }
+
+    async fn close(&self) {
+        self.database.reader.close().await;
+        self.database.writer.close().await;
     }
 
     async fn ping(&self) -> Result<()> {
@@ -176,6 +178,13 @@ impl Store for SqliteStore {
     }
     async fn record_sighting(&self, name: &BouncerName, sighting: &Sighting) -> Result<()> {
         bouncers::record_sighting(&self.database, name, sighting).await
+    }
+
+    async fn tell_sessions(&self, replica: Uuid, ids: &[Uuid], changed: &[&Told]) -> Result<()> {
+        bridge_sessions::tell(&self.database, replica, ids, changed).await
+    }
+    async fn sessions_elsewhere(&self, replica: Uuid) -> Result<Vec<Told>> {
+        bridge_sessions::elsewhere(&self.database, replica).await
     }
 
     async fn register_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
