@@ -13,6 +13,7 @@ mod bridge;
 mod chained;
 mod console;
 mod crypto;
+mod deltas;
 mod dependencies;
 mod durability;
 mod editing;
