@@ -1,8 +1,9 @@
-//! What each connected bouncer may know now, without its content: read once for all streams of a bouncer, however many
-//! wake at a change, and enough to say what has changed.
+//! What each connected bouncer may know now, without its content: enough to say what has changed. At a change it is read
+//! once for all streams of a bouncer, and only for bouncers whose policy the change touched.
 
 use super::service::Bridge;
 use super::snapshot;
+use crate::model::{PolicyMark, PolicyMarks};
 use crate::store;
 use bouncer_custody::{BouncerName, SpiffeId};
 use bouncer_proto::bridge::v1::{PolicyDelta, Snapshot};
@@ -11,13 +12,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// A bouncer's policy at one epoch, by its outline.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Edition {
     pub(super) epoch: u64,
     pub(super) digest: ContentDigest,
     /// Whom it is registered for.
     pub(super) spiffe_id: SpiffeId,
-    outline: Outline,
+    outline: Arc<Outline>,
 }
 
 impl Edition {
@@ -34,6 +35,8 @@ pub(super) struct Latest {
     step: Option<(ContentDigest, Arc<PolicyDelta>)>,
     /// Read after so many changes.
     changes: u64,
+    /// As long as this is the same, so is the policy.
+    mark: Option<PolicyMark>,
 }
 
 impl Latest {
@@ -83,12 +86,26 @@ impl Place {
             return Ok(Some(latest.clone()));
         }
         let before = place.take();
+        let marks = bridge.editions.marks(bridge, need).await?;
+        let mark = marks.as_ref().and_then(|marks| marks.of.marks.get(bouncer).copied());
+        if let (Some(marks), Some(latest)) = (&marks, &before)
+            && mark.is_some()
+            && mark == latest.mark
+            && marks.of.epoch >= latest.edition.epoch
+        {
+            let edition = Arc::new(Edition { epoch: marks.of.epoch, ..Edition::clone(&latest.edition) });
+            let latest = Latest { edition, changes: need.changes, ..latest.clone() };
+            *place = Some(latest.clone());
+            return Ok(Some(latest));
+        }
         let Some((edition, snapshot)) = whole(bridge, bouncer).await? else { return Ok(None) };
         let step = before.filter(|before| before.edition.digest != edition.digest).and_then(|before| {
             let delta = before.edition.delta(snapshot, &edition)?;
             Some((before.edition.digest, Arc::new(delta)))
         });
-        let latest = Latest { edition, step, changes: need.changes };
+        // Of one epoch there is one content: marks that were read at this one are of this policy.
+        let mark = mark.filter(|_| marks.is_some_and(|marks| marks.of.epoch == edition.epoch));
+        let latest = Latest { edition, step, changes: need.changes, mark };
         *place = Some(latest.clone());
         Ok(Some(latest))
     }
@@ -102,18 +119,39 @@ pub(super) async fn whole(bridge: &Bridge, bouncer: &BouncerName) -> store::Resu
     let snapshot = snapshot::of(policy, bridge.clock.now());
     let outline = Outline::of(&snapshot);
     let digest = outline.digest();
-    Ok(Some((Arc::new(Edition { epoch, digest, spiffe_id, outline }), snapshot)))
+    Ok(Some((Arc::new(Edition { epoch, digest, spiffe_id, outline: Arc::new(outline) }), snapshot)))
 }
 
 /// The places of all bouncers that are connected.
 #[derive(Debug, Default)]
 pub struct Editions {
     places: Mutex<HashMap<BouncerName, Weak<Place>>>,
+    marks: tokio::sync::Mutex<Option<Arc<Marks>>>,
+}
+
+/// The marks of all bouncers, read after so many changes.
+#[derive(Debug)]
+struct Marks {
+    of: PolicyMarks,
+    changes: u64,
 }
 
 impl Editions {
     fn lock(&self) -> MutexGuard<'_, HashMap<BouncerName, Weak<Place>>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The marks, read anew by the first who needs newer ones. `None` where the database has none.
+    async fn marks(&self, bridge: &Bridge, need: Need) -> store::Result<Option<Arc<Marks>>> {
+        let mut marks = self.marks.lock().await;
+        if let Some(marks) = marks.as_ref()
+            && marks.changes >= need.changes
+            && marks.of.epoch >= need.epoch
+        {
+            return Ok(Some(Arc::clone(marks)));
+        }
+        *marks = bridge.store.policy_marks().await?.map(|of| Arc::new(Marks { of, changes: need.changes }));
+        Ok(marks.clone())
     }
 
     /// A bouncer's place, the same for all of its streams.

@@ -10,7 +10,8 @@ use crate::access::{NewSession, NewToken, Principal, Scope, TokenRecord};
 use crate::edit::{Edit, Reason};
 use crate::model::{
     Actor, AdminRecord, Appended, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag,
-    FlagState, OwnChain, Policy, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms,
+    FlagState, OwnChain, Policy, PolicyMarks, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting,
+    Terms,
 };
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
@@ -354,6 +355,11 @@ pub trait Store: Send + Sync {
 
     /// Everything that a bouncer may know, read at one instant. `None` if it is not registered.
     async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>>;
+    /// By what every bouncer's policy is known to be the same as before, read at one instant. `None` from a database that
+    /// keeps no such marks; each policy is then read at each change.
+    async fn policy_marks(&self) -> Result<Option<PolicyMarks>> {
+        Ok(None)
+    }
 
     /// Stores a bouncer's audit events, each id once, and a checkpoint. What does not fit together is stored too, and
     /// noted.

@@ -164,6 +164,72 @@ async fn streams_of_one_bouncer_share_what_is_read() {
 }
 
 #[tokio::test]
+async fn a_change_costs_a_read_of_the_policies_that_it_touches_and_of_no_others() {
+    const BOUNCERS: usize = 12;
+    let plane = ControlPlane::enabled().await;
+    let bridge = plane.bridge();
+    let mut streams = Vec::new();
+    for number in 0..BOUNCERS {
+        let (name, path) = (format!("bouncer-{number}"), format!("creds/{number}"));
+        plane.register_bouncer(&name).await;
+        plane.post("/v1/crypto/envelope-secrets", &envelope(&path)).await.ok();
+        plane.post("/v1/protected-resources", &resource_of(&name, &format!("api-{number}"), &path)).await.ok();
+    }
+    for number in 0..BOUNCERS {
+        let mut resolver = Resolver::resume(bridge.clone(), &format!("bouncer-{number}"), None).await;
+        let held = resolver.snapshot().await;
+        streams.push((resolver, held));
+    }
+    let reads = async || metric(&plane, "bouncer_control_plane_bridge_policy_reads_total").await;
+    // Whatever the change: the reads are those of whom it concerns, and everyone holds what a fresh resolver would get.
+    let mut touched = async |what: &str, expected: u64, change: &dyn Fn() -> (http::Method, String, Value)| {
+        let before = reads().await;
+        let (method, path, body) = change();
+        match method {
+            http::Method::DELETE => drop(plane.delete(&path).await),
+            http::Method::PUT => drop(plane.put(&path, &body).await.ok()),
+            _ => drop(plane.post(&path, &body).await.ok()),
+        }
+        for (resolver, held) in &mut streams {
+            *held = made(held, resolver.delta().await);
+        }
+        assert_eq!(reads().await - before, expected, "{what}");
+        for (number, (_, held)) in streams.iter().enumerate() {
+            let fresh = Resolver::resume(plane.bridge(), &format!("bouncer-{number}"), None).await.snapshot().await;
+            assert_eq!(ContentDigest::of(held), ContentDigest::of(&fresh), "{what}: bouncer-{number}");
+        }
+    };
+    let rotated = |path: &str, ciphertext: &str| {
+        let mut body = envelope(path);
+        body["ciphertext_ref"] = json!(ciphertext);
+        (http::Method::POST, "/v1/crypto/envelope-secrets".to_owned(), body)
+    };
+    touched("a rotation", 1, &|| rotated("creds/3", "AQICAHk=")).await;
+    touched("a secret that nobody uses", 0, &|| rotated("creds/none", "AQICAHk=")).await;
+    let moved = || {
+        (http::Method::PUT, "/v1/protected-resources/api-3".to_owned(), resource_of("bouncer-4", "api-3", "creds/3"))
+    };
+    touched("a resource that moves to another bouncer", 2, &moved).await;
+    let deleted = || (http::Method::DELETE, "/v1/protected-resources/api-4".to_owned(), Value::Null);
+    touched("a resource that goes", 1, &deleted).await;
+    let new =
+        || (http::Method::POST, "/v1/protected-resources".to_owned(), resource_of("bouncer-4", "api-4", "creds/9"));
+    touched("a resource that comes", 1, &new).await;
+    touched("a secret that two use", 2, &|| rotated("creds/9", "AQICAHk=")).await;
+    let flag = |on: bool| {
+        move || (http::Method::PUT, format!("/v1/feature-flags/{}", crate::harness::FLAG), json!({"enabled": on}))
+    };
+    touched("the flag", BOUNCERS as u64, &flag(false)).await;
+    touched("the flag again", BOUNCERS as u64, &flag(true)).await;
+}
+
+fn resource_of(bouncer: &str, name: &str, path: &str) -> Value {
+    let mut body = resource(name, path);
+    body["bouncer"] = json!(bouncer);
+    body
+}
+
+#[tokio::test]
 async fn a_divergence_is_shown_and_put_right_by_the_whole() {
     let plane = large(2).await;
     let mut resolver = Resolver::resume(plane.bridge(), "payments-east", None).await;

@@ -4,7 +4,7 @@ use super::database::{Database, Write, change, parsed, part, signed, unsigned};
 use super::envelopes::{self, select_latest};
 use super::{bouncers, crypto, filter};
 use crate::edit::Edit;
-use crate::model::{Flag, Policy, Protocol, Resource, ResourceRecord};
+use crate::model::{Flag, Policy, PolicyMark, PolicyMarks, Protocol, Resource, ResourceRecord};
 use crate::store::{Conflict, Page, Part, ResourceFilter, Result, StoreError, expected};
 use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName};
 use sqlx::{QueryBuilder, SqliteExecutor};
@@ -205,4 +205,32 @@ pub(super) async fn policy(database: &Database, name: &BouncerName) -> Result<Op
         resources: resources.into_iter().map(|row| row.read().map(|r| r.resource)).collect::<Result<_>>()?,
         envelopes: envelopes.into_iter().map(envelopes::Row::read).collect::<Result<_>>()?,
     }))
+}
+
+pub(super) async fn policy_marks(database: &Database) -> Result<PolicyMarks> {
+    // One read transaction, so that epoch and marks belong together.
+    let mut read = database.reader.begin().await?;
+    let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM meta").fetch_one(&mut *read).await?;
+    let flag = crypto::flag(&mut *read, Flag::DualCustodyIntercept).await?.revision;
+    let rows: Vec<(String, i64, i64, i64, i64)> = sqlx::query_as(
+        "SELECT b.name, b.revision, count(r.name), coalesce(max(r.revision), 0), coalesce(max(s.revision), 0)
+         FROM bouncers b
+         LEFT JOIN protected_resources r ON r.bouncer = b.name
+         LEFT JOIN envelope_secrets s ON s.logical_path = r.logical_path
+         GROUP BY b.name",
+    )
+    .fetch_all(&mut *read)
+    .await?;
+    read.commit().await?;
+    let mark = |(name, bouncer, resources, newest_resource, newest_secret): (String, i64, i64, i64, i64)| {
+        let mark = PolicyMark {
+            bouncer: unsigned(bouncer)?,
+            flag,
+            resources: unsigned(resources)?,
+            newest_resource: unsigned(newest_resource)?,
+            newest_secret: unsigned(newest_secret)?,
+        };
+        Ok((parsed("bouncers", &name)?, mark))
+    };
+    Ok(PolicyMarks { epoch: unsigned(epoch)?, marks: rows.into_iter().map(mark).collect::<Result<_>>()? })
 }
