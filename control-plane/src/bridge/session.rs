@@ -42,6 +42,8 @@ pub(super) struct Session<'a> {
     held: Option<(u64, ContentDigest)>,
     /// What it was sent in this session.
     sent: Option<Arc<Edition>>,
+    /// It counts content as we do.
+    digests: bool,
     /// It understands deltas, and has not asked for the whole.
     deltas: bool,
     epoch_sent: u64,
@@ -63,7 +65,9 @@ impl<'a> Session<'a> {
         bridge.metrics.session_opened();
         tracing::info!(bouncer = %bouncer.name, peer = %peer.id, version, "a resolver connected");
         let place = bridge.editions.open(&bouncer.name);
-        let held = ContentDigest::read(&hello.digest).map(|digest| (hello.epoch, digest));
+        // Digests of a form that we don't know say nothing.
+        let digests = hello.delta_form == ContentDigest::FORM;
+        let held = ContentDigest::read(&hello.digest).filter(|_| digests).map(|digest| (hello.epoch, digest));
         Self {
             bridge,
             bouncer,
@@ -75,7 +79,8 @@ impl<'a> Session<'a> {
             need: Need { changes: 0, epoch: 0 },
             held,
             sent: None,
-            deltas: hello.delta_form == ContentDigest::FORM,
+            digests,
+            deltas: digests,
             epoch_sent: 0,
             // What it holds it has taken, in an earlier session.
             epoch_acked: hello.epoch,
@@ -219,7 +224,7 @@ impl<'a> Session<'a> {
             return (ack.refused == DeltaFault::Diverged.to_string()).then_some(true);
         }
         let (epoch, digest) = self.held?;
-        let said = ContentDigest::read(&ack.digest).filter(|_| ack.epoch == epoch)?;
+        let said = ContentDigest::read(&ack.digest).filter(|_| self.digests && ack.epoch == epoch)?;
         Some(said != digest)
     }
 

@@ -4,7 +4,7 @@ use crate::harness::{ControlPlane, DEADLINE, PATH, envelope, resource, spiffe_id
 use crate::resolver::Resolver;
 use bouncer_proto::bridge::v1::control_message::Body as Down;
 use bouncer_proto::bridge::v1::resolver_message::Body as Up;
-use bouncer_proto::bridge::v1::{Ack, PolicyDelta, Resync, Snapshot, Status as Report};
+use bouncer_proto::bridge::v1::{Ack, Hello, PolicyDelta, Resync, Snapshot, Status as Report};
 use bouncer_proto::{ContentDigest, Parted as _};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -140,6 +140,29 @@ async fn a_database_that_says_something_else_at_the_same_epoch_jumps_past_it() {
     held.envelopes[0].generation = 9;
     let mut resolver = Resolver::resume(plane.bridge(), "payments-east", Some(&held)).await;
     assert_eq!(resolver.snapshot().await.epoch, held.epoch + 1, "the same epoch would be refused as a replay");
+}
+
+#[tokio::test]
+async fn a_resolver_of_a_later_form_is_told_everything_whole_and_moves_no_epoch() {
+    let plane = large(1).await;
+    let held = Resolver::resume(plane.bridge(), "payments-east", None).await.snapshot().await;
+    let later = Hello {
+        bouncer: "payments-east".into(),
+        epoch: held.epoch,
+        digest: vec![7; 32],
+        delta_form: ContentDigest::FORM + 1,
+        ..Hello::default()
+    };
+    let open = Resolver::open(plane.bridge(), &spiffe_id("payments-east"), jiff::Timestamp::MAX).await;
+    let mut resolver = open.unwrap();
+    resolver.say(Up::Hello(later)).await;
+    assert_eq!(resolver.snapshot().await.epoch, held.epoch);
+    resolver.say(Up::Ack(Ack { epoch: held.epoch, digest: vec![7; 32], ..Ack::default() })).await;
+    resolver.report(Report { ready: true, ..Report::default() }).await;
+    let well = health_where(&plane, |health| health["ok"] == true).await;
+    assert_eq!(well["diverged"], false);
+    rotate(&plane, "creds/0", "AQICAHk=").await;
+    assert_eq!(resolver.snapshot().await.envelopes[0].generation, 2);
 }
 
 #[tokio::test]

@@ -252,3 +252,15 @@ fn a_delta_never_builds_on_a_file_that_is_not_what_is_in_use() {
     store.update(delta(&next, &snapshot(7))).unwrap();
     assert_eq!(store.epoch(), 7);
 }
+
+#[test]
+fn a_delta_never_makes_a_policy_that_is_too_large() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let long = |path: &str| wire::Envelope { certificate_chain: "x".repeat(LARGEST / 2), ..envelope(path, 1, 0) };
+    let half = wire::Snapshot { envelopes: vec![long("creds/alice")], ..snapshot(5) };
+    store.install(half.clone()).unwrap();
+    let whole = wire::Snapshot { envelopes: vec![long("creds/alice"), long("creds/bob")], ..snapshot(6) };
+    assert_eq!(store.update(delta(&half, &whole)).unwrap_err(), Refused::TooLarge);
+    assert_eq!(store.epoch(), 5);
+}
