@@ -8,6 +8,7 @@ use rand::seq::SliceRandom as _;
 use rustls_pki_types::ServerName;
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -188,22 +189,7 @@ async fn establish(tls: TlsConnector, address: &str) -> Result<TlsStream<TcpStre
     let found = tokio::time::timeout(STEP, tokio::net::lookup_host(address)).await;
     let found = found.map_err(|_| broken(Link::Dns, "no answer within 5 s"))?;
     let found = found.map_err(|error| broken(Link::Dns, error))?;
-    let mut records: Vec<_> = found.collect();
-    // By chance, so that bouncers spread over a name's records too, and one that is dead costs only now and then.
-    records.shuffle(&mut rand::rng());
-    let mut last = broken(Link::Dns, "the name has no address");
-    let mut tcp = None;
-    for record in records.into_iter().take(RECORDS) {
-        match tokio::time::timeout(RECORD, TcpStream::connect(record)).await {
-            Ok(Ok(connected)) => {
-                tcp = Some(connected);
-                break;
-            }
-            Ok(Err(error)) => last = broken(Link::Tcp, format!("{record}: {error}")),
-            Err(_) => last = broken(Link::Tcp, format!("{record}: no answer within 2 s")),
-        }
-    }
-    let Some(tcp) = tcp else { return Err(last) };
+    let tcp = dial(found.collect()).await?;
     tcp.set_nodelay(true).map_err(|error| broken(Link::Tcp, error))?;
     // The server is known by its SPIFFE ID; its TLS name carries no meaning.
     let name = ServerName::try_from("control-plane.invalid").map_err(|error| broken(Link::Tls, error))?;
@@ -214,4 +200,52 @@ async fn establish(tls: TlsConnector, address: &str) -> Result<TlsStream<TcpStre
         return Err(broken(Link::Tls, "the server does not agree to HTTP/2"));
     }
     Ok(stream)
+}
+
+/// A connection to the first of a name's records that takes one.
+async fn dial(mut records: Vec<SocketAddr>) -> Result<TcpStream, BridgeError> {
+    // By chance, so that bouncers spread over a name's records too, and one that is dead costs only now and then.
+    records.shuffle(&mut rand::rng());
+    let mut last = broken(Link::Dns, "the name has no address");
+    for record in records.into_iter().take(RECORDS) {
+        match tokio::time::timeout(RECORD, TcpStream::connect(record)).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => last = broken(Link::Tcp, format!("{record}: {error}")),
+            Err(_) => last = broken(Link::Tcp, format!("{record}: no answer within 2 s")),
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// An address where nobody listens.
+    fn dead() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_record_of_a_name_is_tried() {
+        let live = TcpListener::bind("127.0.0.1:0").unwrap();
+        let live = live.local_addr().map(|address| (live, address)).unwrap();
+        // In any order, so often that the dead ones came first.
+        for _ in 0..20 {
+            assert_eq!(dial(vec![dead(), live.1, dead()]).await.unwrap().peer_addr().unwrap(), live.1);
+        }
+        assert_eq!(dial(vec![dead(), dead()]).await.unwrap_err().link(), Link::Tcp);
+        assert_eq!(dial(vec![]).await.unwrap_err().link(), Link::Dns);
+    }
+
+    #[test]
+    fn a_tls_error_is_found_behind_others() {
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::UnknownCA);
+        let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, alert));
+        assert_eq!(handshake(&wrapped), Some(Link::Svid));
+        let odd = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError);
+        assert_eq!(handshake(&odd), Some(Link::Tls));
+        assert_eq!(handshake(&io::Error::other("reset")), None);
+    }
 }
