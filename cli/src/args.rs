@@ -91,9 +91,14 @@ pub(crate) enum Command {
     /// What of the setup is done, and what is left to do. Exit code 1 while something is.
     #[command(after_long_help = help::STATUS)]
     Status,
-    /// Whether every bouncer is in sync with the control plane. Exit code 1 if one is not.
+    /// Whether every bouncer is in sync with the control plane, and which link is broken. Exit code 1 if one is.
     #[command(after_long_help = help::PROBE)]
-    Probe,
+    Probe {
+        /// Ask one resolver instead, on its operator's socket ([admin] socket in resolver.toml): it tells DNS, TCP, TLS and
+        /// identities apart, and needs no control plane.
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+    },
     /// Show or set the cryptographic provider.
     #[command(subcommand, after_long_help = help::SETTINGS)]
     Settings(Settings),

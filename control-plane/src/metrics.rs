@@ -60,6 +60,9 @@ pub struct Metrics {
     sessions: Gauge,
     refusals: Family<RefusalLabel, Counter>,
     snapshots: Counter,
+    deltas: Counter,
+    policy_reads: Counter,
+    policy_divergences: Counter,
     audit_stored: Counter,
     audit_duplicates: Counter,
     audit_missing: Counter,
@@ -79,6 +82,9 @@ impl Default for Metrics {
             sessions: Gauge::default(),
             refusals: Family::default(),
             snapshots: Counter::default(),
+            deltas: Counter::default(),
+            policy_reads: Counter::default(),
+            policy_divergences: Counter::default(),
             audit_stored: Counter::default(),
             audit_duplicates: Counter::default(),
             audit_missing: Counter::default(),
@@ -105,6 +111,10 @@ impl Metrics {
         registry.register("bridge_sessions", "Resolvers connected to the Policy Bridge", self.sessions.clone());
         registry.register("bridge_refusals", "Policy Bridge sessions refused", self.refusals.clone());
         registry.register("bridge_snapshots", "Policy snapshots sent", self.snapshots.clone());
+        registry.register("bridge_deltas", "Policy deltas sent, also those without a change", self.deltas.clone());
+        registry.register("bridge_policy_reads", "Policies read from the database", self.policy_reads.clone());
+        let divergences = self.policy_divergences.clone();
+        registry.register("bridge_policy_divergences", "Policies that were not what was sent", divergences);
         registry.register("audit_events_stored", "Audit events stored", self.audit_stored.clone());
         registry.register("audit_events_duplicate", "Audit events delivered again", self.audit_duplicates.clone());
         registry.register("audit_events_missing", "Gaps in resolvers' audit sequences", self.audit_missing.clone());
@@ -155,6 +165,26 @@ impl Metrics {
     /// A snapshot was sent.
     pub fn snapshot_sent(&self, epoch: u64) {
         self.snapshots.inc();
+        self.told(epoch);
+    }
+
+    /// A delta was sent.
+    pub fn delta_sent(&self, epoch: u64) {
+        self.deltas.inc();
+        self.told(epoch);
+    }
+
+    /// A bouncer's policy is read from the database.
+    pub fn policy_read(&self) {
+        self.policy_reads.inc();
+    }
+
+    /// A bouncer holds another policy than it was sent.
+    pub fn policy_diverged(&self) {
+        self.policy_divergences.inc();
+    }
+
+    fn told(&self, epoch: u64) {
         self.epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
     }
 

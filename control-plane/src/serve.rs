@@ -108,7 +108,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         tokio::spawn(retention::keep(store.clone(), clock.clone(), days, stop.clone()));
     }
     let sharing = tokio::spawn(Replica::new(store.clone(), live.clone()).keep(stop.clone()));
-    let bridge = Bridge { store: store.clone(), clock, metrics, live, timing: Timing::default(), stop: stop.clone() };
+    let (editions, timing) = (Arc::default(), Timing::default());
+    let bridge = Bridge { store: store.clone(), clock, metrics, live, editions, timing, stop: stop.clone() };
     let bridge = tokio::spawn(serve_bridge(bridge, bridge_listener, config.workload_api, readiness.clone()));
 
     tokio::select! {

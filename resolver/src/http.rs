@@ -28,6 +28,7 @@ async fn ready(State(engine): State<Arc<Engine>>, confinement: Confinement) -> R
         "reasons": reasons,
         "dev": engine.config.dev,
         "policy_epoch": engine.policy.epoch(),
+        "control_plane": engine.sight.connected(),
         "sandbox": { "landlock": confinement.landlock.code(), "seccomp": confinement.seccomp.code() },
     });
     (status, [(header::CACHE_CONTROL, "no-store")], axum::Json(body)).into_response()

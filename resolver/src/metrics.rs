@@ -48,6 +48,13 @@ pub struct CredentialOf {
     pub generation: u64,
 }
 
+/// One of the control plane's addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Front {
+    /// As it is configured.
+    pub address: String,
+}
+
 /// The labels `layer` and `state`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Layer {
@@ -87,6 +94,8 @@ pub struct Metrics {
     pub sandbox: Family<Layer, Gauge>,
     /// 1 while the Policy Bridge is up.
     pub bridge_connected: Gauge,
+    /// 1 for the control plane's address that the Policy Bridge is up to.
+    pub bridge_front: Family<Front, Gauge>,
     /// What is read when it is asked for.
     pub live: Live,
 }
@@ -138,6 +147,7 @@ impl Default for Metrics {
             denials_unrecorded: Counter::default(),
             sandbox: Family::default(),
             bridge_connected: Gauge::default(),
+            bridge_front: Family::default(),
             live: Live::default(),
         };
         metrics.register();
@@ -162,6 +172,7 @@ impl Metrics {
         r.register("audit_denials_unrecorded", "Denials without room in the spool", self.denials_unrecorded.clone());
         r.register("sandbox", "1 for the state of each layer of the sandbox", self.sandbox.clone());
         r.register("bridge_connected", "1 while the Policy Bridge is up", self.bridge_connected.clone());
+        r.register("bridge_front", "1 for the control plane's address that it is up to", self.bridge_front.clone());
         let live = &self.live;
         r.register("secrets", "Credentials held", live.secrets.clone());
         r.register_with_unit("secret_memory", "Secret memory in use", Unit::Bytes, live.secret_bytes.clone());

@@ -141,14 +141,28 @@ Examples:
 pub(super) const PROBE: &str = "\
 Policy Bridge is the connection by which each bouncer gets its metadata and hands in its audit. For
 each bouncer this shows the epoch it holds, how far that lags behind, how long ago it was heard of,
-and what to do where something is wrong.
+and, where something is wrong, which link is broken and what to do. The links, by their codes:
+  dns            the control plane's name can't be resolved
+  tcp            its address does not take the connection
+  tls            what answers there does not speak TLS, or not for HTTP/2
+  svid           an identity is missing, has ended, is not trusted, or is not the expected one
+  authorization  the control plane does not let this SPIFFE ID speak for this bouncer
+  service        the control plane takes the connection and does not serve it
+  divergence     the resolver holds another policy than the control plane, by its digest
+  lag            the resolver's policy is behind
+  clock          the two clocks differ by more than 5 s
+  offline        not connected, and from here it can't be told why
+The control plane can't see why a resolver does not reach it (dns, tcp, tls, svid): ask the resolver
+itself, with --socket on its node.
 
-Exit code 3, with the reason, if the control plane itself can't be asked: not reachable, certificate
-not trusted, no answer. Exit code 1 if it refuses the token, or if a bouncer is not healthy.
+Exit codes: 0 all is well; 1 a bouncer is not healthy, a link is broken, or the token is refused; 3
+the control plane or the resolver can't be asked, and the message says why: not reachable,
+certificate not trusted, no answer.
 
 Examples:
   bouncerctl probe
-  bouncerctl probe --output json | jq '.items[] | select(.bridge.ok | not)'";
+  bouncerctl probe --socket /run/bouncer/admin.sock
+  bouncerctl probe --output json | jq '.items[] | select(.bridge.ok | not) | {name, link: .bridge.link}'";
 
 pub(super) const SETTINGS: &str = "\
 Examples:

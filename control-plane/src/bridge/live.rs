@@ -1,6 +1,7 @@
 //! Which resolvers are connected, and what each last said: to this control plane, and by their own account to the others on
 //! its database. In memory; what must outlive the process goes to the store.
 
+use super::refusals::Refusals;
 use bouncer_custody::BouncerName;
 use bouncer_proto::bridge::v1::{Ack, Status};
 use jiff::Timestamp;
@@ -64,6 +65,8 @@ pub struct SessionView {
     pub epoch_acked: u64,
     /// Why it refused the newest snapshot; empty if it did not.
     pub refused: String,
+    /// What it holds is not what it was sent, by its digest.
+    pub diverged: bool,
     /// What of the newest snapshot it could never use.
     pub problems: Vec<Problem>,
     /// What it says of itself, once it has.
@@ -110,6 +113,8 @@ struct Inner {
 #[derive(Default)]
 pub struct Live {
     inner: Mutex<Inner>,
+    /// Who was turned away lately.
+    pub(super) refusals: Refusals,
 }
 
 impl Live {
@@ -165,6 +170,7 @@ impl Live {
             epoch_sent: 0,
             epoch_acked: 0,
             refused: String::new(),
+            diverged: false,
             problems: Vec::new(),
             report: None,
             audit_missing: 0,
@@ -207,8 +213,9 @@ impl Live {
         self.update(bouncer, id, |view| view.audit_divergences = view.audit_divergences.saturating_add(found));
     }
 
-    pub(super) fn acked(&self, bouncer: &BouncerName, id: u64, ack: Ack) {
+    pub(super) fn acked(&self, bouncer: &BouncerName, id: u64, ack: Ack, diverged: Option<bool>) {
         self.update(bouncer, id, |view| {
+            view.diverged = diverged.unwrap_or(view.diverged);
             if ack.refused.is_empty() {
                 view.epoch_acked = ack.epoch;
             }

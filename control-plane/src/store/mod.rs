@@ -14,7 +14,8 @@ use crate::bridge::Told;
 use crate::edit::{Edit, Reason};
 use crate::model::{
     Actor, AdminRecord, Appended, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag,
-    FlagState, OwnChain, Policy, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms,
+    FlagState, OwnChain, Policy, PolicyMarks, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting,
+    Terms,
 };
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
@@ -383,6 +384,8 @@ pub trait Store: Send + Sync {
 
     /// Everything that a bouncer may know, read at one instant. `None` if it is not registered.
     async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>>;
+    /// By what every bouncer's policy is known to be the same as before, read at one instant.
+    async fn policy_marks(&self) -> Result<PolicyMarks>;
 
     /// Stores a bouncer's audit events, each id once, and a checkpoint. What does not fit together is stored too, and
     /// noted.

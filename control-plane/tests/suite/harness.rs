@@ -166,6 +166,7 @@ impl ControlPlane {
             clock: Arc::new(SystemClock),
             metrics: self.metrics.clone(),
             live: self.live.clone(),
+            editions: Arc::default(),
             timing: Timing { keep_alive: Duration::from_millis(200), silence: DEADLINE },
             stop: CancellationToken::new(),
         }

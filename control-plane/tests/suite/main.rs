@@ -15,6 +15,7 @@ mod chained;
 mod console;
 mod crypto;
 mod database;
+mod deltas;
 mod dependencies;
 mod durability;
 mod editing;

@@ -20,6 +20,8 @@ mod chained;
 #[path = "../suite/crypto.rs"]
 mod crypto;
 mod database;
+#[path = "../suite/deltas.rs"]
+mod deltas;
 #[path = "../suite/durability.rs"]
 mod durability;
 #[path = "../suite/editing.rs"]

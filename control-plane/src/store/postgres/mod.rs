@@ -25,7 +25,8 @@ use crate::clock::Clock;
 use crate::edit::{Edit, Reason};
 use crate::model::{
     Actor, AdminRecord, Appended, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag,
-    FlagState, OwnChain, Policy, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms,
+    FlagState, OwnChain, Policy, PolicyMarks, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting,
+    Terms,
 };
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
@@ -207,6 +208,9 @@ impl Store for PostgresStore {
 
     async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>> {
         registry::policy(&self.database, name).await
+    }
+    async fn policy_marks(&self) -> Result<PolicyMarks> {
+        registry::policy_marks(&self.database).await
     }
 
     async fn append_audit(

@@ -1,7 +1,7 @@
 //! Rows of protected resources.
 
 use super::{change, parsed, unsigned};
-use crate::model::{Protocol, Resource, ResourceRecord};
+use crate::model::{PolicyMark, PolicyMarks, Protocol, Resource, ResourceRecord};
 use crate::store::{Result, StoreError};
 
 /// The table.
@@ -42,4 +42,31 @@ impl ResourceRow {
             revision: unsigned(self.revision)?,
         })
     }
+}
+
+/// What tells each bouncer's policy from the one before; the same words to both databases. A revision is never used twice,
+/// and a deleted secret keeps its row, so that nothing changes without one of these numbers.
+pub(in crate::store) const MARKS: &str =
+    "SELECT b.name, b.revision, count(r.name), coalesce(max(r.revision), 0), coalesce(max(s.revision), 0)
+     FROM bouncers b
+     LEFT JOIN protected_resources r ON r.bouncer = b.name
+     LEFT JOIN envelope_secrets s ON s.logical_path = r.logical_path
+     GROUP BY b.name";
+
+/// A row of [`MARKS`].
+pub(in crate::store) type MarkRow = (String, i64, i64, i64, i64);
+
+/// The marks, with the epoch and the flag's revision that were read at the same instant.
+pub(in crate::store) fn marks(epoch: i64, flag: u64, rows: Vec<MarkRow>) -> Result<PolicyMarks> {
+    let mark = |(name, bouncer, resources, newest_resource, newest_secret): MarkRow| {
+        let mark = PolicyMark {
+            bouncer: unsigned(bouncer)?,
+            flag,
+            resources: unsigned(resources)?,
+            newest_resource: unsigned(newest_resource)?,
+            newest_secret: unsigned(newest_secret)?,
+        };
+        Ok((parsed("bouncers", &name)?, mark))
+    };
+    Ok(PolicyMarks { epoch: unsigned(epoch)?, marks: rows.into_iter().map(mark).collect::<Result<_>>()? })
 }

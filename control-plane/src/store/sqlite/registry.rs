@@ -4,9 +4,9 @@ use super::database::{Database, Write};
 use super::envelopes::select_latest;
 use super::{bouncers, crypto, filter};
 use crate::edit::Edit;
-use crate::model::{Flag, Policy, Resource, ResourceRecord};
+use crate::model::{Flag, Policy, PolicyMarks, Resource, ResourceRecord};
 use crate::store::rows::envelopes::EnvelopeRow;
-use crate::store::rows::resources::{ResourceRow, TABLE};
+use crate::store::rows::resources::{MARKS, MarkRow, ResourceRow, TABLE, marks};
 use crate::store::rows::{part, signed, unsigned};
 use crate::store::{Conflict, Page, Part, ResourceFilter, Result, StoreError, expected};
 use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName};
@@ -169,4 +169,14 @@ pub(super) async fn policy(database: &Database, name: &BouncerName) -> Result<Op
         resources: resources.into_iter().map(|row| row.read().map(|r| r.resource)).collect::<Result<_>>()?,
         envelopes: envelopes.into_iter().map(EnvelopeRow::read).collect::<Result<_>>()?,
     }))
+}
+
+pub(super) async fn policy_marks(database: &Database) -> Result<PolicyMarks> {
+    // One read transaction, so that epoch and marks belong together.
+    let mut read = database.reader.begin().await?;
+    let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM meta").fetch_one(&mut *read).await?;
+    let flag = crypto::flag(&mut *read, Flag::DualCustodyIntercept).await?.revision;
+    let rows: Vec<MarkRow> = sqlx::query_as(MARKS).fetch_all(&mut *read).await?;
+    read.commit().await?;
+    marks(epoch, flag, rows)
 }
