@@ -20,7 +20,7 @@ const READERS: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a call is known by its idempotency key, in milliseconds: a day.
-const KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
+pub(super) const KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// What a call did when it was made before under its idempotency key.
 pub(super) enum Recalled {

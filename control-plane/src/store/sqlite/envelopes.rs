@@ -2,7 +2,7 @@
 
 use super::crypto::key_id;
 use super::database::{Database, Recalled, Write, change, parsed, part, signed, unsigned};
-use super::filter;
+use super::{filter, proposals};
 use crate::certificate::CertificateChain;
 use crate::edit::{Edit, Reason};
 use crate::model::{Envelope, EnvelopeRecord, Terms};
@@ -160,7 +160,7 @@ pub(super) async fn register(
     terms: &Terms,
     edit: &Edit,
 ) -> Result<EnvelopeRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     if let Some(Recalled::Generation(id, number)) = write.recall(edit).await? {
         return generation(&mut write, &id, number).await?.ok_or(StoreError::Corrupt(TABLE));
     }
@@ -190,7 +190,7 @@ pub(super) async fn roll_back(
     reason: Option<&Reason>,
     edit: &Edit,
 ) -> Result<EnvelopeRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     if let Some(Recalled::Generation(id, number)) = write.recall(edit).await? {
         return generation(&mut write, &id, number).await?.ok_or(StoreError::Corrupt(TABLE));
     }
@@ -281,7 +281,7 @@ pub(super) async fn set_enabled(
     reason: Option<&Reason>,
     edit: &Edit,
 ) -> Result<EnvelopeRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let before = by_id(write.connection(), id).await?.ok_or(StoreError::NotFound)?;
     expected(edit, before.revision)?;
     if before.enabled == enabled {
@@ -318,7 +318,7 @@ pub(super) async fn set_enabled(
 }
 
 pub(super) async fn delete(database: &Database, id: Uuid, edit: &Edit) -> Result<()> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let before = by_id(write.connection(), id).await?.ok_or(StoreError::NotFound)?;
     expected(edit, before.revision)?;
     let revision = write.revise().await?;

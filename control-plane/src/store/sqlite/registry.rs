@@ -2,7 +2,7 @@
 
 use super::database::{Database, Write, change, parsed, part, signed, unsigned};
 use super::envelopes::{self, select_latest};
-use super::{bouncers, crypto, filter};
+use super::{bouncers, crypto, filter, proposals};
 use crate::edit::Edit;
 use crate::model::{Flag, Policy, Protocol, Resource, ResourceRecord};
 use crate::store::{Conflict, Page, Part, ResourceFilter, Result, StoreError, expected};
@@ -84,7 +84,7 @@ async fn upsert(write: &mut Write<'_>, resource: &Resource, edit: &Edit) -> Resu
 }
 
 pub(super) async fn register_resource(database: &Database, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let recalled = write.recall(edit).await?.is_some();
     let known = resource_by_name(write.connection(), &resource.name).await?;
     if recalled {
@@ -104,7 +104,7 @@ pub(super) async fn register_resource(database: &Database, resource: &Resource, 
 }
 
 pub(super) async fn replace_resource(database: &Database, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let known = resource_by_name(write.connection(), &resource.name).await?.ok_or(StoreError::NotFound)?;
     expected(edit, known.revision)?;
     if known.resource == *resource {
@@ -161,7 +161,7 @@ pub(super) async fn resources_behind(
 }
 
 pub(super) async fn delete_resource(database: &Database, name: &ResourceName, edit: &Edit) -> Result<()> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let known = resource_by_name(write.connection(), name).await?.ok_or(StoreError::NotFound)?;
     expected(edit, known.revision)?;
     sqlx::query("DELETE FROM protected_resources WHERE name = ?")
