@@ -112,13 +112,16 @@ async fn hold(api: &Api, author: &mut Author, sent: &Value, change: Compared) ->
             Asked::Stored(record) => {
                 proposals::show(api, &author.principal, *record).await.map(|answer| Some(Box::new(answer)))
             }
-            Asked::MadeBefore => Ok(None),
+            Asked::MadeBefore => {
+                // It is answered by its key; nothing is of no revision, so that it cannot be made anew.
+                author.edit.expects = Expects::OneOf(Vec::new());
+                Ok(None)
+            }
         };
     }
     // Were it to become another change in between, it would have to wait.
-    if author.edit.expects.holds_for(change.revision) {
-        author.edit.expects = Expects::OneOf(vec![change.revision]);
-    }
+    let seen = Some(change.revision).filter(|revision| author.edit.expects.holds_for(*revision));
+    author.edit.expects = Expects::OneOf(seen.into_iter().collect());
     Ok(None)
 }
 

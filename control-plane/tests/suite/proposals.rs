@@ -386,3 +386,28 @@ async fn nobody_decided_in_seven_days_it_is_over() {
     assert_eq!(store.proposal(record.id).await.unwrap().unwrap().state, ProposalState::Expired);
     assert_eq!(store.expire_proposals().await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn what_is_let_through_is_tied_to_what_was_looked_at() {
+    let Team { alice, bob, .. } = team().await;
+    let keyed = async |body: &Value| {
+        alice.raw_with(Method::POST, SECRETS, &[("idempotency-key", "a-key-of-mine")], body.to_string()).await
+    };
+    approve(&bob, &waits(alice.post(SECRETS, &envelope(PATH)).await)).await.ok();
+    let mut rotation = envelope(PATH);
+    rotation["ciphertext_ref"] = json!("AQICAHh=");
+    assert_eq!(keyed(&rotation).await.json["generation"], 2, "a rotation is made at once");
+    let mut other = envelope(PATH);
+    other["aad"] = json!("env=staging,bouncer=payments-east");
+    approve(&bob, &waits(alice.post(SECRETS, &other).await)).await.ok();
+    // Sent again, it would be another binding by now: it is answered by its key, and not made.
+    let again = keyed(&rotation).await;
+    assert_eq!((again.status.as_u16(), &again.json["generation"]), (201, &json!(2)), "{}", again.text);
+    waits(alice.post(SECRETS, &rotation).await);
+    assert_eq!(alice.get(SECRETS).await.ok()["items"][0]["generation"], 3);
+    // What was built on something else is refused, waiting or not.
+    for body in [&other, &rotation] {
+        let answer = alice.raw_with(Method::POST, SECRETS, &[("if-match", "\"r1\"")], body.to_string()).await;
+        assert_eq!(answer.code(), "changed_meanwhile");
+    }
+}

@@ -1,6 +1,6 @@
 //! Changes of binding that wait for a second person: one proposes, another approves.
 
-use crate::harness::{Desk, arrived, sign_in_here, token_of, visit};
+use crate::harness::{Desk, arrived, sign_in_here, token_of};
 use bouncer_tests::browser::Browser;
 use bouncer_tests::{Result, tools};
 
@@ -49,8 +49,7 @@ async fn one_proposes_and_another_approves() -> Result<()> {
 
     browser.sees("Sign in to the control plane").await?;
     sign_in_here(browser, &bob).await?;
-    arrived(browser, "Overview").await?;
-    visit(browser, &desk.plane, "proposals").await?;
+    arrived(browser, "Proposals").await?;
     browser.sees(ID).await?;
     assert_eq!(browser.script(&offered, &[]).await?, "Approve,Reject");
     look(browser, "proposals").await?;
