@@ -16,12 +16,14 @@ mod audit;
 mod gitops;
 mod help;
 mod keys;
+mod proposals;
 mod secrets;
 
 pub(crate) use access::{TokenCreate, Tokens};
 pub(crate) use audit::{Audit, AuditFilter, Export as AuditExport, ExportFormat, Verify};
 pub(crate) use gitops::{Apply, Diff, Export};
 pub(crate) use keys::{Form, Inventory, Rewrap, VaultServer, Wrap};
+pub(crate) use proposals::{Decision, Proposals};
 pub(crate) use secrets::{EnabledFilter, Rollback, SecretFilter, Secrets};
 
 /// Parses the command line, or prints what is wrong with it (or the help asked for) and ends.
@@ -129,6 +131,9 @@ pub(crate) enum Command {
     /// Make the control plane as the files say.
     #[command(after_long_help = help::APPLY)]
     Apply(Apply),
+    /// Changes that wait for a second person: see them, decide on them.
+    #[command(subcommand, after_long_help = help::PROPOSALS)]
+    Proposals(Proposals),
     /// API tokens: who may do what, for how long.
     #[command(subcommand, after_long_help = help::TOKENS)]
     Tokens(Tokens),

@@ -102,6 +102,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         limits: Arc::new(Limits::new(config.api.requests_per_second)),
         oidc,
         tls: tls.is_some(),
+        second_person: config.second_person,
     });
     let api = tokio::spawn(http_server::serve(api_listener, tls, router, stop.clone()));
     if let Some(days) = config.audit_retention_days {

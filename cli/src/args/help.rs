@@ -18,6 +18,7 @@ Exit codes:
   2  the command line is wrong
   3  the control plane or KMS could not be reached: no connection, no trust in its certificate, or
      no answer in time
+  4  not made yet: the control plane asks for a second person, and the change waits as a proposal
 
 The first token is good for one exchange:
   bouncerctl tokens create admin --role admin --out admin.token --token-file bootstrap.token
@@ -211,6 +212,17 @@ Examples:
   bouncerctl secrets rollback protected-resources/payments-api/upstream-tls --to 7 \\
       --reason 'generation 8 has the wrong chain'";
 
+pub(super) const PROPOSALS: &str = "\
+Where the control plane asks for a second person ([access] second_person), what gives a caller, a bouncer
+or an upstream a credential is not made at once. The command that asked for it ends with exit code 4 and
+names the proposal. Somebody else decides, within 7 days: not the bearer of a token that came from the one
+it was proposed with, or of one that this came from. What only takes away is made at once.
+
+Examples:
+  bouncerctl proposals list
+  bouncerctl proposals show 019a0000-0000-7000-8000-000000000001
+  bouncerctl proposals approve 019a0000-0000-7000-8000-000000000001 --reason 'agreed in CHG-7'";
+
 pub(super) const TOKENS: &str = "\
 Roles: viewer reads; auditor also reads the audit; operator changes credentials, resources and bouncers;
 admin also sets flags and the provider, and hands out tokens. Each may all that those before it may.
@@ -296,6 +308,9 @@ is turned on first, and the rest is compared after it.
 
 Each change is made only if its thing is as the plan saw it. The first that fails ends it; what was done
 and what was not is told, and the next run takes up what is left.
+
+Where the control plane asks for a second person, what gives a credential is told as proposed, with its
+id, and the exit code is 4. Another run while it waits does not propose it again.
 
 Examples:
   bouncerctl apply -f bouncer.yaml --dry-run

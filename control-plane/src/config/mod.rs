@@ -29,6 +29,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// The identity provider whose tokens are taken, if any's are.
     pub oidc: Option<OidcConfig>,
+    /// Whether changes of binding wait for a second person.
+    pub second_person: bool,
     /// How many days audit events are kept; absent, for good.
     pub audit_retention_days: Option<u32>,
 }
@@ -138,6 +140,9 @@ impl Config {
         let mut section = Section::take(&mut file, "audit", &mut faults);
         let audit_retention_days = section.optional_number("retention_days", 1..=100_000);
         section.end();
+        let mut section = Section::take(&mut file, "access", &mut faults);
+        let second_person = section.switch("second_person");
+        section.end();
         let oidc =
             file.contains_key("oidc").then(|| oidc::oidc(Section::take(&mut file, "oidc", &mut faults))).flatten();
         oidc.iter().for_each(|oidc| oidc::check(oidc, &mut faults));
@@ -146,7 +151,7 @@ impl Config {
         }
         match (api, bridge_listen, workload_api, database) {
             (Some(api), Some(bridge_listen), Some(workload_api), Some(database)) if faults.is_empty() => {
-                Ok(Self { api, bridge_listen, workload_api, database, audit_retention_days, oidc })
+                Ok(Self { api, bridge_listen, workload_api, database, audit_retention_days, second_person, oidc })
             }
             _ => Err(ConfigError::Faults(faults)),
         }
@@ -276,6 +281,14 @@ mod tests {
         for bad in ["0", "-1", "100001", "'400'", "1.5"] {
             assert_eq!(faults(&format!("{GOOD}[audit]\nretention_days = {bad}\n")), ["audit.retention_days"], "{bad}");
         }
+    }
+
+    #[test]
+    fn a_second_person_is_asked_for_where_the_file_says_so() {
+        let on = |extra: &str| Config::parse(&format!("{GOOD}{extra}"), Path::new("c.toml")).unwrap().second_person;
+        assert!(!on("") && !on("[access]\nsecond_person = false\n") && on("[access]\nsecond_person = true\n"));
+        assert_eq!(faults(&format!("{GOOD}[access]\nsecond_person = 'yes'\n")), ["access.second_person"]);
+        assert_eq!(faults(&format!("{GOOD}[access]\nsecond = true\n")), ["access.second"]);
     }
 
     #[test]

@@ -81,6 +81,15 @@ impl<'a> Section<'a> {
         number
     }
 
+    /// Yes or no; no if there is no such key.
+    pub(super) fn switch(&mut self, key: &str) -> bool {
+        let Some(value) = self.table.remove(key) else { return false };
+        value.as_bool().unwrap_or_else(|| {
+            self.fault(key, "must be true or false");
+            false
+        })
+    }
+
     /// Tables under one key, `[[section.key]]`, each as a section of its own; none if there is no such key.
     pub(super) fn tables(&mut self, key: &'static str) -> Vec<Table> {
         match self.table.remove(key) {

@@ -17,6 +17,7 @@ use crate::model::{
     FlagState, OwnChain, Policy, PolicyMarks, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting,
     Terms,
 };
+use crate::proposal::{Asked, ProposalFilter, ProposalRecord, ProposalState, Proposed};
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerName, ClusterName, Generation, LogicalPath, Provider, ResourceName, SpiffeId};
@@ -109,6 +110,12 @@ pub enum Conflict {
     /// The idempotency key came with another request before.
     #[error("the idempotency key belongs to another request")]
     KeyReused,
+    /// The proposal was decided, or its time is over.
+    #[error("the proposal does not wait any more")]
+    ProposalDecided,
+    /// Too many proposals wait.
+    #[error("too many proposals wait")]
+    TooManyProposals,
     /// The content names its generation, so that it can be no other one.
     #[error("the generation is bound to its number")]
     BoundToGeneration,
@@ -381,6 +388,27 @@ pub trait Store: Send + Sync {
     async fn resources_behind(&self, bouncer: &BouncerName, cluster: &ClusterName) -> Result<Vec<Resource>>;
     /// Removes a protected resource.
     async fn delete_resource(&self, name: &ResourceName, edit: &Edit) -> Result<()>;
+
+    /// Stores a call that waits for a second person. The same again, while it waits or under its key, is the same one.
+    async fn propose(&self, proposed: &Proposed, author: &Principal, edit: &Edit) -> Result<Asked>;
+    /// What the call became when it was proposed before under its idempotency key. [`Conflict::KeyReused`] if that was
+    /// another call.
+    async fn proposed_before(&self, edit: &Edit) -> Result<Option<ProposalRecord>>;
+    /// A proposal.
+    async fn proposal(&self, id: Uuid) -> Result<Option<ProposalRecord>>;
+    /// Proposals, newest first, before `page.after`.
+    async fn proposals(&self, filter: &ProposalFilter, page: &Page<u64>) -> Result<Part<ProposalRecord>>;
+    /// Ends the wait of a proposal without its change. [`Conflict::ProposalDecided`] if it does not wait. Approved is one
+    /// by [`Edit::approval`], in the change's own transaction.
+    async fn decide_proposal(
+        &self,
+        id: Uuid,
+        state: ProposalState,
+        by: &Actor,
+        note: Option<&Reason>,
+    ) -> Result<ProposalRecord>;
+    /// Notes which proposals' time is over. Returns how many.
+    async fn expire_proposals(&self) -> Result<u64>;
 
     /// Everything that a bouncer may know, read at one instant. `None` if it is not registered.
     async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>>;

@@ -108,6 +108,22 @@ impl ControlPlane {
             limits: Arc::new(Limits::new(per_second.try_into().unwrap())),
             oidc: None,
             tls: false,
+            second_person: false,
+        }))
+    }
+
+    /// The same control plane behind a router that asks for a second person.
+    pub(crate) fn asking_for_a_second_person(&self) -> Self {
+        self.with_router(api::router(Api {
+            store: self.store.clone(),
+            clock: Arc::new(SystemClock),
+            metrics: self.metrics.clone(),
+            live: self.live.clone(),
+            readiness: self.readiness.clone(),
+            limits: Arc::new(Limits::new(10_000.try_into().unwrap())),
+            oidc: None,
+            tls: false,
+            second_person: true,
         }))
     }
 
@@ -145,6 +161,7 @@ impl ControlPlane {
             limits: Arc::new(Limits::new(10_000.try_into().unwrap())),
             oidc: None,
             tls: false,
+            second_person: false,
         });
         Self { store, live, readiness, token, metrics, router, place }
     }

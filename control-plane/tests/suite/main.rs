@@ -24,6 +24,7 @@ mod guide;
 mod harness;
 mod lookalikes;
 mod plaintext;
+mod proposals;
 mod registry;
 mod resolver;
 mod session;

@@ -37,6 +37,8 @@ mod lookalikes {
 }
 #[path = "../suite/plaintext.rs"]
 mod plaintext;
+#[path = "../suite/proposals.rs"]
+mod proposals;
 #[path = "../suite/registry.rs"]
 mod registry;
 mod replicas;

@@ -1,7 +1,7 @@
 //! Bouncers, and what was last heard of each.
 
 use super::database::Database;
-use super::filter;
+use super::{filter, proposals};
 use crate::edit::Edit;
 use crate::model::{Bouncer, BouncerRecord, Sighting};
 use crate::store::rows::bouncers::{BouncerRow, taken};
@@ -21,7 +21,7 @@ macro_rules! select_bouncer {
 }
 
 pub(super) async fn register(database: &Database, bouncer: &Bouncer, edit: &Edit) -> Result<BouncerRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let recalled = write.recall(edit).await?.is_some();
     let known = by_name(write.connection(), &bouncer.name).await?;
     if recalled {
@@ -52,7 +52,7 @@ pub(super) async fn register(database: &Database, bouncer: &Bouncer, edit: &Edit
 }
 
 pub(super) async fn replace(database: &Database, bouncer: &Bouncer, edit: &Edit) -> Result<BouncerRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let known = by_name(write.connection(), &bouncer.name).await?.ok_or(StoreError::NotFound)?;
     expected(edit, known.revision)?;
     if known.bouncer == *bouncer {
@@ -104,7 +104,7 @@ pub(super) async fn list(
 }
 
 pub(super) async fn delete(database: &Database, name: &BouncerName, edit: &Edit) -> Result<()> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let known = by_name(write.connection(), name).await?.ok_or(StoreError::NotFound)?;
     expected(edit, known.revision)?;
     let guarded: i64 = sqlx::query_scalar("SELECT count(*) FROM protected_resources WHERE bouncer = $1")

@@ -2,7 +2,7 @@
 
 use super::database::{Database, Write};
 use super::envelopes::select_latest;
-use super::{bouncers, crypto, filter};
+use super::{bouncers, crypto, filter, proposals};
 use crate::edit::Edit;
 use crate::model::{Flag, Policy, PolicyMarks, Resource, ResourceRecord};
 use crate::store::rows::envelopes::EnvelopeRow;
@@ -48,7 +48,7 @@ async fn upsert(write: &mut Write<'_>, resource: &Resource, edit: &Edit) -> Resu
 }
 
 pub(super) async fn register_resource(database: &Database, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let recalled = write.recall(edit).await?.is_some();
     let known = resource_by_name(write.connection(), &resource.name).await?;
     if recalled {
@@ -68,7 +68,7 @@ pub(super) async fn register_resource(database: &Database, resource: &Resource, 
 }
 
 pub(super) async fn replace_resource(database: &Database, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let known = resource_by_name(write.connection(), &resource.name).await?.ok_or(StoreError::NotFound)?;
     expected(edit, known.revision)?;
     if known.resource == *resource {
@@ -125,7 +125,7 @@ pub(super) async fn resources_behind(
 }
 
 pub(super) async fn delete_resource(database: &Database, name: &ResourceName, edit: &Edit) -> Result<()> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let known = resource_by_name(write.connection(), name).await?.ok_or(StoreError::NotFound)?;
     expected(edit, known.revision)?;
     sqlx::query("DELETE FROM protected_resources WHERE name = $1")

@@ -5,6 +5,7 @@ pub(super) mod bouncers;
 pub(super) mod bridge_sessions;
 pub(super) mod crypto;
 pub(super) mod envelopes;
+pub(super) mod proposals;
 pub(super) mod resources;
 pub(super) mod tokens;
 

@@ -60,7 +60,7 @@ impl SessionRow {
     }
 }
 
-fn read_scope(table: &'static str, text: &str) -> Result<Scope> {
+pub(in crate::store) fn read_scope(table: &'static str, text: &str) -> Result<Scope> {
     serde_json::from_str(text).map_err(|_| StoreError::Corrupt(table))
 }
 

@@ -1,6 +1,7 @@
 //! The flag and the provider settings.
 
 use super::database::Database;
+use super::proposals;
 use crate::edit::Edit;
 use crate::model::{Flag, FlagState, Settings, SettingsRecord};
 use crate::store::rows::crypto::{FlagRow, SettingsRow};
@@ -18,7 +19,7 @@ pub(super) async fn flag(executor: impl SqliteExecutor<'_>, flag: Flag) -> Resul
 }
 
 pub(super) async fn set_flag(database: &Database, which: Flag, enabled: bool, edit: &Edit) -> Result<FlagState> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let before = flag(write.connection(), which).await?;
     expected(edit, before.revision)?;
     if before.enabled == enabled && before.changed.is_some() {
@@ -52,7 +53,7 @@ pub(super) async fn settings(executor: impl SqliteExecutor<'_>) -> Result<Option
 }
 
 pub(super) async fn put_settings(database: &Database, new: &Settings, edit: &Edit) -> Result<SettingsRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let before = settings(write.connection()).await?;
     expected(edit, before.as_ref().map_or(0, |record| record.revision))?;
     if let Some(before) = before.filter(|before| before.settings == *new) {

@@ -1,7 +1,7 @@
 //! The envelopes, with their generations.
 
 use super::database::{Database, Write};
-use super::filter;
+use super::{filter, proposals};
 use crate::certificate::CertificateChain;
 use crate::edit::{Edit, Reason};
 use crate::model::{Envelope, EnvelopeRecord, Terms};
@@ -103,7 +103,7 @@ pub(super) async fn register(
     terms: &Terms,
     edit: &Edit,
 ) -> Result<EnvelopeRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     if let Some(Recalled::Generation(id, number)) = write.recall(edit).await? {
         return generation(&mut write, &id, number).await?.ok_or(StoreError::Corrupt(TABLE));
     }
@@ -133,7 +133,7 @@ pub(super) async fn roll_back(
     reason: Option<&Reason>,
     edit: &Edit,
 ) -> Result<EnvelopeRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     if let Some(Recalled::Generation(id, number)) = write.recall(edit).await? {
         return generation(&mut write, &id, number).await?.ok_or(StoreError::Corrupt(TABLE));
     }
@@ -225,7 +225,7 @@ pub(super) async fn set_enabled(
     reason: Option<&Reason>,
     edit: &Edit,
 ) -> Result<EnvelopeRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let before = by_id(write.connection(), id).await?.ok_or(StoreError::NotFound)?;
     expected(edit, before.revision)?;
     if before.enabled == enabled {
@@ -262,7 +262,7 @@ pub(super) async fn set_enabled(
 }
 
 pub(super) async fn delete(database: &Database, id: Uuid, edit: &Edit) -> Result<()> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let before = by_id(write.connection(), id).await?.ok_or(StoreError::NotFound)?;
     expected(edit, before.revision)?;
     let revision = write.revise().await?;

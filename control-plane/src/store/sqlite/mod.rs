@@ -10,6 +10,7 @@ mod envelopes;
 mod export;
 pub mod files;
 mod filter;
+mod proposals;
 mod registry;
 mod sessions;
 mod tokens;
@@ -28,6 +29,7 @@ use crate::model::{
     FlagState, OwnChain, Policy, PolicyMarks, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting,
     Terms,
 };
+use crate::proposal::{Asked, ProposalFilter, ProposalRecord, ProposalState, Proposed};
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerName, ClusterName, Generation, LogicalPath, ResourceName, SpiffeId};
@@ -205,6 +207,31 @@ impl Store for SqliteStore {
     }
     async fn delete_resource(&self, name: &ResourceName, edit: &Edit) -> Result<()> {
         registry::delete_resource(&self.database, name, edit).await
+    }
+
+    async fn propose(&self, proposed: &Proposed, author: &Principal, edit: &Edit) -> Result<Asked> {
+        proposals::propose(&self.database, proposed, author, edit).await
+    }
+    async fn proposed_before(&self, edit: &Edit) -> Result<Option<ProposalRecord>> {
+        proposals::recall(&self.database, edit).await
+    }
+    async fn proposal(&self, id: Uuid) -> Result<Option<ProposalRecord>> {
+        proposals::by_id(&self.database, id).await
+    }
+    async fn proposals(&self, filter: &ProposalFilter, page: &Page<u64>) -> Result<Part<ProposalRecord>> {
+        proposals::list(&self.database, filter, page).await
+    }
+    async fn decide_proposal(
+        &self,
+        id: Uuid,
+        state: ProposalState,
+        by: &Actor,
+        note: Option<&Reason>,
+    ) -> Result<ProposalRecord> {
+        proposals::decide(&self.database, id, state, by, note).await
+    }
+    async fn expire_proposals(&self) -> Result<u64> {
+        proposals::expire(&self.database).await
     }
 
     async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>> {
