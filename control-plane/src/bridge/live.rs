@@ -71,6 +71,17 @@ pub struct SessionView {
     pub audit_divergences: u64,
 }
 
+/// How far the connected resolvers are behind, taken together: metrics may be read without a token, so none is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lag {
+    /// Epochs that the one furthest behind has not taken.
+    pub epochs: u64,
+    /// Seconds since the most silent one said anything; 0 without any.
+    pub silence_seconds: i64,
+    /// How many refused the newest policy.
+    pub refusing: u64,
+}
+
 #[derive(Default)]
 struct Inner {
     next: u64,
@@ -94,6 +105,18 @@ impl Live {
     #[must_use]
     pub fn sessions(&self, bouncer: &BouncerName) -> Vec<SessionView> {
         self.lock().sessions.get(bouncer).map(|sessions| sessions.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// How far the connected resolvers are behind this epoch, at this time.
+    #[must_use]
+    pub fn lag(&self, epoch: u64, now: Timestamp) -> Lag {
+        let mut lag = Lag { epochs: 0, silence_seconds: 0, refusing: 0 };
+        for view in self.lock().sessions.values().flat_map(BTreeMap::values) {
+            lag.epochs = lag.epochs.max(epoch.saturating_sub(view.epoch_acked));
+            lag.silence_seconds = lag.silence_seconds.max(now.as_second().saturating_sub(view.seen.as_second()));
+            lag.refusing += u64::from(!view.refused.is_empty());
+        }
+        lag
     }
 
     /// The last session of a bouncer that has none now.

@@ -11,5 +11,5 @@ mod session;
 mod snapshot;
 pub mod transport;
 
-pub use live::{Live, SessionView};
+pub use live::{Lag, Live, SessionView};
 pub use service::{Bridge, Peer, Timing};
