@@ -211,3 +211,30 @@ impl Live {
 pub(super) fn short(text: String) -> String {
     super::ingest::bounded(text, 512)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Ack, Lag, Live};
+    use jiff::{SignedDuration, Timestamp};
+
+    #[test]
+    fn the_lag_is_that_of_whoever_is_furthest_behind_and_ends_with_the_session() {
+        let (live, start) = (Live::default(), Timestamp::UNIX_EPOCH);
+        let at = |seconds| start + SignedDuration::from_secs(seconds);
+        let (east, west) = ("payments-east".parse().unwrap(), "payments-west".parse().unwrap());
+        assert_eq!(live.lag(9, at(50)), Lag { epochs: 0, silence_seconds: 0, refusing: 0 });
+
+        let [first, second] = [(&east, 5), (&west, 9)].map(|(name, epoch)| {
+            let id = live.open(name, String::new(), start);
+            live.acked(name, id, Ack { epoch, ..Ack::default() });
+            id
+        });
+        live.seen(&west, second, at(40));
+        assert_eq!(live.lag(9, at(50)), Lag { epochs: 4, silence_seconds: 50, refusing: 0 });
+
+        live.acked(&west, second, Ack { epoch: 10, refused: "epoch_older".to_owned(), ..Ack::default() });
+        assert_eq!(live.lag(10, at(50)), Lag { epochs: 5, silence_seconds: 50, refusing: 1 });
+        live.close(&east, first);
+        assert_eq!(live.lag(10, at(50)), Lag { epochs: 1, silence_seconds: 10, refusing: 1 });
+    }
+}
