@@ -140,7 +140,7 @@ fn accepted(arguments: &[&str], file: &Path) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    Err(Fault::new(format!("promtool {arguments:?}")).with_evidence(String::from_utf8_lossy(&said).into_owned()))
+    Err(Fault::new(format!("promtool {arguments:?}")).with_evidence(String::from_utf8_lossy(&said)))
 }
 
 #[test]
