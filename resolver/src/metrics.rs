@@ -117,6 +117,8 @@ pub struct Live {
     pub policy_age: Gauge,
     /// Bytes in the audit spool.
     pub spool_bytes: Gauge,
+    /// Bytes that the audit spool may hold.
+    pub spool_capacity: Gauge,
     /// 1 when ready.
     pub ready: Gauge,
     /// 1 under --dev.
@@ -186,6 +188,12 @@ impl Metrics {
         r.register("policy_epoch", "The epoch of the policy in use", live.policy_epoch.clone());
         r.register_with_unit("policy_age", "Since the control plane was heard", Unit::Seconds, live.policy_age.clone());
         r.register_with_unit("audit_spool", "In the audit spool", Unit::Bytes, live.spool_bytes.clone());
+        r.register_with_unit(
+            "audit_spool_capacity",
+            "What the audit spool may hold; full, nothing is released",
+            Unit::Bytes,
+            live.spool_capacity.clone(),
+        );
         r.register("ready", "1 when ready", live.ready.clone());
         r.register("dev", "1 under --dev, which weakens security", live.dev.clone());
         r.register_with_unit(

@@ -99,6 +99,17 @@ pub struct Told {
     pub view: SessionView,
 }
 
+/// How far the connected resolvers are behind, taken together: metrics may be read without a token, so none is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lag {
+    /// Epochs that the one furthest behind has not taken.
+    pub epochs: u64,
+    /// Seconds since the most silent one said anything; 0 without any.
+    pub silence_seconds: i64,
+    /// How many refused the newest policy.
+    pub refusing: u64,
+}
+
 #[derive(Default)]
 struct Inner {
     next: u64,
@@ -151,6 +162,18 @@ impl Live {
             elsewhere.entry(bouncer).or_default().push(view);
         }
         self.lock().elsewhere = elsewhere;
+    }
+
+    /// How far the connected resolvers are behind this epoch, at this time.
+    #[must_use]
+    pub fn lag(&self, epoch: u64, now: Timestamp) -> Lag {
+        let mut lag = Lag { epochs: 0, silence_seconds: 0, refusing: 0 };
+        for (_, view) in self.lock().sessions.values().flat_map(BTreeMap::values) {
+            lag.epochs = lag.epochs.max(epoch.saturating_sub(view.epoch_acked));
+            lag.silence_seconds = lag.silence_seconds.max(now.as_second().saturating_sub(view.seen.as_second()));
+            lag.refusing += u64::from(!view.refused.is_empty());
+        }
+        lag
     }
 
     /// The last session of a bouncer that has none now.
@@ -246,4 +269,31 @@ impl Live {
 /// What a resolver says, cut to a sane length and kept only if it does not look like a credential.
 pub(super) fn short(text: String) -> String {
     super::ingest::bounded(text, 512)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ack, Lag, Live};
+    use jiff::{SignedDuration, Timestamp};
+
+    #[test]
+    fn the_lag_is_that_of_whoever_is_furthest_behind_and_ends_with_the_session() {
+        let (live, start) = (Live::default(), Timestamp::UNIX_EPOCH);
+        let at = |seconds| start + SignedDuration::from_secs(seconds);
+        let (east, west) = ("payments-east".parse().unwrap(), "payments-west".parse().unwrap());
+        assert_eq!(live.lag(9, at(50)), Lag { epochs: 0, silence_seconds: 0, refusing: 0 });
+
+        let [first, second] = [(&east, 5), (&west, 9)].map(|(name, epoch)| {
+            let id = live.open(name, String::new(), start);
+            live.acked(name, id, Ack { epoch, ..Ack::default() }, None);
+            id
+        });
+        live.seen(&west, second, at(40));
+        assert_eq!(live.lag(9, at(50)), Lag { epochs: 4, silence_seconds: 50, refusing: 0 });
+
+        live.acked(&west, second, Ack { epoch: 10, refused: "epoch_older".to_owned(), ..Ack::default() }, None);
+        assert_eq!(live.lag(10, at(50)), Lag { epochs: 5, silence_seconds: 50, refusing: 1 });
+        live.close(&east, first);
+        assert_eq!(live.lag(10, at(50)), Lag { epochs: 1, silence_seconds: 10, refusing: 1 });
+    }
 }

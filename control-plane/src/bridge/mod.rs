@@ -15,6 +15,6 @@ mod snapshot;
 pub mod transport;
 
 pub use editions::Editions;
-pub use live::{Live, SessionView, Told};
+pub use live::{Lag, Live, SessionView, Told};
 pub use service::{Bridge, Peer, Timing};
 pub use share::Replica;
