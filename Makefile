@@ -16,7 +16,7 @@ build: ## The three binaries, release
 wasm: ## The filter for Envoy: target/wasm/bouncer_filter.wasm
 	scripts/build-wasm
 
-tools: ## Envoy, the KMS emulator, OpenBao, SPIRE and axe-core for tests, pinned, into .tools/
+tools: ## Envoy, the KMS emulator, OpenBao, SPIRE, axe-core and promtool for tests, pinned, into .tools/
 	scripts/tools all
 
 fmt: ## Format

@@ -16,12 +16,14 @@ mod audit;
 mod gitops;
 mod help;
 mod keys;
+mod proposals;
 mod secrets;
 
 pub(crate) use access::{TokenCreate, Tokens};
 pub(crate) use audit::{Audit, AuditFilter, Export as AuditExport, ExportFormat, Verify};
 pub(crate) use gitops::{Apply, Diff, Export};
 pub(crate) use keys::{Form, Inventory, Rewrap, VaultServer, Wrap};
+pub(crate) use proposals::{Decision, Proposals};
 pub(crate) use secrets::{EnabledFilter, Rollback, SecretFilter, Secrets};
 
 /// Parses the command line, or prints what is wrong with it (or the help asked for) and ends.
@@ -91,9 +93,14 @@ pub(crate) enum Command {
     /// What of the setup is done, and what is left to do. Exit code 1 while something is.
     #[command(after_long_help = help::STATUS)]
     Status,
-    /// Whether every bouncer is in sync with the control plane. Exit code 1 if one is not.
+    /// Whether every bouncer is in sync with the control plane, and which link is broken. Exit code 1 if one is.
     #[command(after_long_help = help::PROBE)]
-    Probe,
+    Probe {
+        /// Ask one resolver instead, on its operator's socket ([admin] socket in resolver.toml): it tells DNS, TCP, TLS and
+        /// identities apart, and needs no control plane.
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+    },
     /// Show or set the cryptographic provider.
     #[command(subcommand, after_long_help = help::SETTINGS)]
     Settings(Settings),
@@ -124,6 +131,9 @@ pub(crate) enum Command {
     /// Make the control plane as the files say.
     #[command(after_long_help = help::APPLY)]
     Apply(Apply),
+    /// Changes that wait for a second person: see them, decide on them.
+    #[command(subcommand, after_long_help = help::PROPOSALS)]
+    Proposals(Proposals),
     /// API tokens: who may do what, for how long.
     #[command(subcommand, after_long_help = help::TOKENS)]
     Tokens(Tokens),

@@ -246,6 +246,9 @@ impl ControlPlane {
         }
         let json: Option<Value> = serde_json::from_slice(&body).ok();
         match (status.is_success(), json) {
+            (true, Some(json)) if status == StatusCode::ACCEPTED => {
+                Err(ControlPlaneError::Waits { proposal: Box::new(json) })
+            }
             (true, Some(json)) => Ok(json),
             (false, json) if status.is_client_error() || status.is_server_error() => {
                 let problem = Box::new(json.map(|json| Problem::read(&json)).unwrap_or_default());

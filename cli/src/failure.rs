@@ -25,16 +25,19 @@ pub(crate) enum Exit {
     Usage,
     /// The control plane, KMS or Vault could not be reached: no connection, no trust in its certificate, no answer in time.
     Unreachable,
+    /// Not made yet: it waits for a second person.
+    Waits,
 }
 
 impl Exit {
-    /// 0 to 3.
+    /// 0 to 4.
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
             Self::Refused => 1,
             Self::Usage => 2,
             Self::Unreachable => 3,
+            Self::Waits => 4,
         }
     }
 }

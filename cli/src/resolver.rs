@@ -1,6 +1,6 @@
 //! One resolver on this node, on its operator's socket.
 //!
-//! Called by `revoke --socket`. Who may speak there is decided by the socket's mode and by the uid that the kernel names.
+//! Called by `revoke --socket` and `probe --socket`. Who may speak there is decided by the socket's mode and by the uid that the kernel names.
 
 use crate::control_plane::Problem;
 use crate::failure::{Exit, Explain, root_cause};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A resolver answers such an order at once.
+/// A resolver answers at once.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a resolver did not do what it was told.
@@ -89,9 +89,21 @@ impl Resolver {
     /// # Errors
     /// [`ResolverError`].
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, ResolverError> {
-        let unreachable = |source| ResolverError::Unreachable { socket: self.socket.clone(), source };
         // The host is only what HTTP wants.
-        let answer = self.http.post(format!("http://resolver{path}")).json(body).send().await.map_err(unreachable)?;
+        self.ask(self.http.post(format!("http://resolver{path}")).json(body)).await
+    }
+
+    /// `GET path`.
+    ///
+    /// # Errors
+    /// [`ResolverError`].
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, ResolverError> {
+        self.ask(self.http.get(format!("http://resolver{path}"))).await
+    }
+
+    async fn ask(&self, request: reqwest::RequestBuilder) -> Result<Value, ResolverError> {
+        let unreachable = |source| ResolverError::Unreachable { socket: self.socket.clone(), source };
+        let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
         let bytes = answer.bytes().await.map_err(unreachable)?;
         let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();

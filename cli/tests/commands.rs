@@ -78,6 +78,7 @@ fn bridge(name: &str, ok: bool, lag: u64) -> Value {
     json!({"name": name, "spiffe_id": format!("spiffe://example.org/{name}"), "bridge": {
         "ok": ok, "detail": "It is behind.", "next": "Look at its log.", "state": "connected", "instances": 1,
         "epoch_acked": 7 - lag, "epoch_lag": lag, "age_ms": 2100, "dev": false,
+        "link": if lag > 0 { json!("lag") } else { Value::Null },
     }})
 }
 
@@ -89,9 +90,9 @@ fn probe_shows_each_bouncer_and_ends_with_1_if_one_is_not_well() {
     assert_eq!(server.only_request().line, "GET /v1/policy-bridge/health");
     assert_eq!(code, 1);
     let lines: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(lines[1], ["east", "yes", "connected", "7", "0", "2", "s", "ago"]);
-    assert_eq!(lines[2], ["west", "no", "connected", "5", "2", "2", "s", "ago"]);
-    assert!(out.contains("west: It is behind.\n  do: Look at its log."), "{out}");
+    assert_eq!(lines[1], ["east", "yes", "connected", "-", "7", "0", "2", "s", "ago"]);
+    assert_eq!(lines[2], ["west", "no", "connected", "lag", "5", "2", "2", "s", "ago"]);
+    assert!(out.contains("west: [lag] It is behind.\n  do: Look at its log."), "{out}");
     assert!(!out.contains("east: "), "{out}");
 
     let (code, ..) = ended(&Server::new(200, health(json!([bridge("east", true, 0)]), true)).run(&["probe"]));

@@ -71,6 +71,12 @@ impl Manifest {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
+    /// It is no file.
+    #[error(
+        "the database of database.url is a PostgreSQL server, whose own tools back it up: 'pg_dump --format=custom' takes it \
+             as it is at one instant, while control planes go on, and a base backup with archived write-ahead logs loses less"
+    )]
+    Server,
     /// There is no database.
     #[error("there is no database at {}, as database.path has it", .0.display())]
     Missing(PathBuf),
@@ -101,6 +107,13 @@ pub enum BackupError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
+    /// It is no file.
+    #[error(
+        "the database of database.url is a PostgreSQL server, whose own tools restore it: stop every control plane, restore \
+             with 'pg_restore --clean --if-exists', run 'DELETE FROM sessions' in it so that nobody is signed in who was then, \
+             and start them again. The policy epoch jumps past what bouncers hold by itself as they connect"
+    )]
+    Server,
     /// The backup could not be read.
     #[error("cannot read {}: {}", path.display(), source.kind())]
     Read {

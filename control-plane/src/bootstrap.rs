@@ -1,9 +1,9 @@
 //! `bootstrap`: brings the database up to date and writes the first administrator's token to a file, once.
 
 use crate::clock::SystemClock;
+use crate::config::DatabaseConfig;
 use crate::folder;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Conflict, Store as _, StoreError};
+use crate::store::{Conflict, StoreError};
 use crate::token::{NoRandomness, Token};
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -16,8 +16,14 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum BootstrapError {
     /// The database could not be opened.
-    #[error("cannot open the database of database.path: {0}. Check that the file and its folder belong to this user")]
-    Store(#[source] StoreError),
+    #[error("cannot open the database: {source}. {advice}")]
+    Store {
+        /// Why.
+        #[source]
+        source: StoreError,
+        /// What to look at.
+        advice: &'static str,
+    },
     /// There is a token already.
     #[error(
         "this database was bootstrapped before, so it has its first token. Use that one; if it is lost, run \
@@ -46,10 +52,11 @@ pub enum BootstrapError {
 ///
 /// # Errors
 /// [`BootstrapError`]; then no new token is valid, and no file is left behind.
-pub async fn bootstrap(database: &Path, token_file: &Path, replace: bool) -> Result<(), BootstrapError> {
-    let store = SqliteStore::open(database, Arc::new(SystemClock)).await.map_err(BootstrapError::Store)?;
+pub async fn bootstrap(database: &DatabaseConfig, token_file: &Path, replace: bool) -> Result<(), BootstrapError> {
+    let failed = |source| BootstrapError::Store { source, advice: database.advice() };
+    let store = database.open(Arc::new(SystemClock)).await.map_err(failed)?;
     let token = Token::generate()?;
-    if !replace && !store.tokens().await.map_err(BootstrapError::Store)?.is_empty() {
+    if !replace && !store.tokens().await.map_err(failed)?.is_empty() {
         return Err(BootstrapError::Already);
     }
     // The file first: a token that is stored but was never written down would be lost, and with it the database.
@@ -65,7 +72,7 @@ pub async fn bootstrap(database: &Path, token_file: &Path, replace: bool) -> Res
         let _ = std::fs::remove_file(token_file);
         match error {
             StoreError::Conflict(Conflict::AlreadyBootstrapped) => BootstrapError::Already,
-            other => BootstrapError::Store(other),
+            other => failed(other),
         }
     })
 }

@@ -3,7 +3,7 @@
 use crate::backup::{self, BackupError, RestoreError};
 use crate::bootstrap::{self, BootstrapError};
 use crate::clock::SystemClock;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, DatabaseConfig};
 use crate::health::{self, HealthError};
 use crate::serve::{self, ServeError};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -64,7 +64,8 @@ enum Command {
         #[arg(long)]
         replace_tokens: bool,
     },
-    /// Write a backup of the database to a new file (mode 0600). The control plane goes on meanwhile.
+    /// Write a backup of the database to a new file (mode 0600). The control plane goes on meanwhile. For an SQLite file; a
+    /// PostgreSQL server has pg_dump.
     Backup {
         #[command(flatten)]
         file: ConfigFile,
@@ -72,7 +73,7 @@ enum Command {
         #[arg(long, value_name = "PATH")]
         output: PathBuf,
     },
-    /// Check a backup and put it at the place of the database. The control plane must be stopped.
+    /// Check a backup and put it at the place of the database. The control plane must be stopped. For an SQLite file.
     Restore {
         #[command(flatten)]
         file: ConfigFile,
@@ -153,12 +154,14 @@ fn command(cli: Cli) -> Result<(), CliError> {
         }
         Command::Backup { file, output } => {
             let config = Config::load(&file.config)?;
-            let manifest = runtime()?.block_on(backup::backup(&config.database, &output, &SystemClock))?;
+            let DatabaseConfig::Sqlite(database) = &config.database else { return Err(BackupError::Server.into()) };
+            let manifest = runtime()?.block_on(backup::backup(database, &output, &SystemClock))?;
             print(&format!("Backed up to {}: {manifest}.", output.display()))
         }
         Command::Restore { file, input, replace } => {
             let config = Config::load(&file.config)?;
-            let restored = runtime()?.block_on(backup::restore(&config.database, &input, replace))?;
+            let DatabaseConfig::Sqlite(database) = &config.database else { return Err(RestoreError::Server.into()) };
+            let restored = runtime()?.block_on(backup::restore(database, &input, replace))?;
             print(&restored.to_string())
         }
         Command::Check(file) => {

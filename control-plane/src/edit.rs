@@ -3,6 +3,7 @@
 //! [`crate::api`] reads it off a call; [`crate::store`] holds it against what is there, in the change's own transaction.
 
 use crate::model::Actor;
+use crate::proposal::Approval;
 use sha2::{Digest as _, Sha256};
 
 /// Who asks for a change, and on what terms.
@@ -14,12 +15,14 @@ pub struct Edit {
     pub expects: Expects,
     /// By which the same call is known again.
     pub key: Option<IdempotencyKey>,
+    /// The approval that it is made under, which is noted in the change's own transaction.
+    pub approval: Option<Approval>,
 }
 
 impl From<Actor> for Edit {
     /// On whatever is there.
     fn from(actor: Actor) -> Self {
-        Self { actor, expects: Expects::Anything, key: None }
+        Self { actor, expects: Expects::Anything, key: None, approval: None }
     }
 }
 

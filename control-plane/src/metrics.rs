@@ -1,5 +1,6 @@
 //! Prometheus metrics. Labels are enums and route templates, never anything that a request says.
 
+use crate::bridge::Lag;
 use crate::plaintext::Kind;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -76,11 +77,30 @@ pub struct Metrics {
     sessions: Gauge,
     refusals: Family<RefusalLabel, Counter>,
     snapshots: Counter,
+    deltas: Counter,
+    policy_reads: Counter,
+    policy_divergences: Counter,
     audit_stored: Counter,
     audit_duplicates: Counter,
     audit_missing: Counter,
     audit_divergences: Counter,
     epoch: Gauge,
+    lag_epochs: Gauge,
+    silence_seconds: Gauge,
+    refusing: Gauge,
+    database_up: Gauge,
+    identity_valid: Gauge,
+}
+
+/// What is asked for when the metrics are.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// The newest epoch; `None` where the database does not answer.
+    pub epoch: Option<u64>,
+    /// There is an SVID that is still valid.
+    pub identity: bool,
+    /// How far the connected resolvers are behind.
+    pub lag: Lag,
 }
 
 impl Default for Metrics {
@@ -95,11 +115,19 @@ impl Default for Metrics {
             sessions: Gauge::default(),
             refusals: Family::default(),
             snapshots: Counter::default(),
+            deltas: Counter::default(),
+            policy_reads: Counter::default(),
+            policy_divergences: Counter::default(),
             audit_stored: Counter::default(),
             audit_duplicates: Counter::default(),
             audit_missing: Counter::default(),
             audit_divergences: Counter::default(),
             epoch: Gauge::default(),
+            lag_epochs: Gauge::default(),
+            silence_seconds: Gauge::default(),
+            refusing: Gauge::default(),
+            database_up: Gauge::default(),
+            identity_valid: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -121,12 +149,34 @@ impl Metrics {
         registry.register("bridge_sessions", "Resolvers connected to the Policy Bridge", self.sessions.clone());
         registry.register("bridge_refusals", "Policy Bridge sessions refused", self.refusals.clone());
         registry.register("bridge_snapshots", "Policy snapshots sent", self.snapshots.clone());
+        registry.register("bridge_deltas", "Policy deltas sent, also those without a change", self.deltas.clone());
+        registry.register("bridge_policy_reads", "Policies read from the database", self.policy_reads.clone());
+        let divergences = self.policy_divergences.clone();
+        registry.register("bridge_policy_divergences", "Policies that were not what was sent", divergences);
         registry.register("audit_events_stored", "Audit events stored", self.audit_stored.clone());
         registry.register("audit_events_duplicate", "Audit events delivered again", self.audit_duplicates.clone());
         registry.register("audit_events_missing", "Gaps in resolvers' audit sequences", self.audit_missing.clone());
         let divergences = self.audit_divergences.clone();
         registry.register("audit_divergences", "Audit that contradicted its chain as it came in", divergences);
         registry.register("epoch", "The policy epoch last sent or read", self.epoch.clone());
+        registry.register(
+            "bridge_lag_epochs",
+            "Changes that the connected resolver furthest behind has not taken",
+            self.lag_epochs.clone(),
+        );
+        registry.register_with_unit(
+            "bridge_silence",
+            "Since the most silent connected resolver said anything",
+            Unit::Seconds,
+            self.silence_seconds.clone(),
+        );
+        registry.register(
+            "bridge_refusing",
+            "Connected resolvers that refused the newest policy",
+            self.refusing.clone(),
+        );
+        registry.register("database_up", "1 while the database answers", self.database_up.clone());
+        registry.register("identity_valid", "1 with an SVID that is still valid", self.identity_valid.clone());
     }
 
     /// One API call.
@@ -171,6 +221,26 @@ impl Metrics {
     /// A snapshot was sent.
     pub fn snapshot_sent(&self, epoch: u64) {
         self.snapshots.inc();
+        self.told(epoch);
+    }
+
+    /// A delta was sent.
+    pub fn delta_sent(&self, epoch: u64) {
+        self.deltas.inc();
+        self.told(epoch);
+    }
+
+    /// A bouncer's policy is read from the database.
+    pub fn policy_read(&self) {
+        self.policy_reads.inc();
+    }
+
+    /// A bouncer holds another policy than it was sent.
+    pub fn policy_diverged(&self) {
+        self.policy_divergences.inc();
+    }
+
+    fn told(&self, epoch: u64) {
         self.epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
     }
 
@@ -190,9 +260,18 @@ impl Metrics {
         self.audit_divergences.inc_by(found);
     }
 
-    /// The exposition, in OpenMetrics text.
+    /// The exposition, in OpenMetrics text, with how things stand at this moment.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub fn render(&self, now: Now) -> String {
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        if let Some(epoch) = now.epoch {
+            self.epoch.set(gauge(epoch));
+        }
+        self.lag_epochs.set(gauge(now.lag.epochs));
+        self.silence_seconds.set(now.lag.silence_seconds);
+        self.refusing.set(gauge(now.lag.refusing));
+        self.database_up.set(i64::from(now.epoch.is_some()));
+        self.identity_valid.set(i64::from(now.identity));
         let mut text = String::new();
         if prometheus_client::encoding::text::encode(&mut text, &self.registry).is_err() {
             text.clear();

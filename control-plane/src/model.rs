@@ -9,6 +9,7 @@ use bouncer_custody::{
     LogicalPath, Reserved, ResourceName, Upstream,
 };
 use jiff::Timestamp;
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;
@@ -340,6 +341,31 @@ pub struct Policy {
     pub resources: Vec<Resource>,
     /// The newest generations of what those resources name, where enabled.
     pub envelopes: Vec<EnvelopeRecord>,
+}
+
+/// By what a bouncer's policy is known to be the same as before, but for the epoch. Each change has a number of its own,
+/// which nothing else ever has: so where no number is newer and nothing is gone, nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyMark {
+    /// The bouncer's own revision.
+    pub bouncer: u64,
+    /// The flag's.
+    pub flag: u64,
+    /// How many resources it guards.
+    pub resources: u64,
+    /// The newest revision of those.
+    pub newest_resource: u64,
+    /// The newest revision of the secrets that they name, deleted or not.
+    pub newest_secret: u64,
+}
+
+/// The marks of all bouncers, at one epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyMarks {
+    /// When in the order of changes.
+    pub epoch: u64,
+    /// By bouncer.
+    pub marks: HashMap<BouncerName, PolicyMark>,
 }
 
 /// What an audit event can be about: a credential given to a stream, a stream denied, one that needed none, uses of an

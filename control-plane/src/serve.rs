@@ -3,7 +3,7 @@
 use crate::api::limits::Limits;
 use crate::api::{self, Api};
 use crate::bridge::enrol::{self, Enrolment, StsError};
-use crate::bridge::{Bridge, Live, Timing, transport};
+use crate::bridge::{Bridge, Live, Replica, Timing, transport};
 use crate::clock::SystemClock;
 use crate::config::{Config, IamConfig, TlsFault};
 use crate::http_server;
@@ -13,7 +13,6 @@ use crate::own_chain;
 use crate::readiness::Readiness;
 use crate::retention;
 use crate::store::StoreError;
-use crate::store::sqlite::SqliteStore;
 use crate::tls;
 use spiffe::{X509Source, X509SourceBuilder};
 use std::net::SocketAddr;
@@ -36,11 +35,14 @@ const LOOK: Duration = Duration::from_secs(1);
 #[non_exhaustive]
 pub enum ServeError {
     /// The database could not be opened.
-    #[error(
-        "cannot open the database of database.path: {0}. Check that the file and its folder belong to this user, \
-             and that the disk has room"
-    )]
-    Store(#[from] StoreError),
+    #[error("cannot open the database: {source}. {advice}")]
+    Store {
+        /// Why.
+        #[source]
+        source: StoreError,
+        /// What to look at.
+        advice: &'static str,
+    },
     /// The API's certificate or key is wrong.
     #[error(transparent)]
     Tls(#[from] TlsFault),
@@ -77,7 +79,8 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Ser
 /// [`ServeError`], before anything is served.
 pub async fn serve(config: Config) -> Result<(), ServeError> {
     let clock = Arc::new(SystemClock);
-    let store = Arc::new(SqliteStore::open(&config.database, clock.clone()).await?);
+    let opened = config.database.open(clock.clone()).await;
+    let store = opened.map_err(|source| ServeError::Store { source, advice: config.database.advice() })?;
     let api_listener = bind("api.listen", config.api.listen).await?;
     let bridge_listener = bind("bridge.listen", config.bridge_listen).await?;
     let iam_listener = match &config.iam {
@@ -109,12 +112,15 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         limits: Arc::new(Limits::new(config.api.requests_per_second)),
         oidc,
         tls: tls.is_some(),
+        second_person: config.second_person,
     });
     let api = tokio::spawn(http_server::serve(api_listener, tls, router, stop.clone()));
     if let Some(days) = config.audit_retention_days {
         tokio::spawn(retention::keep(store.clone(), clock.clone(), days, stop.clone()));
     }
-    let bridge = Bridge { store: store.clone(), clock, metrics, live, timing: Timing::default(), stop: stop.clone() };
+    let sharing = tokio::spawn(Replica::new(store.clone(), live.clone()).keep(stop.clone()));
+    let (editions, timing) = (Arc::default(), Timing::default());
+    let bridge = Bridge { store: store.clone(), clock, metrics, live, editions, timing, stop: stop.clone() };
     let enrolled = config.iam.zip(iam_listener).map(|(iam, listener)| serve_enrolled(bridge.clone(), listener, iam));
     let enrolled = enrolled.transpose()?;
     let bridge = tokio::spawn(serve_bridge(bridge, bridge_listener, config.workload_api, readiness.clone()));
@@ -127,7 +133,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     readiness.set_draining();
     stop.cancel();
     let drained = tokio::time::timeout(DRAIN, async {
-        let _ = tokio::join!(api, bridge, futures::future::OptionFuture::from(enrolled));
+        let _ = tokio::join!(api, bridge, sharing, futures::future::OptionFuture::from(enrolled));
         store.close().await;
     });
     if drained.await.is_err() {

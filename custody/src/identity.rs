@@ -79,6 +79,15 @@ impl BouncerIdentity {
         }
     }
 
+    /// What it is, in a sentence.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Spiffe(_) => "SPIFFE ID",
+            Self::IamRole(_) => "IAM role",
+        }
+    }
+
     /// The SPIFFE ID, if it is one.
     #[must_use]
     pub const fn spiffe_id(&self) -> Option<&SpiffeId> {

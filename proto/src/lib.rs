@@ -4,7 +4,14 @@
 //! the control plane. Messages alone build for wasm; tonic's clients and servers come with the feature `services`.
 //! Nothing here may ever carry a secret: there is no field for one.
 
+mod content;
+mod delta;
+mod parts;
 mod snapshot;
+
+pub use content::{ContentDigest, Outline};
+pub use delta::DeltaFault;
+pub use parts::Parted;
 
 /// Between the filter in Envoy and the resolver.
 pub mod intercept {

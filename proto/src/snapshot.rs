@@ -1,41 +1,34 @@
-//! A snapshot on its way, in parts: small messages need small buffers, which connections keep.
+//! A snapshot on its way, in parts.
 
 use crate::bridge::v1::Snapshot;
+use crate::parts::{Allotment, Parted};
 use prost::Message as _;
 
-impl Snapshot {
-    /// The snapshot in parts of about so many bytes, to be sent in this order.
-    #[must_use]
-    pub fn into_parts(mut self, bytes: usize) -> Vec<Self> {
-        let (resources, envelopes) = (std::mem::take(&mut self.resources), std::mem::take(&mut self.envelopes));
-        let head = self;
-        let (mut parts, mut size) = (vec![head.clone()], 0);
-        let mut last = |length: usize| {
-            if size > 0 && size + length > bytes {
-                parts.push(head.clone());
-                size = 0;
-            }
-            size += length;
-            parts.len() - 1
-        };
-        let resources: Vec<_> = resources.into_iter().map(|one| (last(one.encoded_len()), one)).collect();
-        let envelopes: Vec<_> = envelopes.into_iter().map(|one| (last(one.encoded_len()), one)).collect();
-        for (part, resource) in resources {
-            parts[part].resources.push(resource);
-        }
-        for (part, envelope) in envelopes {
-            parts[part].envelopes.push(envelope);
-        }
-        let whole = parts.len() - 1;
-        parts[..whole].iter_mut().for_each(|part| part.more = true);
-        parts
+impl Parted for Snapshot {
+    fn more(&self) -> bool {
+        self.more
     }
 
-    /// Adds the part that follows.
-    pub fn absorb(&mut self, part: Self) {
+    fn goes_on_with(&self, part: &Self) -> bool {
+        self.epoch == part.epoch
+    }
+
+    fn absorb(&mut self, part: Self) {
         self.more = part.more;
         self.resources.extend(part.resources);
         self.envelopes.extend(part.envelopes);
+    }
+
+    fn into_parts(mut self, bytes: usize) -> Vec<Self> {
+        let mut allotment = Allotment::new(bytes);
+        let resources = allotment.of(std::mem::take(&mut self.resources), |one| one.encoded_len());
+        let envelopes = allotment.of(std::mem::take(&mut self.envelopes), |one| one.encoded_len());
+        let head = Self { more: true, ..self };
+        let mut parts = vec![head; allotment.count()];
+        resources.into_iter().for_each(|(part, one)| parts[part].resources.push(one));
+        envelopes.into_iter().for_each(|(part, one)| parts[part].envelopes.push(one));
+        parts[allotment.count() - 1].more = false;
+        parts
     }
 }
 

@@ -1,7 +1,7 @@
 //! The operator's own way in, on a Unix socket: revoke at this resolver, now, with the control plane gone or in hostile
 //! hands. JSON over HTTP, so that `bouncerctl revoke --socket` and `curl --unix-socket` both do.
 //!
-//! It can only take away, and give back what it took. Nothing here shows a secret or a ciphertext.
+//! It can only take away, and give back what it took, and tell how the way to the control plane is. Nothing here shows a secret or a ciphertext.
 
 use crate::engine::{Engine, Revoked};
 use crate::socket::{Admitted, Incoming};
@@ -21,9 +21,10 @@ use std::sync::Arc;
 /// A body says one path.
 const BODY: usize = 4 << 10;
 
-/// `GET /v1/revocations`, `POST /v1/revocations`, `POST /v1/revocations/lift`.
+/// `GET /v1/policy-bridge`, `GET /v1/revocations`, `POST /v1/revocations`, `POST /v1/revocations/lift`.
 pub fn router(engine: Arc<Engine>) -> Router {
     Router::new()
+        .route("/v1/policy-bridge", get(bridge))
         .route("/v1/revocations", get(list).post(revoke))
         .route("/v1/revocations/lift", post(lift))
         .layer(axum::extract::DefaultBodyLimit::max(BODY))
@@ -99,6 +100,11 @@ impl From<JsonRejection> for Problem {
 fn not_saved(title: &'static str, detail: &str, error: &std::io::Error, next: &'static str) -> Problem {
     let detail = format!("{detail}: {error}.");
     Problem { status: StatusCode::INTERNAL_SERVER_ERROR, code: "not_saved", title, detail, next }
+}
+
+/// Which link to the control plane is broken, if one is.
+async fn bridge(State(engine): State<Arc<Engine>>) -> Response {
+    Json(crate::bridge::verdict(&engine)).into_response()
 }
 
 async fn list(State(engine): State<Arc<Engine>>) -> Response {

@@ -84,8 +84,8 @@ pub enum CallerSource {
 /// Where the control plane is, and who it must be.
 #[derive(Debug)]
 pub struct BridgeConfig {
-    /// host:port.
-    pub address: String,
+    /// host:port, of one control plane's fronts each; at least one.
+    pub addresses: Vec<String>,
     /// Who is who.
     pub login: BridgeLogin,
     /// How long a snapshot stays good after the last word from the control plane.

@@ -9,6 +9,7 @@ mod rails;
 mod trial;
 
 use crate::audit::{Denials, Event, Spool};
+use crate::bridge::Sight;
 use crate::cache::{Cache, Fetched};
 use crate::config::{CallerSource, Cluster, Config, Mode};
 use crate::credential::ClientCertificate;
@@ -63,6 +64,8 @@ pub struct Engine {
     pub denials: Denials,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What was seen of the way to the control plane.
+    pub sight: Sight,
     /// Ends the streams that have no end of their own.
     pub stop: CancellationToken,
     history: History,
@@ -148,6 +151,7 @@ impl Engine {
             rotation,
             revocations,
             cooling,
+            sight: Sight::default(),
             grants,
             watch,
             sds,

@@ -29,6 +29,7 @@ async fn ready(State(engine): State<Arc<Engine>>, confinement: Confinement) -> R
         "dev": engine.config.dev,
         "known_by": engine.config.bridge.login.word(),
         "policy_epoch": engine.policy.epoch(),
+        "control_plane": engine.sight.connected(),
         "sandbox": { "landlock": confinement.landlock.code(), "seccomp": confinement.seccomp.code() },
     });
     (status, [(header::CACHE_CONTROL, "no-store")], axum::Json(body)).into_response()
@@ -44,7 +45,9 @@ async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
     live.grants.set(count(engine.grants.len()));
     live.policy_epoch.set(i64::try_from(engine.policy.epoch()).unwrap_or(i64::MAX));
     live.policy_age.set(engine.policy.age().map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX)));
-    live.spool_bytes.set(i64::try_from(engine.spool.usage().0).unwrap_or(i64::MAX));
+    let (spooled, capacity) = engine.spool.usage();
+    live.spool_bytes.set(i64::try_from(spooled).unwrap_or(i64::MAX));
+    live.spool_capacity.set(i64::try_from(capacity).unwrap_or(i64::MAX));
     live.ready.set(i64::from(engine.not_ready().is_empty()));
     live.svid_not_after.set(engine.identity.not_after().unwrap_or(0));
     live.dev.set(i64::from(engine.config.dev));

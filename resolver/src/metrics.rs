@@ -48,6 +48,13 @@ pub struct CredentialOf {
     pub generation: u64,
 }
 
+/// One of the control plane's addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Front {
+    /// As it is configured.
+    pub address: String,
+}
+
 /// The labels `layer` and `state`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Layer {
@@ -89,6 +96,8 @@ pub struct Metrics {
     pub bridge_connected: Gauge,
     /// When the enrolment by IAM role ends, unix seconds; 0 for none.
     pub bridge_enrolment_end: Gauge,
+    /// 1 for the control plane's address that the Policy Bridge is up to.
+    pub bridge_front: Family<Front, Gauge>,
     /// What is read when it is asked for.
     pub live: Live,
 }
@@ -110,6 +119,8 @@ pub struct Live {
     pub policy_age: Gauge,
     /// Bytes in the audit spool.
     pub spool_bytes: Gauge,
+    /// Bytes that the audit spool may hold.
+    pub spool_capacity: Gauge,
     /// 1 when ready.
     pub ready: Gauge,
     /// 1 under --dev.
@@ -141,6 +152,7 @@ impl Default for Metrics {
             sandbox: Family::default(),
             bridge_connected: Gauge::default(),
             bridge_enrolment_end: Gauge::default(),
+            bridge_front: Family::default(),
             live: Live::default(),
         };
         metrics.register();
@@ -170,6 +182,7 @@ impl Metrics {
             "When the enrolment by IAM role ends, unix seconds; 0 for none",
             self.bridge_enrolment_end.clone(),
         );
+        r.register("bridge_front", "1 for the control plane's address that it is up to", self.bridge_front.clone());
         let live = &self.live;
         r.register("secrets", "Credentials held", live.secrets.clone());
         r.register_with_unit("secret_memory", "Secret memory in use", Unit::Bytes, live.secret_bytes.clone());
@@ -183,6 +196,12 @@ impl Metrics {
         r.register("policy_epoch", "The epoch of the policy in use", live.policy_epoch.clone());
         r.register_with_unit("policy_age", "Since the control plane was heard", Unit::Seconds, live.policy_age.clone());
         r.register_with_unit("audit_spool", "In the audit spool", Unit::Bytes, live.spool_bytes.clone());
+        r.register_with_unit(
+            "audit_spool_capacity",
+            "What the audit spool may hold; full, nothing is released",
+            Unit::Bytes,
+            live.spool_capacity.clone(),
+        );
         r.register("ready", "1 when ready", live.ready.clone());
         r.register("dev", "1 under --dev, which weakens security", live.dev.clone());
         r.register_with_unit(

@@ -3,6 +3,7 @@
 //! The [`crate::bridge`] installs snapshots; the [`crate::engine`] reads them. A hostile control plane can send
 //! anything here: what can't be parsed is kept as a reason to deny, never as something to use.
 
+mod delta;
 mod endings;
 mod envelope;
 mod resources;
@@ -11,15 +12,18 @@ use crate::clock::Instant;
 use crate::state_file::{self, StateError, unix_ms};
 use bouncer_custody::{BouncerName, ClusterName, LogicalPath, Reason, SpiffeId, Tag};
 use bouncer_proto::bridge::v1 as wire;
+use bouncer_proto::{ContentDigest, DeltaFault};
 use endings::Endings;
 pub use envelope::{Envelope, Pairs};
 use prost::Message as _;
 pub use resources::{Resource, Resources};
-use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The largest policy, in bytes, and the largest snapshot or delta with all its parts.
+pub const LARGEST: usize = 64 << 20;
 
 /// One snapshot, parsed.
 #[derive(Debug, Clone)]
@@ -194,6 +198,12 @@ pub enum Refused {
     /// It is older than the one in use.
     #[error("snapshot_replayed")]
     Replayed,
+    /// It is a delta, and can't be taken.
+    #[error(transparent)]
+    Delta(#[from] DeltaFault),
+    /// It would make a policy of more than 64 MiB.
+    #[error("policy_too_large")]
+    TooLarge,
 }
 
 /// The policy in use.
@@ -209,7 +219,7 @@ pub struct PolicyStore {
 struct State {
     policy: Option<Arc<Policy>>,
     /// Of the snapshot in use.
-    content: Content,
+    content: ContentDigest,
     endings: Endings,
     /// When the control plane was last heard, on the monotonic clock.
     contact: Option<Instant>,
@@ -234,7 +244,8 @@ impl PolicyStore {
     fn load(&self, endings: Endings) -> (State, Option<LoadError>) {
         match self.read_file() {
             Ok(Some((mut snapshot, contact))) => {
-                let content = Content::of(&encode(&mut snapshot));
+                let content = ContentDigest::of(&snapshot);
+                snapshot.issued_ms = 0;
                 let policy = Some(Arc::new(Policy::parse(snapshot, &endings)));
                 (State { policy, content, endings, contact: Some(contact), saved: None }, None)
             }
@@ -300,13 +311,25 @@ impl PolicyStore {
     ///
     /// # Errors
     /// [`Refused`]: it is another bouncer's, or older than the one in use. The one in use stays.
-    pub fn install(&self, mut snapshot: wire::Snapshot) -> Result<(Arc<Policy>, Changes), Refused> {
+    pub fn install(&self, snapshot: wire::Snapshot) -> Result<(Arc<Policy>, Changes), Refused> {
+        self.put(snapshot, None)
+    }
+
+    /// As [`Self::install`]; only in the place of what was held, where that is said.
+    fn put(
+        &self,
+        mut snapshot: wire::Snapshot,
+        held: Option<(u64, ContentDigest)>,
+    ) -> Result<(Arc<Policy>, Changes), Refused> {
         if snapshot.bouncer != self.bouncer.as_str() {
             return Err(Refused::OtherBouncer);
         }
+        let content = ContentDigest::of(&snapshot);
         let state = &mut *self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if held.is_some() && held != state.policy.as_ref().map(|old| (old.epoch, state.content)) {
+            return Err(DeltaFault::OtherBase.into());
+        }
         let encoded = encode(&mut snapshot);
-        let content = Content::of(&encoded);
         if let Some(old) = &state.policy {
             // The same epoch may come again after a reconnect, but only with the same content.
             let same = snapshot.epoch == old.epoch && content == state.content;
@@ -369,17 +392,7 @@ impl State {
     }
 }
 
-/// What a snapshot says, but for when it was issued, as a digest.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Content([u8; 32]);
-
-impl Content {
-    fn of(encoded: &[u8]) -> Self {
-        Self(Sha256::digest(encoded).into())
-    }
-}
-
-/// As it is kept on disk, and compared: without when it was issued.
+/// As it is kept on disk: without when it was issued.
 fn encode(snapshot: &mut wire::Snapshot) -> Vec<u8> {
     snapshot.issued_ms = 0;
     snapshot.encode_to_vec()

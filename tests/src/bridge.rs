@@ -1,8 +1,9 @@
-//! A Policy Bridge in the scenario's own hands, in place of the control plane: pushes any snapshot, honest or not, and
-//! keeps what the resolver says.
+//! A Policy Bridge in the scenario's own hands, in place of the control plane: pushes any snapshot or message, honest or
+//! not, and keeps what the resolver says.
 
 use crate::pki::Identity;
 use crate::{Fault, Result};
+use bouncer_proto::Parted as _;
 use bouncer_proto::bridge::v1 as wire;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -12,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -29,12 +30,15 @@ pub struct Said {
     pub acks: Vec<wire::Ack>,
     /// Its audit events.
     pub events: Vec<wire::AuditEvent>,
+    /// How often it asked for the whole.
+    pub resyncs: usize,
     /// Its last status.
     pub status: Option<wire::Status>,
 }
 
 struct Shared {
     snapshot: watch::Sender<wire::Snapshot>,
+    more: broadcast::Sender<Body>,
     said: Mutex<Said>,
 }
 
@@ -58,7 +62,11 @@ impl Bridge {
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { snapshot: watch::Sender::new(first), said: Mutex::default() });
+        let shared = Arc::new(Shared {
+            snapshot: watch::Sender::new(first),
+            more: broadcast::Sender::new(64),
+            said: Mutex::default(),
+        });
         let routes = tonic::service::Routes::new(PolicyBridgeServer::new(Server { shared: Arc::clone(&shared) }));
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -89,6 +97,18 @@ impl Bridge {
             snapshot.issued_ms = now_ms();
             edit(snapshot);
         });
+    }
+
+    /// Sends any message to the resolvers that are connected. What they hold is not followed.
+    pub fn send(&self, body: Body) {
+        // Nobody may be there.
+        let _ = self.shared.more.send(body);
+    }
+
+    /// The snapshot that was pushed last.
+    #[must_use]
+    pub fn snapshot(&self) -> wire::Snapshot {
+        self.shared.snapshot.borrow().clone()
     }
 
     /// What the resolver said so far.
@@ -164,6 +184,7 @@ type Answers = mpsc::Sender<Result<wire::ControlMessage, Status>>;
 
 async fn talk(shared: Arc<Shared>, mut said: Streaming<wire::ResolverMessage>, answers: Answers) {
     let mut snapshots = shared.snapshot.subscribe();
+    let mut more = shared.more.subscribe();
     let mut alive = tokio::time::interval(Duration::from_secs(10));
     alive.reset();
     loop {
@@ -176,6 +197,7 @@ async fn talk(shared: Arc<Shared>, mut said: Streaming<wire::ResolverMessage>, a
                 Ok(()) => Some(Body::Snapshot(snapshots.borrow_and_update().clone())),
                 Err(_) => return,
             },
+            body = more.recv() => body.ok(),
             _ = alive.tick() => {
                 let epoch = shared.snapshot.borrow().epoch;
                 Some(Body::KeepAlive(wire::KeepAlive { epoch, time_ms: now_ms() }))
@@ -203,6 +225,10 @@ impl Shared {
             }
             resolver_message::Body::Ack(ack) => {
                 said.acks.push(ack);
+                None
+            }
+            resolver_message::Body::Resync(_) => {
+                said.resyncs += 1;
                 None
             }
             resolver_message::Body::Status(status) => {

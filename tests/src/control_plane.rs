@@ -51,6 +51,12 @@ impl Setup {
                 (_, more) => drop(file.insert(name, more)),
             }
         }
+        // It is one or the other.
+        if let Some(database) = file.get_mut("database").and_then(toml::Value::as_table_mut)
+            && database.contains_key("url")
+        {
+            database.remove("path");
+        }
         Ok(file)
     }
 

@@ -358,7 +358,7 @@ impl Keyed {
     /// The control plane's refusal.
     pub async fn sync(&mut self, bouncer: &str) -> Result<String, tonic::Status> {
         use bouncer_proto::bridge::v1::{Hello, ResolverMessage, control_message, resolver_message};
-        let hello = Hello { bouncer: bouncer.to_owned(), version: "scenario".to_owned(), epoch: 0 };
+        let hello = Hello { bouncer: bouncer.to_owned(), version: "scenario".to_owned(), ..Hello::default() };
         let hello = ResolverMessage { body: Some(resolver_message::Body::Hello(hello)) };
         let up = tokio_stream::StreamExt::chain(tokio_stream::once(hello), tokio_stream::pending());
         let mut down = PolicyBridgeClient::new(self.channel.clone()).sync(up).await?.into_inner();

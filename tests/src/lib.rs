@@ -23,6 +23,7 @@ pub mod openbao;
 pub mod operator;
 pub mod pki;
 pub mod plain_http;
+pub mod postgres;
 pub mod process;
 pub mod resolver;
 pub mod scratch;

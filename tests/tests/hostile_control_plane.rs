@@ -3,6 +3,7 @@
 
 use bouncer_custody::Reason;
 use bouncer_proto::bridge::v1 as wire;
+use bouncer_proto::bridge::v1::control_message::Body;
 use bouncer_tests::client::{Client, Protocol};
 use bouncer_tests::stack::{AAD, CART, Cluster, Credential, STRANGER, Stack};
 use bouncer_tests::{Fault, Result};
@@ -44,6 +45,55 @@ async fn it_can_neither_replay_nor_swap_a_snapshot() -> Result<()> {
         |snapshot: &mut wire::Snapshot| (snapshot.epoch, snapshot.bouncer) = (100, "payments-west".to_owned());
     assert_eq!(push(&stack, of_another).await?, "snapshot_of_another_bouncer");
     ends(&stack, &client, "/", Some(Reason::NotRegistered)).await?;
+    stack.resolver()?.ready().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_can_neither_replay_nor_forge_a_delta() -> Result<()> {
+    let stack = Stack::builder("delta").own_bridge().start().await?;
+    let (bridge, client) = (stack.bridge()?, stack.client(CART, Protocol::Http1)?);
+    ends(&stack, &client, "/", None).await?;
+    let answer = |delta: wire::PolicyDelta| {
+        let (stack, answered) = (&stack, bridge.said().acks.len());
+        bridge.send(Body::Delta(delta));
+        stack.until("the resolver's answer to a delta", SOON, move || async move {
+            Some(stack.bridge().ok()?.said().acks.get(answered)?.refused.clone())
+        })
+    };
+    let first = bridge.snapshot();
+    let second = wire::Snapshot { epoch: first.epoch + 1, resources: vec![], ..first.clone() };
+    let outline = bouncer_proto::Outline::of;
+    let delta = |from: &wire::Snapshot, to: &wire::Snapshot| {
+        let delta = wire::PolicyDelta::between(from.epoch, &outline(from), to.clone(), &outline(to));
+        delta.ok_or_else(|| Fault::new("no delta"))
+    };
+    let good = delta(&first, &second)?;
+    assert_eq!(answer(wire::PolicyDelta { from_epoch: 0, ..good.clone() }).await?, "delta_of_another_base");
+    assert_eq!(answer(wire::PolicyDelta { epoch: first.epoch, ..good.clone() }).await?, "snapshot_replayed");
+    assert_eq!(
+        answer(wire::PolicyDelta { bouncer: "payments-west".into(), ..good.clone() }).await?,
+        "snapshot_of_another_bouncer"
+    );
+    assert_eq!(answer(wire::PolicyDelta { digest: vec![0; 32], ..good.clone() }).await?, "delta_diverged");
+    let unknown = vec!["protected-resources/not/here".to_owned()];
+    assert_eq!(answer(wire::PolicyDelta { removed_envelopes: unknown, ..good.clone() }).await?, "delta_malformed");
+    assert_eq!(client.get("/").await?.status, 200, "the policy in use stays");
+    // The control: the good one is taken, and then no longer.
+    assert_eq!(answer(good.clone()).await?, "");
+    ends(&stack, &client, "/", Some(Reason::NotRegistered)).await?;
+    assert_eq!(answer(good).await?, "delta_of_another_base");
+    // Nor is the way back open.
+    assert_eq!(answer(delta(&second, &first)?).await?, "snapshot_replayed");
+    assert_eq!(bridge.said().resyncs, 1, "the whole is asked for once in a stream");
+    ends(&stack, &client, "/", Some(Reason::NotRegistered)).await?;
+    // One that never ends costs the connection, and nothing else.
+    let connections = bridge.said().hellos.len();
+    let endless = wire::PolicyDelta { from_epoch: 2, epoch: 3, more: true, ..wire::PolicyDelta::default() };
+    let given_up = || async {
+        (0..32).for_each(|_| bridge.send(Body::Delta(endless.clone())));
+        (bridge.said().hellos.len() > connections).then_some(())
+    };
+    stack.until("the end of the connection", Duration::from_secs(60), given_up).await?;
     stack.resolver()?.ready().await
 }
 

@@ -18,6 +18,7 @@ Exit codes:
   2  the command line is wrong
   3  the control plane or KMS could not be reached: no connection, no trust in its certificate, or
      no answer in time
+  4  not made yet: the control plane asks for a second person, and the change waits as a proposal
 
 The first token is good for one exchange:
   bouncerctl tokens create admin --role admin --out admin.token --token-file bootstrap.token
@@ -141,14 +142,28 @@ Examples:
 pub(super) const PROBE: &str = "\
 Policy Bridge is the connection by which each bouncer gets its metadata and hands in its audit. For
 each bouncer this shows the epoch it holds, how far that lags behind, how long ago it was heard of,
-and what to do where something is wrong.
+and, where something is wrong, which link is broken and what to do. The links, by their codes:
+  dns            the control plane's name can't be resolved
+  tcp            its address does not take the connection
+  tls            what answers there does not speak TLS, or not for HTTP/2
+  svid           an identity is missing, has ended, is not trusted, or is not the expected one
+  authorization  the control plane does not let this SPIFFE ID speak for this bouncer
+  service        the control plane takes the connection and does not serve it
+  divergence     the resolver holds another policy than the control plane, by its digest
+  lag            the resolver's policy is behind
+  clock          the two clocks differ by more than 5 s
+  offline        not connected, and from here it can't be told why
+The control plane can't see why a resolver does not reach it (dns, tcp, tls, svid): ask the resolver
+itself, with --socket on its node.
 
-Exit code 3, with the reason, if the control plane itself can't be asked: not reachable, certificate
-not trusted, no answer. Exit code 1 if it refuses the token, or if a bouncer is not healthy.
+Exit codes: 0 all is well; 1 a bouncer is not healthy, a link is broken, or the token is refused; 3
+the control plane or the resolver can't be asked, and the message says why: not reachable,
+certificate not trusted, no answer.
 
 Examples:
   bouncerctl probe
-  bouncerctl probe --output json | jq '.items[] | select(.bridge.ok | not)'";
+  bouncerctl probe --socket /run/bouncer/admin.sock
+  bouncerctl probe --output json | jq '.items[] | select(.bridge.ok | not) | {name, link: .bridge.link}'";
 
 pub(super) const SETTINGS: &str = "\
 Examples:
@@ -196,6 +211,17 @@ Examples:
   bouncerctl secrets history protected-resources/payments-api/upstream-tls
   bouncerctl secrets rollback protected-resources/payments-api/upstream-tls --to 7 \\
       --reason 'generation 8 has the wrong chain'";
+
+pub(super) const PROPOSALS: &str = "\
+Where the control plane asks for a second person ([access] second_person), what gives a caller, a bouncer
+or an upstream a credential is not made at once. The command that asked for it ends with exit code 4 and
+names the proposal. Somebody else decides, within 7 days: not the bearer of a token that came from the one
+it was proposed with, or of one that this came from. What only takes away is made at once.
+
+Examples:
+  bouncerctl proposals list
+  bouncerctl proposals show 019a0000-0000-7000-8000-000000000001
+  bouncerctl proposals approve 019a0000-0000-7000-8000-000000000001 --reason 'agreed in CHG-7'";
 
 pub(super) const TOKENS: &str = "\
 Roles: viewer reads; auditor also reads the audit; operator changes credentials, resources and bouncers;
@@ -282,6 +308,9 @@ is turned on first, and the rest is compared after it.
 
 Each change is made only if its thing is as the plan saw it. The first that fails ends it; what was done
 and what was not is told, and the next run takes up what is left.
+
+Where the control plane asks for a second person, what gives a credential is told as proposed, with its
+id, and the exit code is 4. Another run while it waits does not propose it again.
 
 Examples:
   bouncerctl apply -f bouncer.yaml --dry-run

@@ -98,11 +98,12 @@ pub(super) async fn apply(
             plan.changes.retain(|change| change.turns(true));
         }
         let failed = carry_out(&api, plan.changes, &mut done).await;
-        if failed.is_none() && is_first_half {
+        let waits = done.iter().any(Done::waits);
+        if failed.is_none() && is_first_half && !waits {
             continue;
         }
         tell(&done, output)?;
-        return failed.map_or(Ok(Exit::Ok), Err);
+        return failed.map_or(Ok(if waits { Exit::Waits } else { Exit::Ok }), Err);
     }
 }
 

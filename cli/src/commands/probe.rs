@@ -1,9 +1,12 @@
-//! `probe`: whether every bouncer is in sync with the control plane.
+//! `probe`: whether every bouncer is in sync with the control plane, and which link is broken where one is not: as the
+//! control plane sees all of them, or as one resolver sees its own way up.
 
 use super::view::View;
 use crate::control_plane::ControlPlane;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, Table};
+use crate::resolver::Resolver;
+use std::path::Path;
 
 /// Asks, prints, and ends with [`Exit::Refused`] if a bouncer is not healthy.
 ///
@@ -20,6 +23,43 @@ pub(super) async fn probe(api: &ControlPlane, output: &Output) -> Result<Exit, F
     Ok(Output::exit(is_healthy(view)))
 }
 
+/// Asks one resolver, and ends with [`Exit::Refused`] if a link is broken.
+///
+/// # Errors
+/// [`Failure`] if the resolver does not answer.
+pub(super) async fn resolver(socket: &Path, output: &Output) -> Result<Exit, Failure> {
+    let answer = Resolver::new(socket)?.get("/v1/policy-bridge").await?;
+    let view = View(&answer);
+    if output.is_json() {
+        output.json(&answer)?;
+    } else {
+        output.text(&own_way(view))?;
+    }
+    Ok(Output::exit(view.flag("ok") == Some(true)))
+}
+
+/// The broken link and what to do, then each address and what is in use.
+fn own_way(answer: View<'_>) -> String {
+    let link = answer.text("link");
+    let link = if link.is_empty() { String::new() } else { format!("[{link}] ") };
+    let mut text = format!("{}: {link}{}\n", answer.cell("bouncer"), answer.text("detail"));
+    if !answer.text("next").is_empty() {
+        text.push_str(&format!("  do: {}\n", answer.text("next")));
+    }
+    text.push('\n');
+    for address in answer.list("addresses") {
+        let why = match (address.flag("connected"), address.text("link")) {
+            (Some(true), _) => "connected".to_owned(),
+            (_, "") => "not in use".to_owned(),
+            (_, link) => format!("[{link}] {}", address.text("detail")),
+        };
+        text.push_str(&format!("{}: {why}\n", address.cell("address")));
+    }
+    let heard = age(answer.number("policy_age_ms"));
+    text.push_str(&format!("Its policy is of epoch {}, last confirmed: {heard}.", answer.cell("policy_epoch")));
+    text
+}
+
 /// The control plane's own verdict and that of each bouncer. No bouncer at all is not healthy: nothing is protected.
 fn is_healthy(answer: View<'_>) -> bool {
     let mut bouncers = answer.list("items").peekable();
@@ -28,7 +68,7 @@ fn is_healthy(answer: View<'_>) -> bool {
 }
 
 fn render(answer: View<'_>) -> String {
-    let mut table = Table::new(&["BOUNCER", "HEALTHY", "STATE", "EPOCH", "LAG", "LAST HEARD OF"]);
+    let mut table = Table::new(&["BOUNCER", "HEALTHY", "STATE", "LINK", "EPOCH", "LAG", "LAST HEARD OF"]);
     let mut advice = String::new();
     for bouncer in answer.list("items") {
         let bridge = bouncer.get("bridge");
@@ -36,6 +76,7 @@ fn render(answer: View<'_>) -> String {
             bouncer.cell("name"),
             bridge.cell("ok"),
             bridge.cell("state"),
+            bridge.cell("link"),
             bridge.cell("epoch_acked"),
             bridge.cell("epoch_lag"),
             age(bridge.number("age_ms")),
@@ -62,7 +103,9 @@ fn remark(part: View<'_>, name: &str) -> String {
     if ok && part.flag("dev") != Some(true) {
         return String::new();
     }
-    let mut text = format!("{name}: {detail}\n");
+    let link = part.text("link");
+    let link = if link.is_empty() { String::new() } else { format!("[{link}] ") };
+    let mut text = format!("{name}: {link}{detail}\n");
     if !next.is_empty() {
         text.push_str(&format!("  do: {next}\n"));
     }
@@ -94,6 +137,19 @@ mod tests {
         assert!(!healthy(json!([well, {}])));
         assert!(!healthy(json!([])));
         assert!(!is_healthy(View(&json!({"ok": false, "items": [well]}))));
+    }
+
+    #[test]
+    fn a_resolver_names_its_broken_link_and_each_address() {
+        let answer = json!({"ok": false, "link": "tls", "detail": "No TLS: odd.", "next": "Look.", "bouncer": "east",
+            "policy_epoch": 7, "policy_age_ms": 3_000, "addresses": [
+                {"address": "a:1", "connected": false, "link": "tls", "detail": "odd"},
+                {"address": "b:1", "connected": true}, {"address": "c:1", "connected": false}]});
+        assert_eq!(
+            own_way(View(&answer)),
+            "east: [tls] No TLS: odd.\n  do: Look.\n\na:1: [tls] odd\nb:1: connected\nc:1: not in use\n\
+             Its policy is of epoch 7, last confirmed: 3 s ago."
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `register`, and `wrap` with or without it.
 
+use super::proposals::waits;
 use super::registered::PATH;
 use super::view::View;
 use crate::args::{Register, Wrap};
@@ -33,6 +34,11 @@ pub(super) async fn wrap(
             envelope.registration = Some(answer);
             output.json(&envelope)?;
             Ok(Exit::Ok)
+        }
+        Err(ControlPlaneError::Waits { proposal }) => {
+            output.json(&envelope)?;
+            output.note(&format!("The credential is wrapped (see above); its registration {}", waits(&proposal)));
+            Ok(Exit::Waits)
         }
         Err(error) => {
             output.json(&envelope)?;

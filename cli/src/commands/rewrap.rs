@@ -10,6 +10,7 @@ pub(crate) use unmovable::Unmovable;
 
 use super::registered::{self, Registered, Unreadable};
 use super::successor::{self, Content, Moving};
+use super::view::View;
 use crate::args::Rewrap;
 use crate::control_plane::{ControlPlane, ControlPlaneError};
 use crate::failure::{Exit, Failure};
@@ -39,6 +40,8 @@ enum End {
     WouldMove(Generation),
     /// It is on the new key.
     Already(Generation),
+    /// Its registration waits for a second person, as this proposal.
+    Proposed(String),
     /// It is where it was.
     Failed(Failure),
     /// Nobody was asked.
@@ -96,7 +99,9 @@ pub(super) async fn rewrap(
     }
     drop(progress);
     tell(&items, args, output)?;
-    Ok(Output::exit(items.iter().all(|item| item.end.is_good())))
+    let waits = items.iter().any(|item| matches!(item.end, End::Proposed(_)));
+    let good = items.iter().all(|item| item.end.is_good());
+    Ok(if good && waits { Exit::Waits } else { Output::exit(good) })
 }
 
 /// Refuses a move that KMS does not do.
@@ -152,6 +157,9 @@ impl Move<'_> {
     async fn one(&self, secret: &Registered) -> End {
         match self.attempt(secret).await {
             Ok(end) => end,
+            Err(Failure::ControlPlane(ControlPlaneError::Waits { proposal })) => {
+                End::Proposed(View(&proposal).cell("id"))
+            }
             Err(failure) => End::Failed(failure),
         }
     }
@@ -223,6 +231,7 @@ impl End {
             Self::Moved(_) => "moved",
             Self::WouldMove(_) => "would be moved",
             Self::Already(_) => "is there already",
+            Self::Proposed(_) => "waits for a second person",
             Self::Failed(_) => "FAILED",
             Self::NotTried => "not tried",
         }
@@ -233,26 +242,27 @@ impl End {
             Self::Moved(_) => "moved",
             Self::WouldMove(_) => "would_move",
             Self::Already(_) => "already",
+            Self::Proposed(_) => "proposed",
             Self::Failed(_) => "failed",
             Self::NotTried => "not_tried",
         }
     }
 
     const fn is_good(&self) -> bool {
-        matches!(self, Self::Moved(_) | Self::WouldMove(_) | Self::Already(_))
+        matches!(self, Self::Moved(_) | Self::WouldMove(_) | Self::Already(_) | Self::Proposed(_))
     }
 
     const fn generation(&self) -> Option<Generation> {
         match self {
             Self::Moved(generation) | Self::WouldMove(generation) | Self::Already(generation) => Some(*generation),
-            Self::Failed(_) | Self::NotTried => None,
+            Self::Proposed(_) | Self::Failed(_) | Self::NotTried => None,
         }
     }
 }
 
 fn tell(items: &[Item], args: &Rewrap, output: &Output) -> Result<(), Failure> {
     let count = |code: &str| items.iter().filter(|item| item.end.code() == code).count();
-    let codes = ["moved", "would_move", "already", "failed", "not_tried"];
+    let codes = ["moved", "would_move", "already", "proposed", "failed", "not_tried"];
     if output.is_json() {
         let mut answer = json!({"to_key": args.to_key, "vault": args.vault.vault, "dry_run": args.dry_run});
         for code in codes {
@@ -268,6 +278,7 @@ fn tell(items: &[Item], args: &Rewrap, output: &Output) -> Result<(), Failure> {
                 let why = failure.why().map(|why| format!(": {}", why.trim_end_matches('.'))).unwrap_or_default();
                 format!("FAILED: {failure}{why}. {}", failure.advice())
             }
+            End::Proposed(id) => format!("{}: bouncerctl proposals approve {id}", item.end.word()),
             end => end.word().to_owned(),
         };
         let generation = item.end.generation().map_or_else(|| "-".to_owned(), |generation| generation.to_string());
@@ -275,7 +286,7 @@ fn tell(items: &[Item], args: &Rewrap, output: &Output) -> Result<(), Failure> {
     }
     let mut text = table.render("Nothing is left to move.");
     text.push_str("\n\n");
-    let counts = ["moved", "would be moved", "there already", "failed", "not tried"].into_iter().zip(codes);
+    let counts = ["moved", "would be moved", "there already", "proposed", "failed", "not tried"].into_iter().zip(codes);
     let counts: Vec<String> = counts
         .map(|(words, code)| (words, count(code)))
         .filter(|(words, count)| *count > 0 || *words == "failed")
@@ -302,6 +313,9 @@ fn as_json(item: &Item) -> Value {
     let mut json = json!({"logical_path": item.path, "result": item.end.code()});
     if let Some(generation) = item.end.generation() {
         json["generation"] = generation.get().into();
+    }
+    if let End::Proposed(id) = &item.end {
+        json["proposal"] = id.as_str().into();
     }
     if let End::Failed(failure) = &item.end {
         json["error"] = failure.to_string().into();

@@ -78,6 +78,12 @@ pub(crate) enum ControlPlaneError {
         /// Seconds that it asks to wait.
         retry_after: Option<u32>,
     },
+    /// 202: the change waits.
+    #[error("the change is not made: it waits for a second person")]
+    Waits {
+        /// The proposal, as the API answered it.
+        proposal: Box<serde_json::Value>,
+    },
     /// Something else answers there.
     #[error("what answers at {origin} is not the control plane's API (status {status})")]
     NotTheApi {
@@ -118,6 +124,14 @@ impl ControlPlaneError {
         match self {
             Self::Refused { problem, .. } => &problem.code,
             _ => "",
+        }
+    }
+
+    /// The proposal as which the change waits, if it does.
+    pub(crate) fn proposal(&self) -> Option<&serde_json::Value> {
+        match self {
+            Self::Waits { proposal } => Some(proposal),
+            _ => None,
         }
     }
 
@@ -170,6 +184,7 @@ impl Explain for ControlPlaneError {
             Self::Tls { .. } => "If a private CA signed its certificate, give --ca-file. If the name is wrong, use the name in the certificate. There is no switch to turn verification off.",
             Self::Timeout { .. } => "Ask /readyz there whether it is overloaded or its database stuck; --timeout gives it longer.",
             Self::Unauthorized { .. } => "Check TOKEN, BOUNCER_TOKEN_FILE or --token-file: the token may be of another control plane, mistyped, revoked, past its end, or the one of bootstrap, which is good for one exchange.",
+            Self::Waits { .. } => "Somebody else decides: bouncerctl proposals list.",
             Self::NotTheApi { .. } => "Check the URL: a proxy, a login page or another service answers there.",
             Self::Refused { status, problem, retry_after } => return refused(*status, problem, *retry_after),
         }
@@ -182,6 +197,7 @@ impl Explain for ControlPlaneError {
                 Exit::Usage
             }
             Self::File(error) => error.exit(),
+            Self::Waits { .. } => Exit::Waits,
             Self::Unreachable { .. } | Self::Tls { .. } | Self::Timeout { .. } | Self::NotTheApi { .. } => {
                 Exit::Unreachable
             }

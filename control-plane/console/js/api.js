@@ -18,6 +18,15 @@ export class Problem extends Error {
   }
 }
 
+/** The change was not made: it waits for a second person. */
+export class Waiting extends Problem {
+  /** @param {any} proposal */
+  constructor(proposal) {
+    super({ type: "urn:bouncer:problem:waits_for_second_person", title: "The change waits for a second person" }, 202);
+    this.proposal = proposal;
+  }
+}
+
 /** Without these words nobody would know what to do with a refused paste. @param {string} kind @param {string} [field] */
 export function refusal(kind, field) {
   return new Problem({
@@ -93,6 +102,7 @@ export async function call(method, path, { body, etag, signal, signIn = false, b
     if (response.status === 401 && !signIn) sessionEnded();
     throw problem;
   }
+  if (response.status === 202) throw new Waiting(json);
   return { json, etag: response.headers.get("etag"), status: response.status };
 }
 

@@ -16,9 +16,10 @@ import { audit } from "./pages/audit.js";
 import { changes } from "./pages/changes.js";
 import { flags } from "./pages/flags.js";
 import { provider } from "./pages/provider.js";
+import { proposals } from "./pages/proposals.js";
 import { tokens } from "./pages/tokens.js";
 
-const PAGES = { overview, setup, bouncers, resources, secrets, audit, changes, flags, provider, tokens };
+const PAGES = { overview, setup, bouncers, resources, secrets, audit, changes, flags, provider, proposals, tokens };
 
 /** The sign-in page, which goes on to where one was. @param {{ ended?: boolean }} [why] */
 function askToSignIn({ ended = false } = {}) {

@@ -9,7 +9,7 @@ import { may, session, signOut } from "./session.js";
 const FLAG = "flags.crypto.dual_custody_intercept";
 /** @type {[string, [string, string, any, ((flagOn: boolean) => boolean)?][]][]} */
 const GROUPS = [
-  ["", [["overview", "Overview", "overview"], ["setup", "Guided setup", "setup"]]],
+  ["", [["overview", "Overview", "overview"], ["setup", "Guided setup", "setup"], ["proposals", "Proposals", "wait"]]],
   ["Bouncer Management", [["bouncers", "Bouncers", "bouncer"], ["resources", "Protected resources", "resource"]]],
   ["Credentials", [["secrets", "Envelope secrets", "secret"]]],
   ["Audit", [["audit", "Decisions", "audit", () => may("audit")], ["changes", "Administrative changes", "changes", () => may("audit", "everywhere")]]],
@@ -18,6 +18,7 @@ const GROUPS = [
 ];
 
 let flagOn = false;
+let waiting = 0;
 let current = "";
 let timer = 0;
 
@@ -66,8 +67,13 @@ function drawNav() {
     if (shown.length === 0) return "";
     return h("div", { class: "nav-group" }, title && h("p", { class: "nav-title" }, title),
       h("ul", {}, shown.map(([path, label, image]) => h("li", {},
-        h("a", { href: href(path), "aria-current": path === current ? "page" : null }, icon(image), h("span", {}, label))))));
+        h("a", { href: href(path), "aria-current": path === current ? "page" : null }, icon(image), h("span", {}, label), path === "proposals" && waiting > 0 && badge())))));
   }));
+}
+
+/** How many changes wait. */
+function badge() {
+  return h("span", { class: "badge" }, waiting > 99 ? "99+" : waiting, h("span", { class: "visually-hidden" }, " waiting for a second person"));
 }
 
 /** The page that is shown. @param {string} name */
@@ -97,10 +103,12 @@ export async function refreshFrame() {
   clearTimeout(timer);
   if (!session()) return;
   try {
-    const [flags, bridge] = await Promise.all([get("/v1/feature-flags"), get("/v1/policy-bridge/health")]);
+    const [flags, bridge, pending] = await Promise.all([
+      get("/v1/feature-flags"), get("/v1/policy-bridge/health"), get("/v1/proposals?state=pending&limit=100")]);
     const on = flags.items.some((/** @type {any} */ flag) => flag.name === FLAG && flag.enabled);
-    if (on !== flagOn) {
+    if (on !== flagOn || waiting !== pending.items.length) {
       flagOn = on;
+      waiting = pending.items.length;
       drawNav();
     }
     banner(bridge.items.filter((/** @type {any} */ item) => item.bridge.dev && item.bridge.state === "connected"));

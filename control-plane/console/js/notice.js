@@ -1,5 +1,5 @@
 // Outcomes, in words: what happened, why, what to do, and which request it was.
-import { Problem } from "./api.js";
+import { Problem, Waiting } from "./api.js";
 import { announce, h } from "./dom.js";
 import { copyable } from "./copy.js";
 import { icon } from "./icons.js";
@@ -22,6 +22,7 @@ export function asProblem(fault) {
  */
 export function problemBox(fault, ...actions) {
   const problem = asProblem(fault);
+  if (problem instanceof Waiting) return waitingBox(problem.proposal);
   const id = problem.requestId;
   return h(
     "div",
@@ -37,6 +38,14 @@ export function problemBox(fault, ...actions) {
       actions.length > 0 && h("div", { class: "actions" }, actions),
     ),
   );
+}
+
+/** A change that waits. It announces itself. @param {any} proposal */
+function waitingBox(proposal) {
+  return h("div", { class: "notice info", role: "status", data: { proposal: proposal.id } }, icon("wait"),
+    h("div", { class: "notice-body" }, h("p", { class: "notice-title" }, "The change waits for a second person"),
+      h("p", {}, `Nothing is changed yet. Somebody else decides on the change of ${proposal.subject}.`),
+      h("p", {}, h("a", { href: "/console/proposals" }, "See the proposals"))));
 }
 
 /**

@@ -4,8 +4,11 @@ use super::Api;
 use super::extract::{Body, Keyed, Named, Params};
 use super::fields::Faults;
 use super::guard::{Author, Caller};
+use super::outcome::Outcome;
 use super::page::{self, List};
 use super::problem::{ApiError, Problems};
+use super::proposals::ProposalAnswer;
+use super::second_person;
 use super::tagged::Tagged;
 use crate::access::Scope;
 use crate::bridge::health::{self, BridgeHealth};
@@ -20,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 /// A bouncer's name and identity.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BouncerBody {
     #[schema(example = "payments-east")]
@@ -34,7 +37,7 @@ pub struct BouncerBody {
 }
 
 /// Another identity for a bouncer.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BouncerPut {
     /// The bouncer's name again, or nothing.
@@ -126,6 +129,7 @@ fn identity(faults: &mut Faults, spiffe_id: Option<String>, role: Option<String>
     request_body = BouncerBody,
     responses(
         (status = 201, body = BouncerAnswer),
+        (status = 202, description = "It waits for a second person", body = ProposalAnswer),
         Problems,
     )
 )]
@@ -133,14 +137,19 @@ pub(super) async fn register(
     State(api): State<Api>,
     mut author: Author,
     Keyed(body, key): Keyed<BouncerBody>,
-) -> Result<(StatusCode, Tagged<BouncerAnswer>), ApiError> {
+) -> Result<Outcome<(StatusCode, Tagged<BouncerAnswer>)>, ApiError> {
     author.edit.key = key;
+    let sent = second_person::sent(&body)?;
     let mut faults = Faults::default();
     let name = faults.take("name", body.name.parse::<BouncerName>());
     let identity = identity(&mut faults, body.spiffe_id, body.iam_role_arn);
     let (Some(name), Some(identity)) = (name, identity) else { return Err(faults.into_error()) };
-    let record = api.store.register_bouncer(&Bouncer { name, identity }, &author.edit).await?;
-    Ok((StatusCode::CREATED, show(&api, &author.principal.scope, record).await?))
+    let bouncer = Bouncer { name, identity };
+    if let Some(waits) = second_person::bouncer(&api, &mut author, &sent, &bouncer).await? {
+        return Ok(Outcome::Waits(waits));
+    }
+    let record = api.store.register_bouncer(&bouncer, &author.edit).await?;
+    Ok(Outcome::Done((StatusCode::CREATED, show(&api, &author.principal.scope, record).await?)))
 }
 
 /// Gives a bouncer another identity.
@@ -150,23 +159,29 @@ pub(super) async fn register(
     request_body = BouncerPut,
     responses(
         (status = 200, body = BouncerAnswer),
+        (status = 202, description = "It waits for a second person", body = ProposalAnswer),
         Problems,
     )
 )]
 pub(super) async fn put(
     State(api): State<Api>,
-    author: Author,
+    mut author: Author,
     Named(name): Named<BouncerName>,
     Body(body): Body<BouncerPut>,
-) -> Result<Tagged<BouncerAnswer>, ApiError> {
+) -> Result<Outcome<Tagged<BouncerAnswer>>, ApiError> {
+    let sent = second_person::sent(&body)?;
     let mut faults = Faults::default();
     if body.name.is_some_and(|text| text != name.as_str()) {
         faults.add("name", "must be the one that the path names, or be left out");
     }
     let identity = identity(&mut faults, body.spiffe_id, body.iam_role_arn);
     let Some(identity) = identity.filter(|_| faults.is_empty()) else { return Err(faults.into_error()) };
-    let record = api.store.replace_bouncer(&Bouncer { name, identity }, &author.edit).await?;
-    show(&api, &author.principal.scope, record).await
+    let bouncer = Bouncer { name, identity };
+    if let Some(waits) = second_person::bouncer(&api, &mut author, &sent, &bouncer).await? {
+        return Ok(Outcome::Waits(waits));
+    }
+    let record = api.store.replace_bouncer(&bouncer, &author.edit).await?;
+    Ok(Outcome::Done(show(&api, &author.principal.scope, record).await?))
 }
 
 /// All bouncers, by name.

@@ -4,8 +4,11 @@ use super::Api;
 use super::extract::{Body, Keyed, Named, PageParams, Params};
 use super::fields::Faults;
 use super::guard::{Author, Caller};
+use super::outcome::Outcome;
 use super::page::{self, List};
 use super::problem::{ApiError, Problems};
+use super::proposals::ProposalAnswer;
+use super::second_person;
 use super::tagged::Tagged;
 use super::warning::{self, Warning};
 use crate::access::{Principal, Scope};
@@ -23,7 +26,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 /// The metadata of one wrapped credential. No field may hold plaintext.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnvelopeBody {
     /// What the credential is called. Registered again, it is a new generation.
@@ -52,7 +55,7 @@ pub struct EnvelopeBody {
 }
 
 /// Enables or disables.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnvelopePatch {
     /// Whether bouncers may use it.
@@ -63,7 +66,7 @@ pub struct EnvelopePatch {
 }
 
 /// Back to an earlier generation.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollBack {
     /// The generation whose content is registered again.
@@ -226,6 +229,7 @@ fn reason(text: Option<&str>) -> Result<Option<Reason>, ApiError> {
     request_body = EnvelopeBody,
     responses(
         (status = 201, body = EnvelopeAnswer),
+        (status = 202, description = "It waits for a second person", body = ProposalAnswer),
         Problems,
     )
 )]
@@ -233,12 +237,16 @@ pub(super) async fn register(
     State(api): State<Api>,
     mut author: Author,
     Keyed(body, key): Keyed<EnvelopeBody>,
-) -> Result<(StatusCode, Tagged<EnvelopeAnswer>), ApiError> {
+) -> Result<Outcome<(StatusCode, Tagged<EnvelopeAnswer>)>, ApiError> {
     author.edit.key = key;
+    let sent = second_person::sent(&body)?;
     let (envelope, terms) = body.parse()?;
     author.require(&envelope.path)?;
+    if let Some(waits) = second_person::envelope(&api, &mut author, &sent, &envelope, &terms).await? {
+        return Ok(Outcome::Waits(waits));
+    }
     let record = api.store.register_envelope(&envelope, &terms, &author.edit).await?;
-    Ok((StatusCode::CREATED, with_warnings(&api, record).await?))
+    Ok(Outcome::Done((StatusCode::CREATED, with_warnings(&api, record).await?)))
 }
 
 /// The newest generations of all envelope secrets, by logical path.
@@ -287,19 +295,25 @@ pub(super) async fn get(
     request_body = EnvelopePatch,
     responses(
         (status = 200, body = EnvelopeAnswer),
+        (status = 202, description = "It waits for a second person", body = ProposalAnswer),
         Problems,
     )
 )]
 pub(super) async fn patch(
     State(api): State<Api>,
-    author: Author,
+    mut author: Author,
     Named(id): Named<Uuid>,
     Body(body): Body<EnvelopePatch>,
-) -> Result<Tagged<EnvelopeAnswer>, ApiError> {
-    visible(&api, &author.principal, id).await?;
+) -> Result<Outcome<Tagged<EnvelopeAnswer>>, ApiError> {
+    let sent = second_person::sent(&body)?;
+    let latest = visible(&api, &author.principal, id).await?;
     let reason = reason(body.reason.as_deref())?;
+    if let Some(waits) = second_person::enable(&api, &mut author, &sent, &latest, body.enabled, reason.as_ref()).await?
+    {
+        return Ok(Outcome::Waits(waits));
+    }
     let record = api.store.set_envelope_enabled(id, body.enabled, reason.as_ref(), &author.edit).await?;
-    with_warnings(&api, record).await
+    Ok(Outcome::Done(with_warnings(&api, record).await?))
 }
 
 /// Registers what an earlier generation held as the next one. Refused where its AAD names its number: then it must be
@@ -311,6 +325,7 @@ pub(super) async fn patch(
     request_body = RollBack,
     responses(
         (status = 201, body = EnvelopeAnswer),
+        (status = 202, description = "It waits for a second person", body = ProposalAnswer),
         Problems,
     )
 )]
@@ -319,13 +334,19 @@ pub(super) async fn roll_back(
     mut author: Author,
     Named(id): Named<Uuid>,
     Keyed(body, key): Keyed<RollBack>,
-) -> Result<(StatusCode, Tagged<EnvelopeAnswer>), ApiError> {
+) -> Result<Outcome<(StatusCode, Tagged<EnvelopeAnswer>)>, ApiError> {
     author.edit.key = key;
-    visible(&api, &author.principal, id).await?;
+    let sent = second_person::sent(&body)?;
+    let latest = visible(&api, &author.principal, id).await?;
     let reason = reason(body.reason.as_deref())?;
     let generation = Generation::new(body.generation).ok_or(ApiError::NotFound("generation"))?;
+    if let Some(waits) =
+        second_person::roll_back(&api, &mut author, &sent, &latest, generation, reason.as_ref()).await?
+    {
+        return Ok(Outcome::Waits(waits));
+    }
     let record = api.store.roll_envelope_back(id, generation, reason.as_ref(), &author.edit).await?;
-    Ok((StatusCode::CREATED, with_warnings(&api, record).await?))
+    Ok(Outcome::Done((StatusCode::CREATED, with_warnings(&api, record).await?)))
 }
 
 /// Deletes an envelope secret. Its history stays, and its path goes on counting generations.

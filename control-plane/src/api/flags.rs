@@ -3,8 +3,11 @@
 use super::Api;
 use super::extract::{Body, Named};
 use super::guard::Author;
+use super::outcome::Outcome;
 use super::page::List;
 use super::problem::{ApiError, Problems};
+use super::proposals::ProposalAnswer;
+use super::second_person;
 use super::tagged::Tagged;
 use crate::model::{Flag, FlagState};
 use axum::Json;
@@ -14,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Turns a flag on or off.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FlagBody {
     /// On or off.
@@ -72,16 +75,21 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<List<FlagAnswer>
     request_body = FlagBody,
     responses(
         (status = 200, body = FlagAnswer),
+        (status = 202, description = "It waits for a second person", body = ProposalAnswer),
         Problems,
     )
 )]
 pub(super) async fn put(
     State(api): State<Api>,
-    author: Author,
+    mut author: Author,
     Named(name): Named<String>,
     Body(body): Body<FlagBody>,
-) -> Result<Tagged<FlagAnswer>, ApiError> {
+) -> Result<Outcome<Tagged<FlagAnswer>>, ApiError> {
     let flag = Flag::by_name(&name).ok_or(ApiError::NotFound("feature flag"))?;
+    let sent = second_person::sent(&body)?;
+    if let Some(waits) = second_person::flag(&api, &mut author, &sent, flag, body.enabled).await? {
+        return Ok(Outcome::Waits(waits));
+    }
     let state = api.store.set_flag(flag, body.enabled, &author.edit).await?;
-    Ok(Tagged { revision: state.revision, body: answer(flag, state) })
+    Ok(Outcome::Done(Tagged { revision: state.revision, body: answer(flag, state) }))
 }

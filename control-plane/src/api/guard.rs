@@ -5,12 +5,13 @@
 use super::limits::PeerAddress;
 use super::permission::{self, Needs};
 use super::problem::ApiError;
-use super::{Api, session};
+use super::{Api, second_person, session};
 use crate::access::Principal;
 use crate::edit::{Edit, Expects};
 use crate::model::Flag;
 use crate::oidc::code_flow::CALLBACK;
 use crate::oidc::{Oidc, OidcError};
+use crate::proposal::Approval;
 use crate::token::{self, TokenHash};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -38,18 +39,41 @@ pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
     api.limits.call(principal.actor.as_str()).map_err(ApiError::TooMany)?;
     if let Some(route) = request.extensions().get::<MatchedPath>() {
         permit(&principal, request.method(), route.as_str())?;
+        let rule = second_person::rule(request.method(), route.as_str());
+        if api.second_person && rule.is_none() && known(request.method(), route.as_str()) {
+            // Nobody decided whether it changes a binding.
+            return Err(ApiError::Forbidden);
+        }
     } else if principal.single_use {
         return Err(ApiError::SingleUse);
     }
-    let below_crypto = request.uri().path().strip_prefix("/v1/crypto");
+    open(&api, request.uri().path()).await?;
+    request.extensions_mut().insert(principal);
+    Ok(next.run(request).await)
+}
+
+/// Nothing below `/v1/crypto` while the flag is off.
+async fn open(api: &Api, path: &str) -> Result<(), ApiError> {
+    let below_crypto = path.strip_prefix("/v1/crypto");
     if below_crypto.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
         let flag = Flag::DualCustodyIntercept;
         if !api.store.flag(flag).await?.enabled {
             return Err(ApiError::FeatureDisabled(flag));
         }
     }
-    request.extensions_mut().insert(principal);
-    Ok(next.run(request).await)
+    Ok(())
+}
+
+/// Whether they may make this call now, by all that the layer looks at.
+pub(super) async fn admit(
+    api: &Api,
+    principal: &Principal,
+    method: &Method,
+    route: &str,
+    path: &str,
+) -> Result<(), ApiError> {
+    permit(principal, method, route)?;
+    open(api, path).await
 }
 
 fn permit(principal: &Principal, method: &Method, route: &str) -> Result<(), ApiError> {
@@ -151,6 +175,19 @@ pub(super) struct Author {
     pub(super) principal: Principal,
     /// The change's terms.
     pub(super) edit: Edit,
+    /// The call.
+    pub(super) call: Call,
+}
+
+/// Which call it is.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// Its method.
+    pub(super) method: Method,
+    /// Its route, as the template is written.
+    pub(super) route: String,
+    /// Its path.
+    pub(super) path: String,
 }
 
 impl Author {
@@ -174,7 +211,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Author {
         let Caller(principal) = Caller::from_request_parts(parts, state).await?;
         let mut edit = Edit::from(principal.actor.clone());
         edit.expects = expects(&parts.headers)?;
-        Ok(Self { principal, edit })
+        edit.approval = parts.extensions.get::<Approval>().cloned();
+        let route = parts.extensions.get::<MatchedPath>().map(|route| route.as_str().to_owned()).unwrap_or_default();
+        let call = Call { method: parts.method.clone(), route, path: parts.uri.path().to_owned() };
+        Ok(Self { principal, edit, call })
     }
 }
 

@@ -14,10 +14,13 @@ pub mod inventory;
 pub mod limits;
 mod middleware;
 pub mod operations;
+mod outcome;
 pub mod page;
 mod permission;
 pub mod problem;
+pub mod proposals;
 pub mod resources;
+mod second_person;
 pub mod session;
 pub mod settings;
 pub mod status;
@@ -59,6 +62,8 @@ pub struct Api {
     pub oidc: Option<Arc<Oidc>>,
     /// Whether the API is served over TLS.
     pub tls: bool,
+    /// Whether changes of binding wait for a second person.
+    pub second_person: bool,
 }
 
 struct BearerToken;
@@ -85,6 +90,7 @@ impl Modify for BearerToken {
         (name = "flags", description = "Feature flags"),
         (name = "registry", description = "Bouncers and the protected resources they guard"),
         (name = "access", description = "Tokens, and sessions of browsers"),
+        (name = "proposals", description = "Changes of binding that wait for a second person"),
         (name = "operations", description = "Status, audit and probes")
     )
 )]
@@ -109,6 +115,10 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(audit::admin_events))
         .routes(routes!(export::export))
         .routes(routes!(histogram::histogram))
+        .routes(routes!(proposals::list))
+        .routes(routes!(proposals::get, proposals::withdraw))
+        .routes(routes!(proposals::approve))
+        .routes(routes!(proposals::reject))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::get, tokens::revoke))
         .routes(routes!(session::get, session::sign_in, session::sign_out))
@@ -129,6 +139,11 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 fn description() -> &'static utoipa::openapi::OpenApi {
     static DESCRIPTION: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(|| routes().split_for_parts().1);
     &DESCRIPTION
+}
+
+/// The calls themselves, for one that was approved: whoever calls has admitted its author with [`guard::admit`].
+fn calls(api: Api) -> Router {
+    routes().split_for_parts().0.with_state(api)
 }
 
 /// The API as a service.

@@ -1,6 +1,7 @@
 //! Probes and metrics: what may be asked without a token. Fixed words and numbers only.
 
 use super::Api;
+use crate::metrics::Now;
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
@@ -60,5 +61,8 @@ pub(super) async fn readyz(State(api): State<Api>) -> (StatusCode, Json<ReadyAns
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(super) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], api.metrics.render())
+    let epoch = api.store.epoch().await.ok();
+    let lag = api.live.lag(epoch.unwrap_or(0), api.clock.now());
+    let now = Now { epoch, identity: api.readiness.identity(), lag };
+    ([(header::CONTENT_TYPE, content_type)], api.metrics.render(now))
 }

@@ -41,6 +41,10 @@ pub(super) fn needed(method: &Method, route: &str) -> Option<Needs> {
         ("GET", "/v1/audit/events" | "/v1/audit/histogram") => some(Audit),
         // A chain can't be verified in parts, so an export is for those who may see it whole.
         ("GET", "/v1/audit/admin-events" | "/v1/audit/export") => all(Audit),
+        ("GET", "/v1/proposals" | "/v1/proposals/{id}") => some(Read),
+        // And what the proposed call needs itself.
+        ("POST", "/v1/proposals/{id}/approve" | "/v1/proposals/{id}/reject") => some(Write),
+        ("DELETE", "/v1/proposals/{id}") => some(Write),
         ("GET" | "POST", "/v1/tokens") | ("GET" | "DELETE", "/v1/tokens/{id}") => all(Admin),
         _ => return None,
     })

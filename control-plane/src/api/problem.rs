@@ -103,6 +103,18 @@ pub enum ApiError {
     /// The caller calls too often; wait so long.
     #[error("too many calls")]
     TooMany(TooMany),
+    /// Who proposed a change, or may be the same person, decides on it.
+    #[error("not a second person")]
+    OwnProposal,
+    /// Somebody else's proposal is taken back.
+    #[error("not the author of the proposal")]
+    NotTheAuthor,
+    /// What the proposal was built on was changed.
+    #[error("the proposal is stale")]
+    ProposalStale,
+    /// The token that proposed it was revoked.
+    #[error("the proposal's author is gone")]
+    AuthorGone,
     /// A flag is off.
     #[error("the flag {} is off", .0.name())]
     FeatureDisabled(Flag),
@@ -163,6 +175,10 @@ pub enum BodyFault {
     /// A field of another type than it should be.
     Type(String),
 }
+
+/// What kind of problem an answer is, for who asked for it within this process.
+#[derive(Debug, Clone)]
+pub(super) struct Kind(pub(super) String);
 
 struct Text {
     status: StatusCode,
@@ -254,6 +270,35 @@ impl ApiError {
                 "The feature flag is off",
                 format!("The flag {} is off, so every /v1/crypto call is refused.", flag.name()),
                 format!("Turn it on: PUT /v1/feature-flags/{} with the body {{\"enabled\":true}}.", flag.name()),
+            ),
+            Self::OwnProposal => text(
+                StatusCode::FORBIDDEN,
+                "own_proposal",
+                "Not a second person",
+                "The caller proposed the change, or may be the same person: one of the two tokens was handed out by the \
+                 bearer of the other, or both by one person.",
+                "Let somebody else decide, whose token does not come from either. To take it back: DELETE of the proposal.",
+            ),
+            Self::NotTheAuthor => text(
+                StatusCode::FORBIDDEN,
+                "not_the_author",
+                "Somebody else's proposal",
+                "Only who proposed a change can take it back.",
+                "Reject it: POST /v1/proposals/{id}/reject.",
+            ),
+            Self::ProposalStale => text(
+                StatusCode::PRECONDITION_FAILED,
+                "proposal_stale",
+                "It was changed meanwhile",
+                "What the proposal was built on was changed since, or is gone. Nothing was changed; the proposal is over.",
+                "Look at what is registered now, and propose the change again if it is still wanted.",
+            ),
+            Self::AuthorGone => text(
+                StatusCode::CONFLICT,
+                "author_gone",
+                "The author's token was revoked",
+                "The token that proposed the change was revoked since. Nothing was changed.",
+                "Reject the proposal; whoever wants the change proposes it again.",
             ),
             Self::Plaintext(finding) => text(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -411,6 +456,16 @@ fn conflict_text(conflict: Conflict) -> Text {
             "The AAD of that generation names its number, so that its content can be no other generation.",
             "Wrap it again for the next number, inside your KMS: 'bouncerctl secrets rollback' does both.",
         ),
+        Conflict::ProposalDecided => (
+            "proposal_decided",
+            "The proposal does not wait any more: it was decided, taken back or overtaken, or its time is over.",
+            "GET /v1/proposals/{id} shows what became of it.",
+        ),
+        Conflict::TooManyProposals => (
+            "too_many_proposals",
+            "1,000 proposals wait already.",
+            "Decide on some of them first: GET /v1/proposals?state=pending.",
+        ),
         Conflict::TokenSpent => return ApiError::Unauthenticated.text(),
         Conflict::ChangedMeanwhile => {
             return text(
@@ -475,7 +530,9 @@ impl IntoResponse for ApiError {
             let source = std::error::Error::source(&self).map(ToString::to_string);
             tracing::error!(error = %self, source = source.as_deref().unwrap_or_default(), "a call failed");
         }
+        let kind = Kind(problem.kind.clone());
         let mut response = (status, Json(problem)).into_response();
+        response.extensions_mut().insert(kind);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self {

@@ -4,8 +4,11 @@ use super::Api;
 use super::extract::{Body, Keyed, Named, Params};
 use super::fields::Faults;
 use super::guard::{Author, Caller};
+use super::outcome::Outcome;
 use super::page::{self, List};
 use super::problem::{ApiError, Problems};
+use super::proposals::ProposalAnswer;
+use super::second_person;
 use super::tagged::Tagged;
 use super::warning::{self, Warning};
 use crate::access::{Principal, Scope};
@@ -23,7 +26,7 @@ use utoipa::{IntoParams, ToSchema};
 const CALLERS_LIMIT: usize = 100;
 
 /// An upstream that a bouncer guards with a credential.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResourceBody {
     /// May be left out where the path names it.
@@ -186,6 +189,7 @@ async fn visible(api: &Api, caller: &Principal, name: &ResourceName) -> Result<R
     request_body = ResourceBody,
     responses(
         (status = 201, body = ResourceAnswer),
+        (status = 202, description = "It waits for a second person", body = ProposalAnswer),
         Problems,
     )
 )]
@@ -193,12 +197,16 @@ pub(super) async fn register(
     State(api): State<Api>,
     mut author: Author,
     Keyed(body, key): Keyed<ResourceBody>,
-) -> Result<(StatusCode, Tagged<ResourceAnswer>), ApiError> {
+) -> Result<Outcome<(StatusCode, Tagged<ResourceAnswer>)>, ApiError> {
     author.edit.key = key;
+    let sent = second_person::sent(&body)?;
     let resource = body.parse(None)?;
     author.require(&resource.path)?;
+    if let Some(waits) = second_person::resource(&api, &mut author, &sent, &resource).await? {
+        return Ok(Outcome::Waits(waits));
+    }
     let record = api.store.register_resource(&resource, &author.edit).await?;
-    Ok((StatusCode::CREATED, with_warnings(&api, &author.principal.scope, record).await?))
+    Ok(Outcome::Done((StatusCode::CREATED, with_warnings(&api, &author.principal.scope, record).await?)))
 }
 
 /// All protected resources, by name.
@@ -251,6 +259,7 @@ pub(super) async fn get(
     request_body = ResourceBody,
     responses(
         (status = 200, body = ResourceAnswer),
+        (status = 202, description = "It waits for a second person", body = ProposalAnswer),
         Problems,
     )
 )]
@@ -259,13 +268,17 @@ pub(super) async fn put(
     mut author: Author,
     Named(name): Named<ResourceName>,
     Body(body): Body<ResourceBody>,
-) -> Result<Tagged<ResourceAnswer>, ApiError> {
+) -> Result<Outcome<Tagged<ResourceAnswer>>, ApiError> {
+    let sent = second_person::sent(&body)?;
     let resource = body.parse(Some(name))?;
     let known = visible(&api, &author.principal, &resource.name).await?;
     author.require(&resource.path)?;
     author.pin(known.revision);
+    if let Some(waits) = second_person::resource(&api, &mut author, &sent, &resource).await? {
+        return Ok(Outcome::Waits(waits));
+    }
     let record = api.store.replace_resource(&resource, &author.edit).await?;
-    with_warnings(&api, &author.principal.scope, record).await
+    Ok(Outcome::Done(with_warnings(&api, &author.principal.scope, record).await?))
 }
 
 /// Removes a protected resource.

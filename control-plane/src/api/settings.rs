@@ -4,7 +4,10 @@ use super::Api;
 use super::extract::Body;
 use super::fields::Faults;
 use super::guard::Author;
+use super::outcome::Outcome;
 use super::problem::{ApiError, Problems};
+use super::proposals::ProposalAnswer;
+use super::second_person;
 use super::tagged::Tagged;
 use super::warning::{self, Warning};
 use crate::model::{Settings, SettingsRecord};
@@ -18,7 +21,7 @@ use utoipa::ToSchema;
 const NOTES_LIMIT: usize = 2_000;
 
 /// Which provider wraps the credentials, and under which key.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SettingsBody {
     /// "kms_envelope" or "vault_delegate".
@@ -75,6 +78,10 @@ impl SettingsBody {
         if self.notes.as_ref().is_some_and(|notes| notes.len() > NOTES_LIMIT) {
             faults.add("notes", format_args!("must not be longer than {NOTES_LIMIT} bytes"));
         }
+        // Not every database can hold one.
+        if self.notes.as_ref().is_some_and(|notes| notes.contains('\0')) {
+            faults.add("notes", "must not contain a NUL character");
+        }
         match key_id {
             Some(key_id) if faults.is_empty() => Ok(Settings { key_id, notes: self.notes }),
             _ => Err(faults.into_error()),
@@ -107,18 +114,23 @@ fn answer(record: SettingsRecord, warnings: Vec<Warning>) -> SettingsAnswer {
     request_body = SettingsBody,
     responses(
         (status = 200, body = SettingsAnswer),
+        (status = 202, description = "It waits for a second person", body = ProposalAnswer),
         Problems,
     )
 )]
 pub(super) async fn put(
     State(api): State<Api>,
-    author: Author,
+    mut author: Author,
     Body(body): Body<SettingsBody>,
-) -> Result<Tagged<SettingsAnswer>, ApiError> {
+) -> Result<Outcome<Tagged<SettingsAnswer>>, ApiError> {
+    let sent = second_person::sent(&body)?;
     let settings = body.parse()?;
+    if let Some(waits) = second_person::settings(&api, &mut author, &sent, &settings).await? {
+        return Ok(Outcome::Waits(waits));
+    }
     let record = api.store.put_settings(&settings, &author.edit).await?;
     let warnings = warning::of_settings(&api, &settings).await?;
-    Ok(Tagged { revision: record.revision, body: answer(record, warnings) })
+    Ok(Outcome::Done(Tagged { revision: record.revision, body: answer(record, warnings) }))
 }
 
 /// The cryptographic provider that was chosen.

@@ -9,6 +9,7 @@ use super::warning::Warning;
 use crate::model::{EnvelopeRecord, Flag, ResourceRecord};
 use axum::Json;
 use axum::extract::State;
+use bouncer_custody::Link;
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -159,6 +160,10 @@ pub struct BootstrapStatus {
 pub struct BridgeStatus {
     #[serde(flatten)]
     check: Check,
+    /// The first link that is broken, the control plane's own before those of bouncers: a code as in `bridge.link`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "svid")]
+    link: Option<&'static str>,
     /// The policy epoch.
     epoch: u64,
     /// The Policy Bridge takes connections.
@@ -379,5 +384,9 @@ pub(super) async fn bridge(State(api): State<Api>, Caller(principal): Caller) ->
     let (epoch, items) = inventory::bouncers(&api, &principal.scope).await?;
     let check = bouncers_check(&api, &items);
     let (listening, identity) = (api.readiness.bridge(), api.readiness.identity());
-    Ok(Json(BridgeStatus { check, epoch, listening, identity, items }))
+    let link = match identity {
+        false => Some(Link::Svid.code()),
+        true => items.iter().find_map(|item| item.bridge.link),
+    };
+    Ok(Json(BridgeStatus { check, link, epoch, listening, identity, items }))
 }

@@ -1,15 +1,14 @@
 //! How each bouncer is, in words: from its live sessions, or from what was last heard of it.
 
 use super::live::{Live, SessionView};
+use super::refusals::{Refusal, Why};
 use crate::access::Scope;
 use crate::model::BouncerRecord;
+use bouncer_custody::Link;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use utoipa::ToSchema;
-
-/// A clock that is off by more makes tokens and certificates fail.
-const SKEW_LIMIT_MS: i64 = 5_000;
 
 /// Whether a bouncer is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -54,6 +53,11 @@ pub struct UnwrapHealth {
 pub struct BridgeHealth {
     /// Everything is as it should be.
     pub ok: bool,
+    /// The link to it that is broken: `offline`, `svid`, `authorization`, `divergence`, `lag` or `clock`. Absent where the
+    /// Policy Bridge is well, also while something else is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "lag")]
+    pub link: Option<&'static str>,
     /// What is, and why.
     pub detail: String,
     /// What to do; empty if nothing.
@@ -89,6 +93,8 @@ pub struct BridgeHealth {
     /// Why it refused the newest policy; absent if it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// What it holds is not what it was sent.
+    pub diverged: bool,
     /// What of the newest policy it could never use.
     pub problems: Vec<BridgeProblem>,
     /// Its secrets.
@@ -114,13 +120,22 @@ pub fn of(live: &Live, record: &BouncerRecord, epoch: u64, now: Timestamp, scope
     let within = |path: &str| scope.is_everything() || path.parse().is_ok_and(|path| scope.holds(&path));
     health.problems.retain(|problem| within(&problem.subject));
     health.secrets.retain(|secret| within(&secret.logical_path));
-    let (ok, detail, next) = verdict(&health, record.bouncer.name.as_str());
+    let name = record.bouncer.name.as_str();
+    let broken = match health.state {
+        BridgeState::Connected => broken_link(&health),
+        _ => Some(missing(&health, name, live.refusals.of(&record.bouncer.name, now), scope)),
+    };
+    if let Some((link, detail, next)) = broken {
+        return BridgeHealth { ok: false, link: Some(link.code()), detail, next, ..health };
+    }
+    let (ok, detail, next) = verdict(&health);
     BridgeHealth { ok, detail, next, ..health }
 }
 
 fn blank(state: BridgeState) -> BridgeHealth {
     BridgeHealth {
         ok: false,
+        link: None,
         detail: String::new(),
         next: String::new(),
         state,
@@ -135,6 +150,7 @@ fn blank(state: BridgeState) -> BridgeHealth {
         dev: false,
         clock_skew_ms: None,
         refused: None,
+        diverged: false,
         problems: Vec::new(),
         secrets: Vec::new(),
         audit_missing: 0,
@@ -183,6 +199,7 @@ fn connected(sessions: &[SessionView]) -> BridgeHealth {
         dev: reports.iter().any(|report| report.dev),
         clock_skew_ms: reports.iter().map(|report| report.clock_skew_ms).max_by_key(|skew| skew.saturating_abs()),
         refused: sessions.iter().map(|view| view.refused.clone()).find(|refused| !refused.is_empty()),
+        diverged: sessions.iter().any(|view| view.diverged),
         problems: problems.into_iter().collect(),
         secrets: secrets.into_iter().collect(),
         audit_missing: sessions.iter().map(|view| view.audit_missing).fold(0, u64::saturating_add),
@@ -191,42 +208,64 @@ fn connected(sessions: &[SessionView]) -> BridgeHealth {
     }
 }
 
-/// The first thing that is wrong, in the order in which things have to be put right.
-fn verdict(health: &BridgeHealth, name: &str) -> (bool, String, String) {
-    let wrong = |detail: String, next: &str| (false, detail, next.to_owned());
-    match health.state {
-        BridgeState::NeverSeen => {
-            return wrong(
-                format!("No resolver of '{name}' has ever connected."),
-                "Start its resolver with this name as 'bouncer' and this control plane as 'bridge.address', and check \
-                 that its SVID is the registered SPIFFE ID; 'bouncer-resolver check' names every fault.",
-            );
+/// Why a bouncer is not connected, as far as it shows here.
+fn missing(health: &BridgeHealth, name: &str, refusal: Option<Refusal>, scope: &Scope) -> (Link, String, String) {
+    let is_new = health.state == BridgeState::NeverSeen;
+    let missing = if is_new { "has ever connected" } else { "is connected" };
+    let authorization = |why: String| {
+        let detail = format!("No resolver of '{name}' {missing}. {why}");
+        (Link::Authorization, detail, Link::Authorization.advice().to_owned())
+    };
+    match refusal {
+        Some(Refusal { peer, why: Why::Mismatch { registered, named }, .. }) => {
+            let named = named.map_or_else(|| "something that is no name".to_owned(), |named| format!("'{named}'"));
+            return authorization(format!(
+                "One with the {} {peer}, which is registered for '{registered}', called itself {named} and was refused.",
+                peer.word()
+            ));
         }
-        BridgeState::Disconnected => {
-            return wrong(
-                format!("No resolver of '{name}' is connected."),
-                "Look at the resolver's /readyz and log. It goes on with its last policy until \
-                 bridge.snapshot_max_age_s, then denies every protected stream.",
-            );
+        // Whose it is is not known, and who sees a part only is not told of the others'.
+        Some(Refusal { peer, why: Why::Unregistered, .. }) if scope.is_everything() => {
+            return authorization(format!(
+                "One with the {} {peer} was refused: no bouncer is registered for that.",
+                peer.word()
+            ));
         }
-        BridgeState::Connected => {}
+        _ => {}
+    }
+    let next = if is_new {
+        "Start its resolver with this name as 'bouncer' and this control plane as 'bridge.address', and check that its \
+         SVID or IAM role is the registered one; 'bouncerctl probe --socket' on its node tells which link is broken."
+    } else {
+        "It goes on with its last policy until bridge.snapshot_max_age_s, then denies every protected stream. \
+         'bouncerctl probe --socket' on its node tells which link is broken."
+    };
+    (Link::Offline, format!("No resolver of '{name}' {missing}."), next.to_owned())
+}
+
+/// The first link of a connected bouncer that is broken, in the order in which they have to be put right.
+fn broken_link(health: &BridgeHealth) -> Option<(Link, String, String)> {
+    if health.diverged {
+        let detail = "What it holds is not what it was sent, by its digest.".to_owned();
+        return Some((Link::Divergence, detail, Link::Divergence.advice().to_owned()));
     }
     if let Some(refused) = &health.refused {
-        return wrong(
-            format!("It refused the newest policy: {refused}."),
-            "Its log says more. A replay is refused after a restore; it is put right when the resolver connects again.",
-        );
+        let next = "Its log says more. A replay is refused after a restore; it is put right when the resolver connects \
+                    again.";
+        return Some((Link::Lag, format!("It refused the newest policy: {refused}."), next.to_owned()));
     }
     if health.epoch_lag > 0 {
         let detail = format!("It is connected, and {} change(s) behind.", health.epoch_lag);
-        return wrong(detail, "Wait a moment; if it lasts, look at the resolver's log.");
+        return Some((Link::Lag, detail, Link::Lag.advice().to_owned()));
     }
-    if health.clock_skew_ms.is_some_and(|skew| skew.saturating_abs() > SKEW_LIMIT_MS) {
-        return wrong(
-            "Its clock differs from the control plane's by more than 5 s.".into(),
-            "Set both by NTP; tokens and certificates fail when clocks differ.",
-        );
-    }
+    let skew = health.clock_skew_ms.filter(|skew| skew.saturating_abs() > Link::SKEW_LIMIT_MS)?;
+    let detail = format!("Its clock is ahead of the control plane's by {skew} ms.");
+    Some((Link::Clock, detail, Link::Clock.advice().to_owned()))
+}
+
+/// The first thing beyond the Policy Bridge that is wrong with a connected bouncer.
+fn verdict(health: &BridgeHealth) -> (bool, String, String) {
+    let wrong = |detail: String, next: &str| (false, detail, next.to_owned());
     match health.ready {
         None => return wrong("It has not reported its state yet.".into(), "Wait a moment; it reports each 10 s."),
         Some(false) => {

@@ -1,16 +1,20 @@
-//! Which resolvers are connected, and what each last said. In memory; what must outlive the process goes to the store.
+//! Which resolvers are connected, and what each last said: to this control plane, and by their own account to the others on
+//! its database. In memory; what must outlive the process goes to the store.
 
+use super::refusals::Refusals;
 use bouncer_custody::BouncerName;
 use bouncer_proto::bridge::v1::{Ack, Status};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use uuid::Uuid;
 
 /// Most problems and secrets kept of one session: what a resolver says is bounded, whatever it says.
 const KEPT: usize = 1_000;
 
 /// A logical path or a resource, and the reason code that speaks against it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// A logical path, or the name of a protected resource.
     pub subject: String,
@@ -19,7 +23,7 @@ pub struct Problem {
 }
 
 /// How one secret is, by a resolver's account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnwrapState {
     /// Its logical path.
     pub logical_path: String,
@@ -32,7 +36,7 @@ pub struct UnwrapState {
 }
 
 /// A resolver's own account of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// It can do its work.
     pub ready: bool,
@@ -47,7 +51,7 @@ pub struct Report {
 }
 
 /// One resolver's session on the Policy Bridge.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionView {
     /// The resolver's version.
     pub version: String,
@@ -61,6 +65,8 @@ pub struct SessionView {
     pub epoch_acked: u64,
     /// Why it refused the newest snapshot; empty if it did not.
     pub refused: String,
+    /// What it holds is not what it was sent, by its digest.
+    pub diverged: bool,
     /// What of the newest snapshot it could never use.
     pub problems: Vec<Problem>,
     /// What it says of itself, once it has.
@@ -71,10 +77,45 @@ pub struct SessionView {
     pub audit_divergences: u64,
 }
 
+impl SessionView {
+    /// What is worth telling of at once: not that the resolver was heard again.
+    pub(super) fn without_times(&self) -> Self {
+        let mut view = Self { seen: self.connected, ..self.clone() };
+        if let Some(report) = &mut view.report {
+            report.clock_skew_ms = 0;
+        }
+        view
+    }
+}
+
+/// A session, as one control plane tells the others of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The session's own name.
+    pub id: Uuid,
+    /// Whose resolver.
+    pub bouncer: BouncerName,
+    /// What it last said.
+    pub view: SessionView,
+}
+
+/// How far the connected resolvers are behind, taken together: metrics may be read without a token, so none is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lag {
+    /// Epochs that the one furthest behind has not taken.
+    pub epochs: u64,
+    /// Seconds since the most silent one said anything; 0 without any.
+    pub silence_seconds: i64,
+    /// How many refused the newest policy.
+    pub refusing: u64,
+}
+
 #[derive(Default)]
 struct Inner {
     next: u64,
-    sessions: HashMap<BouncerName, BTreeMap<u64, SessionView>>,
+    sessions: HashMap<BouncerName, BTreeMap<u64, (Uuid, SessionView)>>,
+    /// Sessions with other control planes.
+    elsewhere: HashMap<BouncerName, Vec<SessionView>>,
     /// The last session of each bouncer that has none now.
     gone: HashMap<BouncerName, SessionView>,
 }
@@ -83,6 +124,8 @@ struct Inner {
 #[derive(Default)]
 pub struct Live {
     inner: Mutex<Inner>,
+    /// Who was turned away lately.
+    pub(super) refusals: Refusals,
 }
 
 impl Live {
@@ -90,10 +133,47 @@ impl Live {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The sessions of a bouncer, oldest first.
+    /// The sessions of a bouncer, with this control plane and with others, oldest first.
     #[must_use]
     pub fn sessions(&self, bouncer: &BouncerName) -> Vec<SessionView> {
-        self.lock().sessions.get(bouncer).map(|sessions| sessions.values().cloned().collect()).unwrap_or_default()
+        let inner = self.lock();
+        let own = inner.sessions.get(bouncer).into_iter().flat_map(BTreeMap::values).map(|(_, view)| view);
+        let mut all: Vec<_> = own.chain(inner.elsewhere.get(bouncer).into_iter().flatten()).cloned().collect();
+        all.sort_by_key(|view| view.connected);
+        all
+    }
+
+    /// The sessions with this control plane.
+    pub(super) fn own(&self) -> Vec<Told> {
+        let inner = self.lock();
+        let told = |(bouncer, (id, view)): (&BouncerName, &(Uuid, SessionView))| Told {
+            id: *id,
+            bouncer: bouncer.clone(),
+            view: view.clone(),
+        };
+        let all = inner.sessions.iter().flat_map(|(bouncer, all)| all.values().map(move |one| (bouncer, one)));
+        all.map(told).collect()
+    }
+
+    /// Takes over what other control planes tell.
+    pub(super) fn hear(&self, told: Vec<Told>) {
+        let mut elsewhere: HashMap<_, Vec<_>> = HashMap::new();
+        for Told { bouncer, view, .. } in told {
+            elsewhere.entry(bouncer).or_default().push(view);
+        }
+        self.lock().elsewhere = elsewhere;
+    }
+
+    /// How far the connected resolvers are behind this epoch, at this time.
+    #[must_use]
+    pub fn lag(&self, epoch: u64, now: Timestamp) -> Lag {
+        let mut lag = Lag { epochs: 0, silence_seconds: 0, refusing: 0 };
+        for (_, view) in self.lock().sessions.values().flat_map(BTreeMap::values) {
+            lag.epochs = lag.epochs.max(epoch.saturating_sub(view.epoch_acked));
+            lag.silence_seconds = lag.silence_seconds.max(now.as_second().saturating_sub(view.seen.as_second()));
+            lag.refusing += u64::from(!view.refused.is_empty());
+        }
+        lag
     }
 
     /// The last session of a bouncer that has none now.
@@ -113,12 +193,13 @@ impl Live {
             epoch_sent: 0,
             epoch_acked: 0,
             refused: String::new(),
+            diverged: false,
             problems: Vec::new(),
             report: None,
             audit_missing: 0,
             audit_divergences: 0,
         };
-        inner.sessions.entry(bouncer.clone()).or_default().insert(id, view);
+        inner.sessions.entry(bouncer.clone()).or_default().insert(id, (Uuid::now_v7(), view));
         inner.gone.remove(bouncer);
         id
     }
@@ -129,12 +210,12 @@ impl Live {
         let view = sessions.remove(&id);
         if sessions.is_empty() {
             inner.sessions.remove(bouncer);
-            inner.gone.extend(view.map(|view| (bouncer.clone(), view)));
+            inner.gone.extend(view.map(|(_, view)| (bouncer.clone(), view)));
         }
     }
 
     fn update(&self, bouncer: &BouncerName, id: u64, change: impl FnOnce(&mut SessionView)) {
-        if let Some(view) = self.lock().sessions.get_mut(bouncer).and_then(|sessions| sessions.get_mut(&id)) {
+        if let Some((_, view)) = self.lock().sessions.get_mut(bouncer).and_then(|sessions| sessions.get_mut(&id)) {
             change(view);
         }
     }
@@ -155,8 +236,9 @@ impl Live {
         self.update(bouncer, id, |view| view.audit_divergences = view.audit_divergences.saturating_add(found));
     }
 
-    pub(super) fn acked(&self, bouncer: &BouncerName, id: u64, ack: Ack) {
+    pub(super) fn acked(&self, bouncer: &BouncerName, id: u64, ack: Ack, diverged: Option<bool>) {
         self.update(bouncer, id, |view| {
+            view.diverged = diverged.unwrap_or(view.diverged);
             if ack.refused.is_empty() {
                 view.epoch_acked = ack.epoch;
             }
@@ -187,4 +269,31 @@ impl Live {
 /// What a resolver says, cut to a sane length and kept only if it does not look like a credential.
 pub(super) fn short(text: String) -> String {
     super::ingest::bounded(text, 512)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ack, Lag, Live};
+    use jiff::{SignedDuration, Timestamp};
+
+    #[test]
+    fn the_lag_is_that_of_whoever_is_furthest_behind_and_ends_with_the_session() {
+        let (live, start) = (Live::default(), Timestamp::UNIX_EPOCH);
+        let at = |seconds| start + SignedDuration::from_secs(seconds);
+        let (east, west) = ("payments-east".parse().unwrap(), "payments-west".parse().unwrap());
+        assert_eq!(live.lag(9, at(50)), Lag { epochs: 0, silence_seconds: 0, refusing: 0 });
+
+        let [first, second] = [(&east, 5), (&west, 9)].map(|(name, epoch)| {
+            let id = live.open(name, String::new(), start);
+            live.acked(name, id, Ack { epoch, ..Ack::default() }, None);
+            id
+        });
+        live.seen(&west, second, at(40));
+        assert_eq!(live.lag(9, at(50)), Lag { epochs: 4, silence_seconds: 50, refusing: 0 });
+
+        live.acked(&west, second, Ack { epoch: 10, refused: "epoch_older".to_owned(), ..Ack::default() }, None);
+        assert_eq!(live.lag(10, at(50)), Lag { epochs: 5, silence_seconds: 50, refusing: 1 });
+        live.close(&east, first);
+        assert_eq!(live.lag(10, at(50)), Lag { epochs: 1, silence_seconds: 10, refusing: 1 });
+    }
 }

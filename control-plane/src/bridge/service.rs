@@ -1,7 +1,9 @@
 //! The gRPC service: who is at the other end, and what becomes of a stream that may begin.
 
+use super::editions::Editions;
 use super::enrol::KeyHolder;
 use super::live::Live;
+use super::refusals::{Refusal, Why};
 use super::session::Session;
 use crate::clock::Clock;
 use crate::metrics::{BridgeRefusal, Metrics};
@@ -67,6 +69,8 @@ pub struct Bridge {
     pub metrics: Arc<Metrics>,
     /// Where sessions show what they learn.
     pub live: Arc<Live>,
+    /// What each connected bouncer may know.
+    pub editions: Arc<Editions>,
     /// How often and how long.
     pub timing: Timing,
     /// Ends every session.
@@ -107,6 +111,7 @@ impl Bridge {
                     "no bouncer is registered for this IAM role; register it with POST /v1/bouncers"
                 }
             };
+            self.live.refusals.note(Refusal { at: self.clock.now(), peer: peer.clone(), why: Why::Unregistered });
             self.refuse(BridgeRefusal::Unregistered, peer, Status::permission_denied(text))
         })
     }
@@ -191,6 +196,8 @@ impl Bridge {
                  'bouncer' in resolver.toml or the registration",
                 bouncer.name
             );
+            let why = Why::Mismatch { registered: bouncer.name, named: hello.bouncer.parse().ok() };
+            self.live.refusals.note(Refusal { at: self.clock.now(), peer: peer.id.clone(), why });
             return Err(self.refuse(BridgeRefusal::Mismatch, &peer.id, Status::permission_denied(text)));
         }
         if hello.epoch >= EPOCH_LIMIT {
@@ -208,12 +215,17 @@ impl Bridge {
         if reported <= own {
             return Ok(());
         }
+        self.raise(bouncer, reported).await.map(drop)
+    }
+
+    /// Jumps past an epoch that a bouncer holds, and gives the new one.
+    pub(super) async fn raise(&self, bouncer: &Bouncer, reported: u64) -> Result<u64, Status> {
         let actor = Actor::bouncer(&bouncer.name);
         let epoch = self.store.raise_epoch_past(reported, &actor).await.map_err(|error| unavailable(&error))?;
         tracing::warn!(
-            bouncer = %bouncer.name, reported, was = own, now = epoch,
-            "a bouncer holds a newer epoch than this database: it was restored from a backup. Review its content"
+            bouncer = %bouncer.name, reported, now = epoch,
+            "a bouncer holds an epoch that this database never said: it was restored from a backup. Review its content"
         );
-        Ok(())
+        Ok(epoch)
     }
 }

@@ -1,12 +1,16 @@
-//! One resolver's session: snapshots down at every change, audit up, each acknowledged once stored.
+//! One resolver's session: policy down at every change, audit up, each acknowledged once stored.
 
+use super::editions::{self, Edition, Latest, Need, Place};
+use super::ingest;
 use super::service::{Bridge, Peer, unavailable};
-use super::{ingest, snapshot};
 use crate::metrics::BridgeRefusal;
 use crate::model::{AuditEvent, Bouncer, Divergence, Received, Sighting};
 use bouncer_proto::bridge::v1::{
-    AuditAck, AuditBatch, ControlMessage, Hello, KeepAlive, ResolverMessage, control_message, resolver_message,
+    Ack, AuditAck, AuditBatch, ControlMessage, Hello, KeepAlive, PolicyDelta, ResolverMessage, control_message,
+    resolver_message,
 };
+use bouncer_proto::{ContentDigest, DeltaFault, Parted as _};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -19,6 +23,11 @@ const PART: usize = 256 * 1_024;
 /// Most events in a batch.
 const BATCH_LIMIT: usize = 10_000;
 
+/// What a resolver hears whose bouncer went, or has another identity now.
+fn unregistered() -> Status {
+    Status::permission_denied("the bouncer is no longer registered for this identity")
+}
+
 /// One open session.
 pub(super) struct Session<'a> {
     bridge: &'a Bridge,
@@ -27,6 +36,16 @@ pub(super) struct Session<'a> {
     version: String,
     outbox: &'a mpsc::Sender<Result<ControlMessage, Status>>,
     id: u64,
+    place: Arc<Place>,
+    need: Need,
+    /// What the resolver holds: by its hello, then by what it was sent.
+    held: Option<(u64, ContentDigest)>,
+    /// What it was sent in this session.
+    sent: Option<Arc<Edition>>,
+    /// It counts content as we do.
+    digests: bool,
+    /// It understands deltas, and has not asked for the whole.
+    deltas: bool,
     epoch_sent: u64,
     epoch_acked: u64,
     last_sequence: Option<u64>,
@@ -45,15 +64,36 @@ impl<'a> Session<'a> {
         let id = bridge.live.open(&bouncer.name, version.clone(), bridge.clock.now());
         bridge.metrics.session_opened();
         tracing::info!(bouncer = %bouncer.name, peer = %peer.id, version, "a resolver connected");
-        // What it holds it has taken, in an earlier session.
-        let epoch_acked = hello.epoch;
-        Self { bridge, bouncer, peer, version, outbox, id, epoch_sent: 0, epoch_acked, last_sequence: None, dev: false }
+        let place = bridge.editions.open(&bouncer.name);
+        // Digests of a form that we don't know say nothing.
+        let digests = hello.delta_form == ContentDigest::FORM;
+        let held = ContentDigest::read(&hello.digest).filter(|_| digests).map(|digest| (hello.epoch, digest));
+        Self {
+            bridge,
+            bouncer,
+            peer,
+            version,
+            outbox,
+            id,
+            place,
+            need: Need { changes: 0, epoch: 0 },
+            held,
+            sent: None,
+            digests,
+            deltas: digests,
+            epoch_sent: 0,
+            // What it holds it has taken, in an earlier session.
+            epoch_acked: hello.epoch,
+            last_sequence: None,
+            dev: false,
+        }
     }
 
     /// Runs until the resolver goes, the process stops, or something is wrong.
     pub(super) async fn run(mut self, messages: &mut Streaming<ResolverMessage>) -> Result<(), Status> {
         // Subscribed before the first read, so that no change falls between.
         let mut changes = self.bridge.store.changes();
+        self.need.changes = *changes.borrow_and_update();
         self.push().await?;
         self.remember().await;
 
@@ -70,6 +110,7 @@ impl<'a> Session<'a> {
                     if changed.is_err() {
                         return Err(Status::unavailable("the control plane is shutting down; connect again"));
                     }
+                    self.need.changes = *changes.borrow_and_update();
                     self.push().await?;
                     tick.reset();
                 }
@@ -100,24 +141,91 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Sends what the bouncer may know now. It must still be registered for the connection's identity.
+    /// Sends what the bouncer may know now, or what of it differs. It must still be registered for the connection's
+    /// identity.
     async fn push(&mut self) -> Result<(), Status> {
-        let policy = self.bridge.store.policy(&self.bouncer.name).await.map_err(|error| unavailable(&error))?;
-        let policy = policy
-            .filter(|policy| policy.bouncer.identity == self.peer.id)
-            .ok_or_else(|| Status::permission_denied("the bouncer is no longer registered for this identity"))?;
-        let epoch = policy.epoch;
-        if epoch <= self.epoch_sent {
+        let mut latest = self.latest().await?;
+        if self.sent.is_none()
+            && let Some((epoch, digest)) = self.held
+            && epoch == latest.edition.epoch
+            && digest != latest.edition.digest
+        {
+            // It holds this epoch with other content: the database was restored, and counts on from an earlier epoch.
+            self.need.epoch = self.bridge.raise(&self.bouncer, epoch).await?;
+            latest = self.latest().await?;
+        }
+        if latest.edition.epoch <= self.epoch_sent {
             return Ok(());
         }
-        let snapshot = snapshot::of(policy, self.bridge.clock.now());
+        let held = self.held.filter(|_| self.deltas);
+        let at_hand = held.and_then(|(epoch, digest)| latest.delta_from(epoch, digest, &self.bouncer.name));
+        let edition = match at_hand {
+            Some(delta) => {
+                self.send_delta(delta).await?;
+                latest.edition
+            }
+            None => self.push_whole(held.is_some()).await?,
+        };
+        self.epoch_sent = edition.epoch;
+        self.held = Some((edition.epoch, edition.digest));
+        self.bridge.live.sent(&self.bouncer.name, self.id, edition.epoch);
+        self.sent = Some(edition);
+        Ok(())
+    }
+
+    async fn latest(&self) -> Result<Latest, Status> {
+        let latest = self.place.latest(self.bridge, &self.bouncer.name, self.need).await;
+        let latest = latest.map_err(|error| unavailable(&error))?;
+        latest.filter(|latest| latest.edition.identity == self.peer.id).ok_or_else(unregistered)
+    }
+
+    /// Reads the policy for this stream alone: it has just begun, or has slept through a change.
+    async fn push_whole(&self, deltas: bool) -> Result<Arc<Edition>, Status> {
+        let whole = editions::whole(self.bridge, &self.bouncer.name).await;
+        let whole = whole.map_err(|error| unavailable(&error))?;
+        let (edition, snapshot) =
+            whole.filter(|(edition, _)| edition.identity == self.peer.id).ok_or_else(unregistered)?;
+        if deltas
+            && let Some(before) = &self.sent
+            && let Some(delta) = before.delta(snapshot.clone(), &edition)
+        {
+            self.send_delta(delta).await?;
+            return Ok(edition);
+        }
         for part in snapshot.into_parts(PART) {
             self.send(control_message::Body::Snapshot(part)).await?;
         }
-        self.epoch_sent = epoch;
-        self.bridge.live.sent(&self.bouncer.name, self.id, epoch);
-        self.bridge.metrics.snapshot_sent(epoch);
+        self.bridge.metrics.snapshot_sent(edition.epoch);
+        Ok(edition)
+    }
+
+    async fn send_delta(&self, delta: PolicyDelta) -> Result<(), Status> {
+        let delta = PolicyDelta { issued_ms: self.bridge.clock.now().as_millisecond(), ..delta };
+        self.bridge.metrics.delta_sent(delta.epoch);
+        for part in delta.into_parts(PART) {
+            self.send(control_message::Body::Delta(part)).await?;
+        }
         Ok(())
+    }
+
+    /// The resolver could not take a delta. It gets the whole, and no more deltas: should the two sides count content
+    /// differently, they do not go on about it for ever.
+    async fn resync(&mut self) -> Result<(), Status> {
+        if !std::mem::take(&mut self.deltas) {
+            return Err(self.protocol("a whole snapshot may be asked for only once"));
+        }
+        self.epoch_sent = 0;
+        self.push().await
+    }
+
+    /// What the resolver says it made of what it was sent, beside what it should be.
+    fn diverged(&self, ack: &Ack) -> Option<bool> {
+        if !ack.refused.is_empty() {
+            return (ack.refused == DeltaFault::Diverged.to_string()).then_some(true);
+        }
+        let (epoch, digest) = self.held?;
+        let said = ContentDigest::read(&ack.digest).filter(|_| self.digests && ack.epoch == epoch)?;
+        Some(said != digest)
     }
 
     /// Looks whether a change was missed, and otherwise proves that the control plane lives. A database that does not
@@ -129,6 +237,7 @@ impl<'a> Session<'a> {
             return Ok(());
         };
         if epoch > self.epoch_sent {
+            self.need.epoch = epoch;
             return self.push().await;
         }
         let time_ms = self.bridge.clock.now().as_millisecond();
@@ -147,14 +256,19 @@ impl<'a> Session<'a> {
     async fn handle(&mut self, message: ResolverMessage) -> Result<(), Status> {
         match message.body {
             Some(resolver_message::Body::Ack(ack)) => {
+                let diverged = self.diverged(&ack);
+                if diverged == Some(true) {
+                    self.bridge.metrics.policy_diverged();
+                    tracing::warn!(bouncer = %self.bouncer.name, epoch = ack.epoch, "a bouncer's policy is not what it was sent");
+                }
                 if ack.refused.is_empty() {
                     self.epoch_acked = ack.epoch.min(self.epoch_sent);
                     self.remember().await;
                 } else {
                     let why = ingest::bounded(ack.refused.clone(), 64);
-                    tracing::warn!(bouncer = %self.bouncer.name, epoch = ack.epoch, why, "a bouncer refused a snapshot");
+                    tracing::warn!(bouncer = %self.bouncer.name, epoch = ack.epoch, why, "a bouncer refused a policy");
                 }
-                self.bridge.live.acked(&self.bouncer.name, self.id, ack);
+                self.bridge.live.acked(&self.bouncer.name, self.id, ack, diverged);
                 Ok(())
             }
             Some(resolver_message::Body::Status(status)) => {
@@ -163,6 +277,7 @@ impl<'a> Session<'a> {
                 Ok(())
             }
             Some(resolver_message::Body::Audit(batch)) => self.audit(batch).await,
+            Some(resolver_message::Body::Resync(_)) => self.resync().await,
             Some(resolver_message::Body::Hello(_)) => Err(self.protocol("a hello may come only once")),
             None => Err(self.protocol("a message has no body")),
         }
@@ -245,6 +360,7 @@ impl<'a> Session<'a> {
 impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.bridge.live.close(&self.bouncer.name, self.id);
+        self.bridge.editions.close(&self.bouncer.name, &self.place);
         self.bridge.metrics.session_closed();
         tracing::info!(bouncer = %self.bouncer.name, peer = %self.peer.id, "a resolver disconnected");
     }

@@ -1,10 +1,12 @@
 //! `control-plane.toml`, parsed once into values that cannot be wrong any more. Every fault is found before any is
 //! reported, and each names its key, never its value.
 
+mod database;
 mod iam;
 mod oidc;
 mod table;
 
+pub use self::database::{DatabaseConfig, Server};
 use crate::oidc::OidcConfig;
 pub use iam::IamConfig;
 use rustls::sign::CertifiedKey;
@@ -27,10 +29,12 @@ pub struct Config {
     pub iam: Option<IamConfig>,
     /// The SPIFFE Workload API's endpoint.
     pub workload_api: String,
-    /// The database file.
-    pub database: PathBuf,
+    /// The database.
+    pub database: DatabaseConfig,
     /// The identity provider whose tokens are taken, if any's are.
     pub oidc: Option<OidcConfig>,
+    /// Whether changes of binding wait for a second person.
+    pub second_person: bool,
     /// How many days audit events are kept; absent, for good.
     pub audit_retention_days: Option<u32>,
 }
@@ -138,9 +142,12 @@ impl Config {
         section.end();
         let iam = table.and_then(|table| iam::iam(Section::of("bridge.iam", table, &mut faults)));
         let workload_api = workload_api(Section::take(&mut file, "identity", &mut faults));
-        let database = database(Section::take(&mut file, "database", &mut faults));
+        let database = database::database(Section::take(&mut file, "database", &mut faults));
         let mut section = Section::take(&mut file, "audit", &mut faults);
         let audit_retention_days = section.optional_number("retention_days", 1..=100_000);
+        section.end();
+        let mut section = Section::take(&mut file, "access", &mut faults);
+        let second_person = section.switch("second_person");
         section.end();
         let oidc =
             file.contains_key("oidc").then(|| oidc::oidc(Section::take(&mut file, "oidc", &mut faults))).flatten();
@@ -150,7 +157,7 @@ impl Config {
         }
         match (api, bridge_listen, workload_api, database) {
             (Some(api), Some(bridge_listen), Some(workload_api), Some(database)) if faults.is_empty() => {
-                Ok(Self { api, bridge_listen, iam, workload_api, database, audit_retention_days, oidc })
+                Ok(Self { api, bridge_listen, iam, workload_api, database, audit_retention_days, second_person, oidc })
             }
             _ => Err(ConfigError::Faults(faults)),
         }
@@ -211,20 +218,6 @@ fn workload_api(mut section: Section<'_>) -> Option<String> {
     }
     section.end();
     endpoint.filter(|_| well_formed)
-}
-
-fn database(mut section: Section<'_>) -> Option<PathBuf> {
-    let path = section.path("path");
-    if let Some(path) = &path {
-        if !crate::folder::of(path).is_dir() {
-            section.fault("path", "lies in a folder that does not exist; create it for the control plane's user");
-        }
-        if path.is_dir() {
-            section.fault("path", "is a folder; it must be a file");
-        }
-    }
-    section.end();
-    path
 }
 
 /// What is wrong with a certificate or its key.
@@ -299,6 +292,14 @@ mod tests {
         for bad in ["0", "-1", "100001", "'400'", "1.5"] {
             assert_eq!(faults(&format!("{GOOD}[audit]\nretention_days = {bad}\n")), ["audit.retention_days"], "{bad}");
         }
+    }
+
+    #[test]
+    fn a_second_person_is_asked_for_where_the_file_says_so() {
+        let on = |extra: &str| Config::parse(&format!("{GOOD}{extra}"), Path::new("c.toml")).unwrap().second_person;
+        assert!(!on("") && !on("[access]\nsecond_person = false\n") && on("[access]\nsecond_person = true\n"));
+        assert_eq!(faults(&format!("{GOOD}[access]\nsecond_person = 'yes'\n")), ["access.second_person"]);
+        assert_eq!(faults(&format!("{GOOD}[access]\nsecond = true\n")), ["access.second"]);
     }
 
     #[test]

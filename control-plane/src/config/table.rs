@@ -30,6 +30,11 @@ impl<'a> Section<'a> {
         self.faults.push(Fault::new(format!("{}.{key}", self.name), what));
     }
 
+    /// Whether there is such a key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// A text that may be absent.
     pub(super) fn optional_text(&mut self, key: &str) -> Option<String> {
         match self.table.remove(key) {
@@ -85,6 +90,15 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// Yes or no; no if there is no such key.
+    pub(super) fn switch(&mut self, key: &str) -> bool {
+        let Some(value) = self.table.remove(key) else { return false };
+        value.as_bool().unwrap_or_else(|| {
+            self.fault(key, "must be true or false");
+            false
+        })
     }
 
     /// Tables under one key, `[[section.key]]`, each as a section of its own; none if there is no such key.

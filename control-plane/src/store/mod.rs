@@ -4,14 +4,20 @@
 //! Whatever a method has returned `Ok` for is on disk and survives a kill. A change that bouncers must see raises the
 //! epoch in the same transaction, and [`Store::changes`] wakes whoever waits for one.
 
+mod chain;
+pub mod postgres;
+mod rows;
 pub mod sqlite;
 
 use crate::access::{NewSession, NewToken, Principal, Scope, TokenRecord};
+use crate::bridge::Told;
 use crate::edit::{Edit, Reason};
 use crate::model::{
     Actor, AdminRecord, Appended, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag,
-    FlagState, OwnChain, Policy, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms,
+    FlagState, OwnChain, Policy, PolicyMarks, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting,
+    Terms,
 };
+use crate::proposal::{Asked, ProposalFilter, ProposalRecord, ProposalState, Proposed};
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerIdentity, BouncerName, ClusterName, Generation, LogicalPath, Provider, ResourceName};
@@ -54,6 +60,22 @@ pub enum StoreError {
     Conflict(#[from] Conflict),
 }
 
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+impl StoreError {
+    /// Tells a schema that is newer than this program from one that is broken.
+    fn migration(error: sqlx::migrate::MigrateError, known: i64) -> Self {
+        match error {
+            sqlx::migrate::MigrateError::VersionMissing(schema) => Self::Newer { schema, known },
+            other => Self::Migration(other),
+        }
+    }
+}
+
 /// How a change contradicts what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -91,6 +113,12 @@ pub enum Conflict {
     /// The idempotency key came with another request before.
     #[error("the idempotency key belongs to another request")]
     KeyReused,
+    /// The proposal was decided, or its time is over.
+    #[error("the proposal does not wait any more")]
+    ProposalDecided,
+    /// Too many proposals wait.
+    #[error("too many proposals wait")]
+    TooManyProposals,
     /// The content names its generation, so that it can be no other one.
     #[error("the generation is bound to its number")]
     BoundToGeneration,
@@ -258,6 +286,9 @@ pub trait Store: Send + Sync {
     /// to wake for one: who must not miss a change also looks from time to time.
     fn changes(&self) -> watch::Receiver<u64>;
 
+    /// Waits for running calls and closes the database.
+    async fn close(&self);
+
     /// Whether the database answers.
     async fn ping(&self) -> Result<()>;
     /// The epoch.
@@ -342,6 +373,12 @@ pub trait Store: Send + Sync {
     /// Remembers what was last heard of a bouncer.
     async fn record_sighting(&self, name: &BouncerName, sighting: &Sighting) -> Result<()>;
 
+    /// Tells the other control planes on the database which sessions `replica` has: those of `ids` and no others, of which
+    /// `changed` are new or other than they were told. Those of a replica that tells nothing for 30 seconds count no more.
+    async fn tell_sessions(&self, replica: Uuid, ids: &[Uuid], changed: &[&Told]) -> Result<()>;
+    /// The sessions that other control planes than `replica` have told of.
+    async fn sessions_elsewhere(&self, replica: Uuid) -> Result<Vec<Told>>;
+
     /// Registers a protected resource.
     async fn register_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord>;
     /// Replaces a protected resource.
@@ -355,8 +392,31 @@ pub trait Store: Send + Sync {
     /// Removes a protected resource.
     async fn delete_resource(&self, name: &ResourceName, edit: &Edit) -> Result<()>;
 
+    /// Stores a call that waits for a second person. The same again, while it waits or under its key, is the same one.
+    async fn propose(&self, proposed: &Proposed, author: &Principal, edit: &Edit) -> Result<Asked>;
+    /// What the call became when it was proposed before under its idempotency key. [`Conflict::KeyReused`] if that was
+    /// another call.
+    async fn proposed_before(&self, edit: &Edit) -> Result<Option<ProposalRecord>>;
+    /// A proposal.
+    async fn proposal(&self, id: Uuid) -> Result<Option<ProposalRecord>>;
+    /// Proposals, newest first, before `page.after`.
+    async fn proposals(&self, filter: &ProposalFilter, page: &Page<u64>) -> Result<Part<ProposalRecord>>;
+    /// Ends the wait of a proposal without its change. [`Conflict::ProposalDecided`] if it does not wait. Approved is one
+    /// by [`Edit::approval`], in the change's own transaction.
+    async fn decide_proposal(
+        &self,
+        id: Uuid,
+        state: ProposalState,
+        by: &Actor,
+        note: Option<&Reason>,
+    ) -> Result<ProposalRecord>;
+    /// Notes which proposals' time is over. Returns how many.
+    async fn expire_proposals(&self) -> Result<u64>;
+
     /// Everything that a bouncer may know, read at one instant. `None` if it is not registered.
     async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>>;
+    /// By what every bouncer's policy is known to be the same as before, read at one instant.
+    async fn policy_marks(&self) -> Result<PolicyMarks>;
 
     /// Stores a bouncer's audit events, each id once, and a checkpoint. What does not fit together is stored too, and
     /// noted.

@@ -3,7 +3,6 @@
 use crate::harness::{ControlPlane, FLAG, envelope, resource, spiffe_id};
 use bouncer_control_plane::access::{NewToken, Principal, Role, Scope};
 use bouncer_control_plane::model::Actor;
-use bouncer_control_plane::store::Store as _;
 use bouncer_control_plane::token::Token;
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
@@ -44,6 +43,11 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("GET", "/v1/audit/histogram", "auditor"),
     ("GET", "/v1/audit/admin-events", "auditor"),
     ("GET", "/v1/audit/export", "auditor"),
+    ("GET", "/v1/proposals", "viewer"),
+    ("GET", "/v1/proposals/{id}", "viewer"),
+    ("DELETE", "/v1/proposals/{id}", "operator"),
+    ("POST", "/v1/proposals/{id}/approve", "operator"),
+    ("POST", "/v1/proposals/{id}/reject", "operator"),
     ("GET", "/v1/tokens", "admin"),
     ("POST", "/v1/tokens", "admin"),
     ("GET", "/v1/tokens/{id}", "admin"),

@@ -7,12 +7,10 @@ use crate::resolver::{Resolver, event};
 use bouncer_audit::{ChainReport, Owner, What};
 use bouncer_control_plane::clock::SystemClock;
 use bouncer_control_plane::own_chain;
-use bouncer_control_plane::store::Store as _;
 use bouncer_proto::bridge::v1::{AuditEvent, Checkpoint};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 const EXPORT: &str = "/v1/audit/export";
 
@@ -62,10 +60,7 @@ impl Scene {
 
     /// What becomes of the export once the database was changed behind the control plane's back.
     async fn tampered(&self, sql: &'static str) -> Vec<What> {
-        let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(self.plane.database())).await.unwrap();
-        let changed = sqlx::query(sql).execute(&pool).await.unwrap().rows_affected();
-        assert!(changed > 0, "{sql}");
-        pool.close().await;
+        assert!(self.plane.place.execute(sql).await > 0, "{sql}");
         self.faults("").await
     }
 
@@ -291,10 +286,8 @@ async fn a_withheld_text_leaves_the_rest_proven() {
 async fn events_from_before_the_chain_are_exported_as_such() {
     let mut scene = scene().await;
     scene.unsigned(vec![event(1, "inject"), event(2, "deny")]).await;
-    let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(scene.plane.database())).await.unwrap();
-    sqlx::query("UPDATE admin_events SET sequence = NULL, leaf = NULL, head = NULL").execute(&pool).await.unwrap();
-    sqlx::query("DELETE FROM audit_chains").execute(&pool).await.unwrap();
-    pool.close().await;
+    scene.plane.place.execute("UPDATE admin_events SET sequence = NULL, leaf = NULL, head = NULL").await;
+    scene.plane.place.execute("DELETE FROM audit_chains").await;
     scene.plane.register_bouncer("payments-west").await;
     let export = scene.export("").await;
     let report = scene.domain.verify(&export);

@@ -2,12 +2,13 @@
 //! changes nothing.
 
 use crate::binary::{Process, Site, mode, text};
+use crate::database::Place;
 use crate::harness::{ControlPlane, spiffe_id};
 use crate::resolver::Resolver;
-use bouncer_control_plane::store::Store as _;
 use serde_json::json;
 use std::path::Path;
 use std::process::Output;
+use std::sync::Arc;
 
 /// A control plane with some bouncers, stopped, and its administrator's token.
 fn site(bouncers: &[&str]) -> (Site, String) {
@@ -253,11 +254,16 @@ fn a_bouncer_with_a_newer_epoch_is_answered_after_a_restore() {
 
 #[tokio::main(flavor = "current_thread")]
 async fn epoch(site: &Site) -> u64 {
-    ControlPlane::over(&site.path("control-plane.db")).await.store.epoch().await.unwrap()
+    over(site).await.store.epoch().await.unwrap()
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn snapshot_for(site: &Site, held: u64) -> u64 {
-    let plane = ControlPlane::over(&site.path("control-plane.db")).await;
+    let plane = over(site).await;
     Resolver::connect(&plane, "payments-east", held).await.snapshot().await.epoch
+}
+
+/// A control plane on a copy of the site's database.
+async fn over(site: &Site) -> ControlPlane {
+    ControlPlane::on(Arc::new(Place::with(&site.path("control-plane.db"))), String::new()).await
 }

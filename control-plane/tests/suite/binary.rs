@@ -1,5 +1,6 @@
 //! The binary as a process: configuration, bootstrap, life and death.
 
+use crate::database::Place;
 use crate::harness::DEADLINE;
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 
 pub(crate) struct Site {
     folder: TempDir,
+    place: Place,
     api: SocketAddr,
 }
 
@@ -31,7 +33,7 @@ pub(crate) fn text(output: &Output) -> String {
 
 impl Site {
     pub(crate) fn new() -> Self {
-        let site = Self { folder: tempfile::tempdir().unwrap(), api: free_address() };
+        let site = Self { folder: tempfile::tempdir().unwrap(), place: Place::new(), api: free_address() };
         site.configure("");
         site
     }
@@ -43,11 +45,11 @@ impl Site {
     fn configure(&self, in_api: &str) {
         let text = format!(
             "[api]\nlisten = \"{}\"\nrequests_per_second = 100000\n{in_api}\n[bridge]\nlisten = \"{}\"\n\
-             [identity]\nworkload_api = \"unix://{}\"\n[database]\npath = \"{}\"\n",
+             [identity]\nworkload_api = \"unix://{}\"\n{}",
             self.api,
             free_address(),
             self.path("no-agent.sock").display(),
-            self.path("control-plane.db").display(),
+            self.place.section(self.folder.path()),
         );
         std::fs::write(self.path("control-plane.toml"), text).unwrap();
     }

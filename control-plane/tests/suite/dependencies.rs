@@ -216,6 +216,7 @@ fn its_own_dependencies_are_these_and_no_others() {
         "tokio-util",
         "toml",
         "tonic",
+        "tower",
         "tracing",
         "tracing-subscriber",
         "utoipa",

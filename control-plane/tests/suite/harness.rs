@@ -1,5 +1,6 @@
-//! A control plane in this process: a store in a temporary folder, the API's router, a token.
+//! A control plane in this process: a store on a database of its own, the API's router, a token.
 
+use crate::database::Place;
 use axum::Router;
 use axum::body::Body;
 use bouncer_control_plane::api::limits::Limits;
@@ -9,14 +10,11 @@ use bouncer_control_plane::clock::{Clock, SystemClock};
 use bouncer_control_plane::metrics::Metrics;
 use bouncer_control_plane::readiness::Readiness;
 use bouncer_control_plane::store::Store;
-use bouncer_control_plane::store::sqlite::SqliteStore;
 use bouncer_control_plane::token::Token;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -27,13 +25,13 @@ pub(crate) const PATH: &str = "protected-resources/payments-api/upstream-tls";
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) struct ControlPlane {
-    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) place: Arc<Place>,
     pub(crate) live: Arc<Live>,
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) token: String,
     metrics: Arc<Metrics>,
     router: Router,
-    folder: Arc<TempDir>,
 }
 
 /// An answer of the API.
@@ -64,7 +62,12 @@ impl Answer {
 impl ControlPlane {
     /// Fresh, with its first token; the flag is off.
     pub(crate) async fn new() -> Self {
-        let mut plane = Self::unclaimed().await;
+        Self::claimed(Arc::new(Place::new())).await
+    }
+
+    /// As [`Self::new`], on a database that has nothing in it yet.
+    pub(crate) async fn claimed(place: Arc<Place>) -> Self {
+        let mut plane = Self::bootstrapped(place).await;
         let admin = plane.post("/v1/tokens", &json!({"name": "admin", "role": "admin"})).await.ok();
         plane.token = admin["token"].as_str().unwrap().to_owned();
         plane
@@ -72,8 +75,12 @@ impl ControlPlane {
 
     /// Fresh, with the token that `bootstrap` writes.
     pub(crate) async fn unclaimed() -> Self {
+        Self::bootstrapped(Arc::new(Place::new())).await
+    }
+
+    async fn bootstrapped(place: Arc<Place>) -> Self {
         let token = Token::generate().unwrap();
-        let plane = Self::on(Arc::new(tempfile::tempdir().unwrap()), token.reveal().to_owned()).await;
+        let plane = Self::on(place, token.reveal().to_owned()).await;
         plane.store.bootstrap("bootstrap", &token.hash()).await.unwrap();
         plane
     }
@@ -101,6 +108,22 @@ impl ControlPlane {
             limits: Arc::new(Limits::new(per_second.try_into().unwrap())),
             oidc: None,
             tls: false,
+            second_person: false,
+        }))
+    }
+
+    /// The same control plane behind a router that asks for a second person.
+    pub(crate) fn asking_for_a_second_person(&self) -> Self {
+        self.with_router(api::router(Api {
+            store: self.store.clone(),
+            clock: Arc::new(SystemClock),
+            metrics: self.metrics.clone(),
+            live: self.live.clone(),
+            readiness: self.readiness.clone(),
+            limits: Arc::new(Limits::new(10_000.try_into().unwrap())),
+            oidc: None,
+            tls: false,
+            second_person: true,
         }))
     }
 
@@ -112,7 +135,7 @@ impl ControlPlane {
             token: self.token.clone(),
             metrics: self.metrics.clone(),
             router,
-            folder: self.folder.clone(),
+            place: self.place.clone(),
         }
     }
 
@@ -123,9 +146,10 @@ impl ControlPlane {
         plane
     }
 
-    async fn on(folder: Arc<TempDir>, token: String) -> Self {
+    /// One on a database, which may be another control plane's too.
+    pub(crate) async fn on(place: Arc<Place>, token: String) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let store = Arc::new(SqliteStore::open(&folder.path().join("control-plane.db"), clock.clone()).await.unwrap());
+        let store = place.open(clock.clone()).await;
         let (metrics, live, readiness) =
             (Arc::new(Metrics::default()), Arc::new(Live::default()), Arc::new(Readiness::default()));
         let router = api::router(Api {
@@ -137,31 +161,20 @@ impl ControlPlane {
             limits: Arc::new(Limits::new(10_000.try_into().unwrap())),
             oidc: None,
             tls: false,
+            second_person: false,
         });
-        Self { store, live, readiness, token, metrics, router, folder }
+        Self { store, live, readiness, token, metrics, router, place }
     }
 
-    /// Closed and opened again on the same file.
+    /// Closed and opened again on the same database.
     pub(crate) async fn restarted(self) -> Self {
         self.store.close().await;
-        Self::on(self.folder, self.token).await
-    }
-
-    pub(crate) fn database(&self) -> PathBuf {
-        self.folder.path().join("control-plane.db")
-    }
-
-    /// One on a database that is there already.
-    pub(crate) async fn over(database: &std::path::Path) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::copy(database, folder.path().join("control-plane.db")).unwrap();
-        Self::on(Arc::new(folder), String::new()).await
+        Self::on(self.place, self.token).await
     }
 
     /// Every byte that the database has on disk.
     pub(crate) fn bytes_on_disk(&self) -> Vec<u8> {
-        let files = std::fs::read_dir(self.folder.path()).unwrap();
-        files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+        self.place.bytes_on_disk()
     }
 
     pub(crate) fn bridge(&self) -> Bridge {
@@ -170,6 +183,7 @@ impl ControlPlane {
             clock: Arc::new(SystemClock),
             metrics: self.metrics.clone(),
             live: self.live.clone(),
+            editions: Arc::default(),
             timing: Timing { keep_alive: Duration::from_millis(200), silence: DEADLINE },
             stop: CancellationToken::new(),
         }

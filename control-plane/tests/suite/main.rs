@@ -1,5 +1,6 @@
 //! The control plane as its users meet it: the API through its router, the Policy Bridge over an in-process
-//! connection, the binary as a process. A real SQLite file under all of them.
+//! connection, the binary as a process. A real SQLite file under all of them; `suite_postgres` has the same modules on a
+//! real PostgreSQL server.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test, at its line")]
 
@@ -13,13 +14,17 @@ mod bridge;
 mod chained;
 mod console;
 mod crypto;
+mod database;
+mod deltas;
 mod dependencies;
 mod durability;
 mod editing;
+mod file;
 mod guide;
 mod harness;
 mod lookalikes;
 mod plaintext;
+mod proposals;
 mod registry;
 mod resolver;
 mod session;

@@ -3,11 +3,13 @@
 
 use crate::harness::{ControlPlane, DEADLINE};
 use bouncer_control_plane::bridge::{Bridge, Peer, transport};
+use bouncer_proto::ContentDigest;
 use bouncer_proto::bridge::v1::control_message::Body as Down;
 use bouncer_proto::bridge::v1::policy_bridge_client::PolicyBridgeClient;
 use bouncer_proto::bridge::v1::resolver_message::Body as Up;
 use bouncer_proto::bridge::v1::{
-    Ack, AuditBatch, AuditEvent, Checkpoint, ControlMessage, Hello, ResolverMessage, Snapshot, Status as Report,
+    Ack, AuditBatch, AuditEvent, Checkpoint, ControlMessage, Hello, PolicyDelta, ResolverMessage, Snapshot,
+    Status as Report,
 };
 use futures::StreamExt as _;
 use hyper_util::rt::TokioIo;
@@ -24,7 +26,7 @@ pub(crate) struct Resolver {
 }
 
 pub(crate) fn hello(bouncer: &str, epoch: u64) -> Up {
-    Up::Hello(Hello { bouncer: bouncer.into(), version: "1.2.3".into(), epoch })
+    Up::Hello(Hello { bouncer: bouncer.into(), version: "1.2.3".into(), epoch, ..Hello::default() })
 }
 
 /// A connection to the bridge, by a peer with this SPIFFE ID whose SVID ends at this time.
@@ -48,6 +50,21 @@ impl Resolver {
         let (up, outgoing) = mpsc::channel(16);
         let down = PolicyBridgeClient::new(channel).sync(ReceiverStream::new(outgoing)).await?.into_inner();
         Ok(Self { up, down })
+    }
+
+    /// As [`Self::connect`], for a resolver that understands deltas and holds this already.
+    pub(crate) async fn resume(bridge: Bridge, bouncer: &str, held: Option<&Snapshot>) -> Self {
+        let not_after = Timestamp::now() + jiff::SignedDuration::from_hours(1);
+        let mut resolver = Self::open(bridge, &crate::harness::spiffe_id(bouncer), not_after).await.unwrap();
+        let hello = Hello {
+            bouncer: bouncer.into(),
+            version: "1.2.3".into(),
+            epoch: held.map_or(0, |held| held.epoch),
+            digest: held.map(|held| ContentDigest::of(held).to_vec()).unwrap_or_default(),
+            delta_form: ContentDigest::FORM,
+        };
+        resolver.say(Up::Hello(hello)).await;
+        resolver
     }
 
     /// Opens a stream as a registered bouncer's resolver does, and says hello.
@@ -75,7 +92,18 @@ impl Resolver {
             match self.next().await.unwrap().expect("the stream ended") {
                 Down::Snapshot(snapshot) => return snapshot,
                 Down::KeepAlive(_) => {}
-                Down::AuditAck(_) => panic!("an ack instead of a snapshot"),
+                other => panic!("{other:?} instead of a snapshot"),
+            }
+        }
+    }
+
+    /// The next delta; keep-alives may come before it.
+    pub(crate) async fn delta(&mut self) -> PolicyDelta {
+        loop {
+            match self.next().await.unwrap().expect("the stream ended") {
+                Down::Delta(delta) => return delta,
+                Down::KeepAlive(_) => {}
+                other => panic!("{other:?} instead of a delta"),
             }
         }
     }

@@ -1,14 +1,15 @@
 //! Databases as each released schema left them: after the upgrade everything is there.
 
+use crate::database::Place;
 use crate::harness::{ControlPlane, KEY, PATH, spiffe_id};
-use bouncer_control_plane::store::Store as _;
 use serde_json::{Value, json};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where the migrations are, in the order of their names.
-const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite");
 
 fn migrations() -> Vec<PathBuf> {
     let files = std::fs::read_dir(MIGRATIONS).unwrap().map(|file| file.unwrap().path());
@@ -52,7 +53,7 @@ async fn every_released_schema_is_brought_up_to_date_with_all_its_data() {
     assert!(all >= 3);
     for count in 1..=all {
         let folder = tempfile::tempdir().unwrap();
-        let plane = ControlPlane::over(&left_by(count, folder.path()).await).await;
+        let plane = ControlPlane::on(Arc::new(Place::with(&left_by(count, folder.path()).await)), String::new()).await;
         // The token "upgrade", whose hash the data has.
         let plane = plane.with_token(TOKEN.to_owned());
         assert_eq!(plane.store.epoch().await.unwrap(), 41, "schema {count}");

@@ -5,7 +5,9 @@
 //! the control plane does that. So it is of no use to another control plane, or under another key. The credentials
 //! themselves stay here; only their session token goes along, which signs nothing by itself.
 
+use super::connect::BridgeError;
 use crate::config::IamLogin;
+use crate::engine::Engine;
 use aws_config::BehaviorVersion;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
@@ -13,6 +15,7 @@ use aws_sigv4::sign::v4;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use bouncer_custody::Hex;
 use bouncer_proto::bridge::v1 as wire;
+use bouncer_proto::bridge::v1::enrolment_client::EnrolmentClient;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -24,6 +27,12 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
 /// How long the credential chain may take: its servers are on this machine or next to it.
 const CREDENTIALS: Duration = Duration::from_secs(5);
+/// How long the control plane may take over an enrolment; it asks STS.
+const ENROLMENT: Duration = Duration::from_secs(15);
+/// An enrolment is renewed after half of its life: not sooner than this, also after a fault,
+const RENEWAL_MIN: Duration = Duration::from_secs(20);
+/// and not later.
+const RENEWAL_MAX: Duration = Duration::from_secs(450);
 
 /// Why there is nothing to enrol with.
 #[derive(Debug, thiserror::Error)]
@@ -119,5 +128,53 @@ impl Enroller {
 impl ConnectionKey {
     pub(super) fn digest(&self) -> &str {
         &self.digest
+    }
+}
+
+/// A connection to the control plane.
+pub(super) struct Connection<'a> {
+    pub(super) channel: tonic::transport::Channel,
+    /// Of a resolver that enrols: who signs, and the digest of the connection's key.
+    pub(super) enrols: Option<(&'a Enroller, String)>,
+    /// When the enrolment is to be renewed.
+    pub(super) renewal: tokio::time::Instant,
+}
+
+impl Connection<'_> {
+    /// Proves the role, where that is how this resolver is known. Sets the time by which to do it again.
+    pub(super) async fn enrol(&mut self, engine: &Engine) -> Result<(), BridgeError> {
+        let Some((enroller, key)) = &self.enrols else { return Ok(()) };
+        let request = enroller.request(key).await?;
+        let mut client = EnrolmentClient::new(self.channel.clone());
+        let answer = tokio::time::timeout(ENROLMENT, client.enroll(request)).await;
+        let reply = answer.map_err(|_| BridgeError::SlowEnrolment)?.map_err(BridgeError::Refused)?.into_inner();
+        engine.metrics.bridge_enrolment_end.set(reply.expires_ms / 1_000);
+        let life = reply.expires_ms - jiff::Timestamp::now().as_millisecond();
+        // The clocks may differ: never at once, and never later than the longest life allows.
+        let half = Duration::from_millis(u64::try_from(life / 2).unwrap_or(0)).clamp(RENEWAL_MIN, RENEWAL_MAX);
+        self.renewal = tokio::time::Instant::now() + half;
+        tracing::info!(bouncer = reply.bouncer, "enrolled by the IAM role");
+        Ok(())
+    }
+
+    /// Renews the enrolment ahead of its end. Ends only with a refusal; what passes is tried again, and if the enrolment
+    /// ends over it, so does the connection.
+    pub(super) async fn stay_enrolled(&mut self, engine: &Engine) -> Result<(), BridgeError> {
+        if self.enrols.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep_until(self.renewal).await;
+            match self.enrol(engine).await {
+                Ok(()) => {}
+                Err(BridgeError::Refused(status)) if status.code() == tonic::Code::PermissionDenied => {
+                    return Err(BridgeError::Refused(status));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the enrolment is not renewed yet; trying again");
+                    self.renewal = tokio::time::Instant::now() + RENEWAL_MIN;
+                }
+            }
+        }
     }
 }

@@ -15,6 +15,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+/// The most addresses of one control plane.
+const FRONTS: usize = 16;
+
 #[derive(Default)]
 pub(super) struct Faults(Vec<Fault>);
 
@@ -113,7 +116,8 @@ struct Sds {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Bridge {
-    address: String,
+    address: Option<String>,
+    addresses: Option<Vec<String>>,
     server_id: Option<String>,
     iam: Option<RawIam>,
     snapshot_max_age_s: Option<u64>,
@@ -321,9 +325,26 @@ fn parse_sds_key(file: Option<PathBuf>, faults: &mut Faults) -> Option<SdsKey> {
 
 impl Bridge {
     fn parse(self, faults: &mut Faults) -> Option<BridgeConfig> {
-        let host_and_port = self.address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-        if host_and_port.and_then(|(_, port)| port.parse::<u16>().ok()).is_none() {
-            faults.rule("bridge.address", "must be host:port");
+        let (key, addresses) = match (self.address, self.addresses) {
+            (Some(address), None) => ("bridge.address", vec![address]),
+            (None, Some(addresses)) => ("bridge.addresses", addresses),
+            (Some(_), Some(_)) => {
+                faults.rule("bridge.addresses", "takes the place of bridge.address; leave one of them out");
+                return None;
+            }
+            (None, None) => {
+                faults.rule("bridge.address", "is missing");
+                return None;
+            }
+        };
+        if addresses.is_empty() || addresses.len() > FRONTS {
+            faults.rule(key, "must be 1 to 16 addresses");
+        }
+        for address in &addresses {
+            let host_and_port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            if host_and_port.and_then(|(_, port)| port.parse::<u16>().ok()).is_none() {
+                faults.rule(key, "must be host:port");
+            }
         }
         let login = match (&self.server_id, self.iam) {
             (Some(id), None) => faults.text("bridge.server_id", id).map(BridgeLogin::Svid),
@@ -339,7 +360,7 @@ impl Bridge {
         };
         let age = self.snapshot_max_age_s.unwrap_or(3_600);
         let age = faults.bounded("bridge.snapshot_max_age_s", age, 10..=604_800, "must be 10 to 604800 (a week)");
-        Some(BridgeConfig { address: self.address, login: login?, snapshot_max_age: Duration::from_secs(age) })
+        Some(BridgeConfig { addresses, login: login?, snapshot_max_age: Duration::from_secs(age) })
     }
 }
 

@@ -99,7 +99,8 @@ fn ports(config: &Config) -> BTreeSet<u16> {
     const DNS: u16 = 53;
     const HTTPS: u16 = 443;
     let mut ports = BTreeSet::from([DNS]);
-    ports.extend(config.bridge.address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()));
+    let fronts = config.bridge.addresses.iter().filter_map(|address| address.rsplit_once(':'));
+    ports.extend(fronts.filter_map(|(_, port)| port.parse::<u16>().ok()));
     if let Some(vault) = &config.vault {
         ports.extend(vault.addresses.iter().filter_map(|address| port_of(address)));
     }

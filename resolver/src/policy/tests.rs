@@ -144,3 +144,123 @@ fn changes_name_what_must_end_and_what_must_be_asked_anew() {
     assert_eq!(after(|raw| raw.resources[0].callers = vec!["spiffe://example.org/other".into()]), expected);
     assert_eq!(after(|raw| raw.intercept_enabled = false).revoked.len(), 2);
 }
+
+fn delta(from: &wire::Snapshot, to: &wire::Snapshot) -> wire::PolicyDelta {
+    let outline = bouncer_proto::Outline::of;
+    wire::PolicyDelta::between(from.epoch, &outline(from), to.clone(), &outline(to)).unwrap()
+}
+
+/// What is in use.
+fn shown(store: &PolicyStore) -> (u64, bool, HashMap<ClusterName, Resources>, Vec<String>) {
+    let policy = store.latest().unwrap();
+    let mut envelopes: Vec<_> = policy.envelopes.iter().map(|one| format!("{one:?}")).collect();
+    envelopes.sort();
+    (policy.epoch, policy.enabled, policy.resources.clone(), envelopes)
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(48))]
+
+    /// Whatever the policies: by deltas, by snapshots, and by both with restarts between, the same is in use, says the same
+    /// of what it changes, and is on disk.
+    #[test]
+    fn deltas_make_what_snapshots_make(
+        steps in proptest::collection::vec((0..3_usize, 1..4_u64, 0..2_u64, proptest::bool::ANY, proptest::bool::ANY), 1..8),
+    ) {
+        let (by_delta, by_snapshot) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (mut deltas, snapshots) = (store(by_delta.path()), store(by_snapshot.path()));
+        let mut held = snapshot(1);
+        deltas.install(held.clone()).unwrap();
+        snapshots.install(held.clone()).unwrap();
+        for (epoch, (which, generation, activation, drop_one, restart)) in (2..).zip(steps) {
+            let mut next = snapshot(epoch);
+            match which {
+                0 => next.envelopes[0] = envelope("creds/alice", generation, activation),
+                1 => next.envelopes.push(envelope("creds/new", generation, activation)),
+                _ => next.intercept_enabled = drop_one,
+            }
+            if drop_one {
+                next.resources.pop();
+            }
+            let changes = deltas.update(delta(&held, &next)).unwrap().1;
+            proptest::prop_assert_eq!(&changes, &snapshots.install(next.clone()).unwrap().1);
+            if restart {
+                deltas = store(by_delta.path());
+            }
+            proptest::prop_assert_eq!(shown(&deltas), shown(&snapshots));
+            proptest::prop_assert_eq!(deltas.held(), snapshots.held());
+            held = next;
+        }
+    }
+}
+
+#[test]
+fn hostile_deltas_are_refused_and_what_is_in_use_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let first = delta(&snapshot(4), &snapshot(5));
+    assert_eq!(store.update(first.clone()).unwrap_err(), DeltaFault::OtherBase.into(), "without a policy");
+    store.install(snapshot(5)).unwrap();
+    let (before, file) = (shown(&store), std::fs::read(folder.path().join("snapshot")).unwrap());
+    let next = wire::Snapshot { envelopes: vec![envelope("creds/alice", 2, 0)], ..snapshot(6) };
+    let good = delta(&snapshot(5), &next);
+    let refused = |change: &dyn Fn(&mut wire::PolicyDelta)| {
+        let mut delta = good.clone();
+        change(&mut delta);
+        let refused = store.update(delta).unwrap_err().to_string();
+        assert_eq!(
+            (shown(&store), std::fs::read(folder.path().join("snapshot")).unwrap()),
+            (before.clone(), file.clone())
+        );
+        refused
+    };
+    assert_eq!(refused(&|d| d.bouncer = "other".into()), "snapshot_of_another_bouncer");
+    assert_eq!(refused(&|d| d.from_epoch = 4), "delta_of_another_base");
+    assert_eq!(refused(&|d| d.from_epoch = 6), "delta_of_another_base");
+    assert_eq!(refused(&|d| d.epoch = 5), "snapshot_replayed");
+    assert_eq!(refused(&|d| d.epoch = 3), "snapshot_replayed");
+    assert_eq!(refused(&|d| d.digest[31] ^= 1), "delta_diverged");
+    assert_eq!(refused(&|d| d.envelopes[0].generation = 9), "delta_diverged");
+    assert_eq!(refused(&|d| d.intercept_enabled = false), "delta_diverged");
+    assert_eq!(refused(&|d| d.removed_envelopes.push("creds/eve".into())), "delta_malformed");
+    assert_eq!(refused(&|d| d.removed_resources.push("eve".into())), "delta_malformed");
+    // The control, and then the same again: a replay.
+    store.update(good.clone()).unwrap();
+    assert_eq!(store.epoch(), 6);
+    assert_eq!(store.update(good).unwrap_err(), DeltaFault::OtherBase.into());
+    assert_eq!(store.epoch(), 6);
+}
+
+#[test]
+fn a_delta_never_builds_on_a_file_that_is_not_what_is_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    store.install(snapshot(5)).unwrap();
+    let next = wire::Snapshot { envelopes: vec![], ..snapshot(6) };
+    // Whole, of the same epoch, and of something else.
+    let mut other = snapshot(5);
+    other.resources[0].callers = vec!["spiffe://example.org/*".into()];
+    let content = [&unix_ms().to_be_bytes()[..], &encode(&mut other)].concat();
+    state_file::write(&folder.path().join("snapshot"), &content).unwrap();
+    assert_eq!(store.update(delta(&snapshot(5), &next)).unwrap_err(), DeltaFault::OtherBase.into());
+    std::fs::remove_file(folder.path().join("snapshot")).unwrap();
+    assert_eq!(store.update(delta(&snapshot(5), &next)).unwrap_err(), DeltaFault::OtherBase.into());
+    // What needs no base still counts: the same epoch is confirmed.
+    store.update(delta(&snapshot(5), &snapshot(5))).unwrap();
+    // The whole puts it right.
+    store.install(next.clone()).unwrap();
+    store.update(delta(&next, &snapshot(7))).unwrap();
+    assert_eq!(store.epoch(), 7);
+}
+
+#[test]
+fn a_delta_never_makes_a_policy_that_is_too_large() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let long = |path: &str| wire::Envelope { certificate_chain: "x".repeat(LARGEST / 2), ..envelope(path, 1, 0) };
+    let half = wire::Snapshot { envelopes: vec![long("creds/alice")], ..snapshot(5) };
+    store.install(half.clone()).unwrap();
+    let whole = wire::Snapshot { envelopes: vec![long("creds/alice"), long("creds/bob")], ..snapshot(6) };
+    assert_eq!(store.update(delta(&half, &whole)).unwrap_err(), Refused::TooLarge);
+    assert_eq!(store.epoch(), 5);
+}

@@ -34,6 +34,17 @@ impl Desk {
         Ok(Self { browser, plane, _identities: identities, _scratch: scratch })
     }
 
+    /// Nobody is signed in; the flag is off, and changes of binding wait for a second person.
+    pub(crate) async fn asking_for_a_second_person(scenario: &str) -> Result<Self> {
+        let scratch = Scratch::new(scenario)?;
+        let identities = Identities::own(&scratch)?;
+        let mut setup = Setup::new(&scratch, identities.control_plane())?;
+        setup.more = "[access]\nsecond_person = true\n".to_owned();
+        let plane = ControlPlane::start(&scratch, setup).await?;
+        let browser = Browser::start(&scratch).await?;
+        Ok(Self { browser, plane, _identities: identities, _scratch: scratch })
+    }
+
     /// The administrator is signed in, and sees the overview.
     pub(crate) async fn signed_in(scenario: &str) -> Result<Self> {
         let desk = Self::new(scenario).await?;

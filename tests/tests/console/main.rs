@@ -7,4 +7,5 @@ mod harness;
 mod keyboard;
 mod live;
 mod pages;
+mod proposals;
 mod session;

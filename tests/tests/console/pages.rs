@@ -87,6 +87,7 @@ async fn every_page(browser: &Browser, plane: &ControlPlane, stack: &Stack) -> R
         ("changes", "changes".to_owned()),
         ("flags", "flags".to_owned()),
         ("provider", "provider".to_owned()),
+        ("proposals", "proposals".to_owned()),
         ("tokens", "tokens".to_owned()),
         ("token-new", "tokens/new".to_owned()),
         ("not-found", "bouncers/none-such".to_owned()),

@@ -13,11 +13,14 @@ use serde_json::{Value, json};
 pub(super) struct Done {
     change: Change,
     end: End,
+    /// The proposal as which it waits.
+    proposal: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Done,
+    Proposed,
     Failed,
     NotTried,
 }
@@ -26,17 +29,22 @@ enum End {
 pub(super) async fn carry_out(api: &ControlPlane, changes: Vec<Change>, done: &mut Vec<Done>) -> Option<Failure> {
     let mut failed = None;
     for change in changes {
-        let end = match &failed {
-            Some(_) => End::NotTried,
+        let (end, proposal) = match &failed {
+            Some(_) => (End::NotTried, None),
             None => match one(api, &change).await {
-                Ok(_) => End::Done,
+                Ok(_) => (End::Done, None),
+                // What waits holds up nothing: what follows is made, waits as well, or fails for want of it.
+                Err(error) if error.proposal().is_some() => {
+                    let id = error.proposal().and_then(|proposal| proposal["id"].as_str()).unwrap_or_default();
+                    (End::Proposed, Some(id.to_owned()))
+                }
                 Err(error) => {
                     failed = Some(Failure::from(error));
-                    End::Failed
+                    (End::Failed, None)
                 }
             },
         };
-        done.push(Done { change, end });
+        done.push(Done { change, end, proposal });
     }
     failed
 }
@@ -96,30 +104,45 @@ impl Done {
         let mut json = self.change.json();
         json["result"] = match self.end {
             End::Done => "done",
+            End::Proposed => "proposed",
             End::Failed => "failed",
             End::NotTried => "not_done",
         }
         .into();
+        if let Some(id) = &self.proposal {
+            json["proposal"] = id.as_str().into();
+        }
         json
+    }
+
+    /// Whether it waits for a second person.
+    pub(super) const fn waits(&self) -> bool {
+        matches!(self.end, End::Proposed)
     }
 }
 
 /// What became of each change, for people.
 pub(super) fn told(done: &[Done]) -> String {
     let mut lines = vec![String::new()];
-    for Done { change, end } in done {
+    for Done { change, end, proposal } in done {
         let word = match end {
             End::Done => "done",
+            End::Proposed => "proposed",
             End::Failed => "FAILED",
             End::NotTried => "not done",
         };
-        lines.push(format!("{word:<8}  {}", change.title()));
+        let how = proposal.as_ref().map(|id| format!(": bouncerctl proposals approve {id}")).unwrap_or_default();
+        lines.push(format!("{word:<8}  {}{how}", change.title()));
     }
     let count = |wanted| done.iter().filter(|done| done.end == wanted).count();
     let left = count(End::Failed) + count(End::NotTried);
-    lines.push(match left {
+    let made = match count(End::Proposed) {
         0 => format!("{} done", count(End::Done)),
-        _ => format!("{} done, {left} left: what is left is taken up by the next run", count(End::Done)),
+        waiting => format!("{} done, {waiting} waiting for a second person", count(End::Done)),
+    };
+    lines.push(match left {
+        0 => made,
+        _ => format!("{made}, {left} left: what is left is taken up by the next run"),
     });
     lines.join("\n")
 }

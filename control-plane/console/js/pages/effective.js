@@ -11,7 +11,7 @@ export function bridgePill(bridge) {
   if (bridge.ok) return bridge.dev ? pill("warn", "Healthy, with --dev") : pill("ok", "Healthy");
   if (bridge.state === "never_seen") return pill("wait", "Never connected");
   if (bridge.state === "disconnected") return pill("bad", "Disconnected");
-  return pill("warn", "Needs attention");
+  return pill("warn", bridge.link ? `Broken link: ${bridge.link}` : "Needs attention");
 }
 
 /** How far behind the policy it is. @param {any} bridge */

@@ -56,6 +56,7 @@ async fn scene() -> Scene {
         clock: Arc::new(clock.clone()),
         metrics: Arc::new(Metrics::default()),
         live: Arc::new(Live::default()),
+        editions: Arc::default(),
         timing: Timing::default(),
         stop: CancellationToken::new(),
     };
@@ -88,7 +89,7 @@ impl Scene {
 }
 
 async fn sync(client: &mut PolicyBridgeClient<Channel>) -> Result<Streaming<ControlMessage>, Status> {
-    let hello = Hello { bouncer: "east".to_owned(), version: "1".to_owned(), epoch: 0 };
+    let hello = Hello { bouncer: "east".to_owned(), version: "1".to_owned(), ..Hello::default() };
     let hello = ResolverMessage { body: Some(resolver_message::Body::Hello(hello)) };
     let up = futures::stream::iter([hello]).chain(futures::stream::pending());
     Ok(client.sync(up).await?.into_inner())

@@ -1,15 +1,20 @@
 //! The audit: decisions from bouncers, changes by administrators.
 
-use super::chains::{Incoming, digest};
-use super::database::{Database, parsed, part, signed, time, unsigned};
+use super::chains::Incoming;
+use super::database::Database;
 use super::filter;
-use crate::model::{AdminRecord, Appended, AuditEvent, AuditRecord, Evidence, Received};
-use crate::store::{AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditSummary, Page, Part, Result, StoreError};
-use bouncer_audit::{ChainId, ChainPoint};
+use crate::model::{AdminRecord, Appended, AuditEvent, AuditRecord, Received};
+use crate::store::chain::withheld;
+use crate::store::rows::audit::{AdminRow, AuditRow};
+use crate::store::rows::{part, signed, time, unsigned};
+use crate::store::{AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditSummary, Page, Part, Result};
 use bouncer_custody::BouncerName;
 use sqlx::{QueryBuilder, Sqlite};
 
-const TABLE: &str = "audit_events";
+/// Administrative changes; conditions follow.
+pub(super) const SELECT_ADMIN: &str = "SELECT seq, time_ms, actor, action, subject, detail, e.sequence, e.head,
+         CASE WHEN e.sequence IS NULL THEN NULL ELSE c.chain END AS chain
+         FROM admin_events e LEFT JOIN audit_chains c ON c.owner = 'control-plane'";
 
 pub(super) async fn append(
     database: &Database,
@@ -23,8 +28,7 @@ pub(super) async fn append(
     for event in events {
         let received_ms = write.now_ms();
         let evidence = incoming.evidence(&mut write, event).await?;
-        let withheld = evidence.map(|evidence| &evidence.withheld).filter(|withheld| !withheld.is_empty());
-        let withheld = withheld.map(serde_json::to_string).transpose().map_err(|_| StoreError::Corrupt(TABLE))?;
+        let withheld = withheld(evidence)?;
         let inserted = sqlx::query(
             "INSERT OR IGNORE INTO audit_events (bouncer, id, sequence, time_ms, received_ms, caller, resource,
                  logical_path, generation, key_id, aad_sha256, cluster, destination, outcome, reason,
@@ -80,75 +84,6 @@ pub(super) async fn append(
     Ok(Appended { new, divergences })
 }
 
-#[derive(sqlx::FromRow)]
-pub(super) struct Row {
-    seq: i64,
-    bouncer: String,
-    id: String,
-    sequence: i64,
-    time_ms: i64,
-    received_ms: i64,
-    caller: String,
-    resource: String,
-    logical_path: String,
-    generation: i64,
-    key_id: String,
-    aad_sha256: String,
-    cluster: String,
-    destination: String,
-    outcome: String,
-    reason: String,
-    backend_request_id: String,
-    count: i64,
-    decision_id: String,
-    authority: String,
-    dev: bool,
-    chain: Option<String>,
-    leaf: Option<Vec<u8>>,
-    head: Option<Vec<u8>>,
-    withheld: Option<String>,
-}
-
-impl Row {
-    pub(super) fn read(self) -> Result<AuditRecord> {
-        let evidence = match (self.chain, self.leaf, self.head) {
-            (Some(chain), Some(leaf), Some(head)) => {
-                let withheld = self.withheld.as_deref().map(serde_json::from_str).transpose();
-                let withheld = withheld.map_err(|_| StoreError::Corrupt(TABLE))?.unwrap_or_default();
-                let chain = parsed::<ChainId>(TABLE, &chain)?;
-                Some(Evidence { chain, leaf: digest(TABLE, &leaf)?, head: digest(TABLE, &head)?, withheld })
-            }
-            _ => None,
-        };
-        Ok(AuditRecord {
-            seq: unsigned(self.seq)?,
-            bouncer: self.bouncer,
-            received: time(TABLE, self.received_ms)?,
-            event: AuditEvent {
-                id: parsed(TABLE, &self.id)?,
-                sequence: unsigned(self.sequence)?,
-                at: time(TABLE, self.time_ms)?,
-                caller: self.caller,
-                resource: self.resource,
-                logical_path: self.logical_path,
-                generation: unsigned(self.generation)?,
-                key_id: self.key_id,
-                aad_sha256: self.aad_sha256,
-                cluster: self.cluster,
-                destination: self.destination,
-                outcome: self.outcome,
-                reason: self.reason,
-                backend_request_id: self.backend_request_id,
-                count: unsigned(self.count)?,
-                decision_id: self.decision_id,
-                authority: self.authority,
-                dev: self.dev,
-                evidence,
-            },
-        })
-    }
-}
-
 pub(super) async fn list(
     database: &Database,
     wanted: &AuditFilter,
@@ -159,7 +94,7 @@ pub(super) async fn list(
     query.push_bind(after.time_ms).push(", ").push_bind(signed(after.seq)?).push(")");
     matching(&mut query, wanted);
     query.push(" ORDER BY time_ms DESC, seq DESC LIMIT ").push_bind(i64::from(page.limit) + 1);
-    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, Row::read)
+    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, AuditRow::read)
 }
 
 /// The conditions of a filter.
@@ -215,49 +150,9 @@ pub(super) async fn summary(database: &Database) -> Result<AuditSummary> {
     Ok(summary)
 }
 
-#[derive(sqlx::FromRow)]
-pub(super) struct AdminRow {
-    seq: i64,
-    time_ms: i64,
-    actor: String,
-    action: String,
-    subject: String,
-    detail: String,
-    sequence: Option<i64>,
-    head: Option<Vec<u8>>,
-    chain: Option<String>,
-}
-
-impl AdminRow {
-    pub(super) const SELECT: &'static str = "SELECT seq, time_ms, actor, action, subject, detail, e.sequence, e.head,
-         CASE WHEN e.sequence IS NULL THEN NULL ELSE c.chain END AS chain
-         FROM admin_events e LEFT JOIN audit_chains c ON c.owner = 'control-plane'";
-
-    pub(super) fn read(self) -> Result<AdminRecord> {
-        let table = "admin_events";
-        let place = match (self.chain, self.sequence, self.head) {
-            (Some(chain), Some(sequence), Some(head)) => Some(ChainPoint {
-                chain: parsed(table, &chain)?,
-                sequence: unsigned(sequence)?,
-                head: digest(table, &head)?,
-            }),
-            _ => None,
-        };
-        Ok(AdminRecord {
-            seq: unsigned(self.seq)?,
-            at: time(table, self.time_ms)?,
-            actor: self.actor,
-            action: self.action,
-            subject: self.subject,
-            detail: self.detail,
-            place,
-        })
-    }
-}
-
 pub(super) async fn admin(database: &Database, page: &Page<u64>) -> Result<Part<AdminRecord>> {
     let rows: Vec<AdminRow> =
-        sqlx::query_as(sqlx::AssertSqlSafe(format!("{} WHERE seq < ? ORDER BY seq DESC LIMIT ?", AdminRow::SELECT)))
+        sqlx::query_as(sqlx::AssertSqlSafe(format!("{} WHERE seq < ? ORDER BY seq DESC LIMIT ?", SELECT_ADMIN)))
             .bind(page.after.map_or(Ok(i64::MAX), signed)?)
             .bind(i64::from(page.limit) + 1)
             .fetch_all(&database.reader)

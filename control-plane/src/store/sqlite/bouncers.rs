@@ -1,51 +1,14 @@
 //! Bouncers, and what was last heard of each.
 
-use super::database::{Database, change, parsed, part, signed, time, unsigned};
-use super::filter;
+use super::database::Database;
+use super::{filter, proposals};
 use crate::edit::Edit;
 use crate::model::{Bouncer, BouncerRecord, Sighting};
+use crate::store::rows::bouncers::{BouncerRow, taken};
+use crate::store::rows::{part, signed};
 use crate::store::{BouncerFilter, Conflict, Page, Part, Result, StoreError, expected};
 use bouncer_custody::{BouncerIdentity, BouncerName};
 use sqlx::{QueryBuilder, SqliteExecutor};
-
-const TABLE: &str = "bouncers";
-
-#[derive(sqlx::FromRow)]
-struct Row {
-    name: String,
-    identity: String,
-    created_ms: i64,
-    created_by: String,
-    updated_ms: Option<i64>,
-    updated_by: Option<String>,
-    revision: i64,
-    seen_ms: Option<i64>,
-    version: Option<String>,
-    epoch_acked: Option<i64>,
-}
-
-impl Row {
-    fn read(self) -> Result<BouncerRecord> {
-        let sighting = match (self.seen_ms, self.version, self.epoch_acked) {
-            (Some(ms), Some(version), Some(epoch)) => {
-                Some(Sighting { at: time(TABLE, ms)?, version, epoch_acked: unsigned(epoch)? })
-            }
-            _ => None,
-        };
-        let created = change(TABLE, self.created_ms, self.created_by)?;
-        let updated = match (self.updated_ms, self.updated_by) {
-            (Some(ms), Some(by)) => change(TABLE, ms, by)?,
-            _ => created.clone(),
-        };
-        Ok(BouncerRecord {
-            bouncer: Bouncer { name: parsed(TABLE, &self.name)?, identity: parsed(TABLE, &self.identity)? },
-            created,
-            updated,
-            revision: unsigned(self.revision)?,
-            sighting,
-        })
-    }
-}
 
 macro_rules! select_bouncer {
     ($rest:literal) => {
@@ -58,7 +21,7 @@ macro_rules! select_bouncer {
 }
 
 pub(super) async fn register(database: &Database, bouncer: &Bouncer, edit: &Edit) -> Result<BouncerRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let recalled = write.recall(edit).await?.is_some();
     let known = by_name(write.connection(), &bouncer.name).await?;
     if recalled {
@@ -87,19 +50,8 @@ pub(super) async fn register(database: &Database, bouncer: &Bouncer, edit: &Edit
     Ok(BouncerRecord { bouncer: bouncer.clone(), updated: created.clone(), created, revision, sighting: None })
 }
 
-/// The one constraint that a well-formed bouncer can break is that identities are distinct.
-fn taken(error: sqlx::Error, identity: &BouncerIdentity) -> StoreError {
-    match error.as_database_error() {
-        Some(cause) if cause.is_unique_violation() => match identity {
-            BouncerIdentity::Spiffe(_) => Conflict::SpiffeIdTaken.into(),
-            BouncerIdentity::IamRole(_) => Conflict::IamRoleTaken.into(),
-        },
-        _ => error.into(),
-    }
-}
-
 pub(super) async fn replace(database: &Database, bouncer: &Bouncer, edit: &Edit) -> Result<BouncerRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let known = by_name(write.connection(), &bouncer.name).await?.ok_or(StoreError::NotFound)?;
     expected(edit, known.revision)?;
     if known.bouncer == *bouncer {
@@ -124,17 +76,17 @@ pub(super) async fn replace(database: &Database, bouncer: &Bouncer, edit: &Edit)
 }
 
 pub(super) async fn by_name(executor: impl SqliteExecutor<'_>, name: &BouncerName) -> Result<Option<BouncerRecord>> {
-    let row: Option<Row> =
+    let row: Option<BouncerRow> =
         sqlx::query_as(select_bouncer!("WHERE b.name = ?")).bind(name.as_str()).fetch_optional(executor).await?;
-    row.map(Row::read).transpose()
+    row.map(BouncerRow::read).transpose()
 }
 
 pub(super) async fn by_identity(database: &Database, id: &BouncerIdentity) -> Result<Option<Bouncer>> {
-    let row: Option<Row> = sqlx::query_as(select_bouncer!("WHERE b.identity = ?"))
+    let row: Option<BouncerRow> = sqlx::query_as(select_bouncer!("WHERE b.identity = ?"))
         .bind(id.as_str())
         .fetch_optional(&database.reader)
         .await?;
-    Ok(row.map(Row::read).transpose()?.map(|record| record.bouncer))
+    Ok(row.map(BouncerRow::read).transpose()?.map(|record| record.bouncer))
 }
 
 pub(super) async fn list(
@@ -146,11 +98,11 @@ pub(super) async fn list(
     query.push_bind(page.after.as_ref().map_or("", BouncerName::as_str).to_owned());
     filter::contains(&mut query, "b.name", wanted.contains.as_deref());
     query.push(" ORDER BY b.name LIMIT ").push_bind(i64::from(page.limit) + 1);
-    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, Row::read)
+    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, BouncerRow::read)
 }
 
 pub(super) async fn delete(database: &Database, name: &BouncerName, edit: &Edit) -> Result<()> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let known = by_name(write.connection(), name).await?.ok_or(StoreError::NotFound)?;
     expected(edit, known.revision)?;
     let guarded: i64 = sqlx::query_scalar("SELECT count(*) FROM protected_resources WHERE bouncer = ?")

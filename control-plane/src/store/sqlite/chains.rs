@@ -1,16 +1,17 @@
 //! The chains: how far each has come, whether what comes in fits, checkpoints, and what may be removed.
 
-use super::database::{Database, Write, parsed, signed, unsigned};
+use super::database::{Database, Write};
 use crate::model::{Actor, AuditEvent, Divergence, Evidence, OwnChain, Received};
-use crate::store::{Result, StoreError};
-use bouncer_audit::{ChainId, ChainPoint, Checkpoint, Digest, Owner, Signed};
+use crate::store::Result;
+use crate::store::chain::{self, Chains, Step};
+use crate::store::rows::audit::CheckpointRow;
+use crate::store::rows::{parsed, signed, unsigned};
+use bouncer_audit::{ChainId, ChainPoint, Checkpoint, Owner, Signed};
 use bouncer_custody::BouncerName;
 use jiff::Timestamp;
 use sqlx::SqliteConnection;
-use std::collections::HashMap;
 
 const CHAINS: &str = "audit_chains";
-const CHECKPOINTS: &str = "audit_checkpoints";
 /// Events removed in one transaction, so that nobody waits long for the next.
 const PRUNED_AT_ONCE: u32 = 1_000;
 
@@ -26,14 +27,6 @@ macro_rules! checkpoints {
 }
 pub(super) use checkpoints;
 
-pub(super) fn digest(table: &'static str, bytes: &[u8]) -> Result<Digest> {
-    Digest::try_from(bytes).map_err(|_| StoreError::Corrupt(table))
-}
-
-fn owner(table: &'static str, text: String) -> Result<Owner> {
-    Owner::try_from(text).map_err(|_| StoreError::Corrupt(table))
-}
-
 /// Where a chain is, and whose it is.
 async fn end(connection: &mut SqliteConnection, chain: &ChainId) -> Result<Option<(Owner, ChainPoint)>> {
     let row: Option<(String, i64, Vec<u8>)> =
@@ -41,11 +34,7 @@ async fn end(connection: &mut SqliteConnection, chain: &ChainId) -> Result<Optio
             .bind(chain.as_str())
             .fetch_optional(connection)
             .await?;
-    row.map(|(text, sequence, head)| {
-        let point = ChainPoint { chain: chain.clone(), sequence: unsigned(sequence)?, head: digest(CHAINS, &head)? };
-        Ok((owner(CHAINS, text)?, point))
-    })
-    .transpose()
+    row.map(|(text, sequence, head)| chain::end(chain, text, sequence, &head)).transpose()
 }
 
 /// Notes that a chain has come to `end`.
@@ -73,12 +62,6 @@ pub(super) async fn own_end(connection: &mut SqliteConnection) -> Result<Option<
     Ok(end(connection, &parsed(CHAINS, &chain)?).await?.map(|(_, point)| point))
 }
 
-/// Where the control plane's own chain begins, with the first change in this database.
-pub(super) fn begin_own() -> Result<ChainPoint> {
-    let chain = parsed(CHAINS, &uuid::Uuid::now_v7().to_string())?;
-    Ok(ChainPoint::origin(chain, &Owner::ControlPlane, 0))
-}
-
 pub(super) async fn own(database: &Database) -> Result<Option<OwnChain>> {
     let mut connection = database.reader.acquire().await?;
     let Some(end) = own_end(&mut connection).await? else { return Ok(None) };
@@ -95,52 +78,9 @@ pub(super) async fn add_own_checkpoint(database: &Database, signed: &Signed) -> 
     write.commit().await
 }
 
-#[derive(sqlx::FromRow)]
-pub(super) struct CheckpointRow {
-    chain: String,
-    number: i64,
-    owner: String,
-    sequence: i64,
-    head: Vec<u8>,
-    time_ms: i64,
-    algorithm: String,
-    signature: Vec<u8>,
-    certificates: String,
-}
-
-impl CheckpointRow {
-    pub(super) fn read(self) -> Result<Signed> {
-        let certificates = serde_json::from_str::<Vec<String>>(&self.certificates).ok();
-        let certificates = certificates.and_then(|all| all.iter().map(|one| base64(one)).collect());
-        Ok(Signed {
-            checkpoint: Checkpoint {
-                chain: parsed(CHECKPOINTS, &self.chain)?,
-                owner: owner(CHECKPOINTS, self.owner)?,
-                number: unsigned(self.number)?,
-                sequence: unsigned(self.sequence)?,
-                head: digest(CHECKPOINTS, &self.head)?,
-                time_ms: self.time_ms,
-            },
-            algorithm: parsed(CHECKPOINTS, &self.algorithm)?,
-            signature: self.signature,
-            certificates: certificates.ok_or(StoreError::Corrupt(CHECKPOINTS))?,
-        })
-    }
-}
-
-fn base64(text: &str) -> Option<Vec<u8>> {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.decode(text).ok()
-}
-
 /// Stores a checkpoint, unless its number is taken. Returns whether it was new.
 async fn insert(write: &mut Write<'_>, checkpoint: &Signed) -> Result<bool> {
-    use base64::Engine as _;
-    use sha2::Digest as _;
-    let encode = |der: &Vec<u8>| base64::engine::general_purpose::STANDARD.encode(der);
-    let certificates = serde_json::Value::from(checkpoint.certificates.iter().map(encode).collect::<Vec<_>>());
-    let certificates = certificates.to_string();
-    let sha256 = <[u8; 32]>::from(sha2::Sha256::digest(&certificates));
+    let (sha256, certificates) = chain::certificates(checkpoint);
     sqlx::query("INSERT OR IGNORE INTO audit_certificates (sha256, certificates) VALUES (?, ?)")
         .bind(sha256.as_slice())
         .bind(certificates)
@@ -171,25 +111,20 @@ async fn insert(write: &mut Write<'_>, checkpoint: &Signed) -> Result<bool> {
 /// What comes in from one bouncer in one transaction, held against its chains.
 pub(super) struct Incoming {
     bouncer: String,
-    owner: Owner,
-    /// Chains that were looked up: whose each is, and where; `None` for one that is new.
-    chains: HashMap<ChainId, Option<(Owner, ChainPoint)>>,
+    chains: Chains,
     divergences: Vec<Divergence>,
 }
 
 impl Incoming {
     pub(super) fn new(bouncer: &BouncerName) -> Self {
-        let owner = Owner::Bouncer(bouncer.to_string());
-        Self { bouncer: bouncer.to_string(), owner, chains: HashMap::new(), divergences: Vec::new() }
+        Self { bouncer: bouncer.to_string(), chains: Chains::new(bouncer), divergences: Vec::new() }
     }
 
-    async fn end(&mut self, write: &mut Write<'_>, chain: &ChainId) -> Result<Option<(Owner, ChainPoint)>> {
-        if let Some(known) = self.chains.get(chain) {
-            return Ok(known.clone());
+    async fn look_up(&mut self, write: &mut Write<'_>, chain: &ChainId) -> Result<()> {
+        if !self.chains.knows(chain) {
+            self.chains.learn(chain.clone(), end(write.connection(), chain).await?);
         }
-        let known = end(write.connection(), chain).await?;
-        self.chains.insert(chain.clone(), known.clone());
-        Ok(known)
+        Ok(())
     }
 
     async fn note(
@@ -222,41 +157,25 @@ impl Incoming {
         write: &mut Write<'_>,
         event: &'a AuditEvent,
     ) -> Result<Option<&'a Evidence>> {
-        let Some(evidence) = &event.evidence else { return Ok(None) };
-        let own = self.end(write, &evidence.chain).await?.is_none_or(|(owner, _)| owner == self.owner);
-        Ok(Some(evidence).filter(|_| own))
+        if let Some(evidence) = &event.evidence {
+            self.look_up(write, &evidence.chain).await?;
+        }
+        Ok(self.chains.evidence(event))
     }
 
     /// An event was stored: does it follow?
     pub(super) async fn take(&mut self, write: &mut Write<'_>, event: &AuditEvent) -> Result<()> {
         let Some(evidence) = &event.evidence else { return Ok(()) };
         let at = (&evidence.chain, event.sequence);
-        let follows = |before: &ChainPoint| before.head_with(&evidence.leaf) == evidence.head;
-        let fault = match self.end(write, &evidence.chain).await? {
-            Some((owner, _)) if owner != self.owner => Some(Divergence::Owner),
-            Some((_, end)) if event.sequence <= end.sequence => {
-                // Late, or there twice.
-                return match self.stored_twice(write, event.sequence, evidence).await? {
-                    true => self.note(write, Divergence::Conflict, at, "").await,
-                    false => Ok(()),
-                };
-            }
-            Some((_, end)) if event.sequence > end.sequence + 1 => Some(Divergence::Gap),
-            Some((_, end)) => (!follows(&end)).then_some(Divergence::Link),
-            None => {
-                let before = event.sequence.saturating_sub(1);
-                let origin = ChainPoint::origin(evidence.chain.clone(), &self.owner, before);
-                (!follows(&origin)).then_some(Divergence::Gap)
-            }
+        let fault = match self.chains.take(event, evidence) {
+            Step::Next(fault) => fault,
+            Step::Foreign => Some(Divergence::Owner),
+            Step::Late => self.stored_twice(write, event.sequence, evidence).await?.then_some(Divergence::Conflict),
         };
-        if let Some(fault) = fault {
-            self.note(write, fault, at, "").await?;
+        match fault {
+            Some(fault) => self.note(write, fault, at, "").await,
+            None => Ok(()),
         }
-        if fault != Some(Divergence::Owner) {
-            let point = ChainPoint { chain: evidence.chain.clone(), sequence: event.sequence, head: evidence.head };
-            self.chains.insert(evidence.chain.clone(), Some((self.owner.clone(), point)));
-        }
-        Ok(())
     }
 
     async fn stored_twice(&self, write: &mut Write<'_>, sequence: u64, evidence: &Evidence) -> Result<bool> {
@@ -284,8 +203,7 @@ impl Incoming {
         if stored.flatten().as_ref().is_none_or(same) {
             return Ok(());
         }
-        let told =
-            format!("id {}, outcome {}, leaf {}, head {}", event.id, event.outcome, evidence.leaf, evidence.head);
+        let told = chain::told_again(event, evidence);
         self.note(write, Divergence::Conflict, (&evidence.chain, event.sequence), &told).await
     }
 
@@ -295,13 +213,14 @@ impl Incoming {
         let Checkpoint { chain, sequence, number, head, .. } = &signed.checkpoint;
         let at = (chain, *sequence);
         let told = || serde_json::to_string(signed).unwrap_or_default();
-        if self.end(write, chain).await?.is_some_and(|(owner, _)| owner != self.owner) {
+        self.look_up(write, chain).await?;
+        if self.chains.is_foreign(chain) {
             return self.note(write, Divergence::Owner, at, &told()).await;
         }
         if !insert(write, signed).await? {
             let row: CheckpointRow = sqlx::query_as(checkpoints!("WHERE chain = ? AND number = ?"))
                 .bind(chain.as_str())
-                .bind(super::database::signed(*number)?)
+                .bind(crate::store::rows::signed(*number)?)
                 .fetch_one(write.connection())
                 .await?;
             if row.read()? != *signed {
@@ -315,7 +234,7 @@ impl Incoming {
         let stored: Option<Vec<u8>> =
             sqlx::query_scalar("SELECT head FROM audit_events WHERE chain = ? AND sequence = ? ORDER BY seq LIMIT 1")
                 .bind(chain.as_str())
-                .bind(super::database::signed(*sequence)?)
+                .bind(crate::store::rows::signed(*sequence)?)
                 .fetch_optional(write.connection())
                 .await?;
         if stored.is_some_and(|stored| stored.as_slice() != head.as_bytes().as_slice()) {
@@ -326,7 +245,7 @@ impl Incoming {
 
     /// Notes how far the chains have come.
     pub(super) async fn finish(self, write: &mut Write<'_>) -> Result<Vec<Divergence>> {
-        for (owner, end) in self.chains.values().flatten().filter(|(owner, _)| *owner == self.owner) {
+        for (owner, end) in self.chains.reached() {
             reach(write.connection(), owner, end).await?;
         }
         Ok(self.divergences)

@@ -1,26 +1,25 @@
 //! The flag and the provider settings.
 
-use super::database::{Database, change, parsed, signed, unsigned};
+use super::database::Database;
+use super::proposals;
 use crate::edit::Edit;
 use crate::model::{Flag, FlagState, Settings, SettingsRecord};
-use crate::store::{Result, StoreError, expected};
-use bouncer_custody::{KeyId, Provider};
+use crate::store::rows::crypto::{FlagRow, SettingsRow};
+use crate::store::rows::signed;
+use crate::store::{Result, expected};
 use sqlx::SqliteExecutor;
 
 pub(super) async fn flag(executor: impl SqliteExecutor<'_>, flag: Flag) -> Result<FlagState> {
-    let row: Option<(bool, i64, String, i64)> =
+    let row: Option<FlagRow> =
         sqlx::query_as("SELECT enabled, updated_ms, updated_by, revision FROM feature_flags WHERE name = ?")
             .bind(flag.name())
             .fetch_optional(executor)
             .await?;
-    let Some((enabled, ms, by, revision)) = row else {
-        return Ok(FlagState { enabled: false, changed: None, revision: 0 });
-    };
-    Ok(FlagState { enabled, changed: Some(change("feature_flags", ms, by)?), revision: unsigned(revision)? })
+    FlagRow::read(row)
 }
 
 pub(super) async fn set_flag(database: &Database, which: Flag, enabled: bool, edit: &Edit) -> Result<FlagState> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let before = flag(write.connection(), which).await?;
     expected(edit, before.revision)?;
     if before.enabled == enabled && before.changed.is_some() {
@@ -45,26 +44,16 @@ pub(super) async fn set_flag(database: &Database, which: Flag, enabled: bool, ed
     Ok(FlagState { enabled, changed, revision })
 }
 
-pub(super) fn key_id(table: &'static str, provider: &str, text: &str) -> Result<KeyId> {
-    let provider: Provider = parsed(table, provider)?;
-    KeyId::parse(provider, text).map_err(|_| StoreError::Corrupt(table))
-}
-
 pub(super) async fn settings(executor: impl SqliteExecutor<'_>) -> Result<Option<SettingsRecord>> {
-    let row: Option<(String, String, Option<String>, i64, String, i64)> =
+    let row: Option<SettingsRow> =
         sqlx::query_as("SELECT provider, key_id, notes, updated_ms, updated_by, revision FROM settings")
             .fetch_optional(executor)
             .await?;
-    let Some((provider, key, notes, ms, by, revision)) = row else { return Ok(None) };
-    Ok(Some(SettingsRecord {
-        settings: Settings { key_id: key_id("settings", &provider, &key)?, notes },
-        changed: change("settings", ms, by)?,
-        revision: unsigned(revision)?,
-    }))
+    row.map(SettingsRow::read).transpose()
 }
 
 pub(super) async fn put_settings(database: &Database, new: &Settings, edit: &Edit) -> Result<SettingsRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let before = settings(write.connection()).await?;
     expected(edit, before.as_ref().map_or(0, |record| record.revision))?;
     if let Some(before) = before.filter(|before| before.settings == *new) {

@@ -3,8 +3,9 @@
 use crate::clock::Clock;
 use crate::edit::Edit;
 use crate::model::{self, Actor};
-use crate::store::{Conflict, Result, StoreError};
-use bouncer_audit::{ChainPoint, Change, Owner};
+use crate::store::rows::{KEPT_MS, Recalled, signed, unsigned};
+use crate::store::{Conflict, Result, StoreError, chain};
+use bouncer_audit::Owner;
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
@@ -19,32 +20,7 @@ const READERS: u32 = 4;
 /// How long a statement waits for another process's lock, and a caller for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a call is known by its idempotency key, in milliseconds: a day.
-const KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
-
-/// What a call did when it was made before under its idempotency key.
-pub(super) enum Recalled {
-    /// It registered a generation of a secret: the secret's id and the number, as stored.
-    Generation(String, i64),
-    /// It registered what its body names.
-    Named,
-}
-
-pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(error)
-    }
-}
-
-/// Tells a schema that is newer than this program from one that is broken.
-fn migration(error: sqlx::migrate::MigrateError, known: i64) -> StoreError {
-    match error {
-        sqlx::migrate::MigrateError::VersionMissing(schema) => StoreError::Newer { schema, known },
-        other => StoreError::Migration(other),
-    }
-}
+pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations/sqlite");
 
 /// The file, its connections, and the signal that it changed.
 pub(super) struct Database {
@@ -92,7 +68,7 @@ async fn connect(path: &Path) -> Result<(SqlitePool, SqlitePool)> {
     let turn = turn(path).await?;
     let presence = Arc::new(Presence::new(path));
     let writer = pool(1, &presence).connect_with(options.clone()).await?;
-    MIGRATIONS.run(&writer).await.map_err(|error| migration(error, super::files::newest_schema()))?;
+    MIGRATIONS.run(&writer).await.map_err(|error| StoreError::migration(error, super::files::newest_schema()))?;
     super::envelopes::date_certificates(&writer).await?;
     drop(turn);
     let reader = pool(READERS, &presence).connect_with(options.pragma("query_only", "ON")).await?;
@@ -176,10 +152,9 @@ impl Write<'_> {
     /// Records an administrative change, chained to the one before it. `detail` is metadata, never a value from the body.
     pub(super) async fn record(&mut self, actor: &Actor, action: &str, subject: &str, detail: &str) -> Result<()> {
         let before = super::chains::own_end(self.connection()).await?;
-        let before = before.map_or_else(super::chains::begin_own, Ok)?;
-        let (sequence, time_ms) = (before.sequence + 1, self.now_ms());
-        let leaf = Change { sequence, time_ms, actor: actor.as_str(), action, subject, detail }.leaf();
-        let head = before.head_with(&leaf);
+        let before = before.map_or_else(chain::begin_own, Ok)?;
+        let time_ms = self.now_ms();
+        let (leaf, end) = chain::own_next(before, time_ms, actor, [action, subject, detail]);
         sqlx::query(
             "INSERT INTO admin_events (time_ms, actor, action, subject, detail, sequence, leaf, head)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -189,12 +164,11 @@ impl Write<'_> {
         .bind(action)
         .bind(subject)
         .bind(detail)
-        .bind(signed(sequence)?)
+        .bind(signed(end.sequence)?)
         .bind(leaf.as_bytes().as_slice())
-        .bind(head.as_bytes().as_slice())
+        .bind(end.head.as_bytes().as_slice())
         .execute(self.connection())
         .await?;
-        let end = ChainPoint { sequence, head, ..before };
         super::chains::reach(self.connection(), &Owner::ControlPlane, &end).await
     }
 
@@ -289,36 +263,4 @@ impl Drop for Wake<'_> {
             self.changes.send_modify(|count| *count = count.wrapping_add(1));
         }
     }
-}
-
-/// A count as SQLite stores it.
-pub(super) fn signed(number: u64) -> Result<i64> {
-    i64::try_from(number).map_err(|_| StoreError::OutOfRange)
-}
-
-/// A count as it is read back.
-pub(super) fn unsigned(number: i64) -> Result<u64> {
-    u64::try_from(number).map_err(|_| StoreError::OutOfRange)
-}
-
-/// Reads a stored text back through the parser that let it in.
-pub(super) fn parsed<T: std::str::FromStr>(table: &'static str, text: &str) -> Result<T> {
-    text.parse().map_err(|_| StoreError::Corrupt(table))
-}
-
-/// Reads a stored time back.
-pub(super) fn time(table: &'static str, ms: i64) -> Result<Timestamp> {
-    Timestamp::from_millisecond(ms).map_err(|_| StoreError::Corrupt(table))
-}
-
-/// Reads a stored time and author back.
-pub(super) fn change(table: &'static str, ms: i64, by: String) -> Result<model::Change> {
-    Ok(model::Change { at: time(table, ms)?, by })
-}
-
-/// Cuts a list that was read one too long.
-pub(super) fn part<R, T>(rows: Vec<R>, limit: u16, read: impl FnMut(R) -> Result<T>) -> Result<crate::store::Part<T>> {
-    let more = rows.len() > usize::from(limit);
-    let items = rows.into_iter().take(usize::from(limit)).map(read).collect::<Result<_>>()?;
-    Ok(crate::store::Part { items, more })
 }

@@ -1,65 +1,16 @@
 //! The envelopes, with their generations.
 
-use super::crypto::key_id;
-use super::database::{Database, Recalled, Write, change, parsed, part, signed, unsigned};
-use super::filter;
+use super::database::{Database, Write};
+use super::{filter, proposals};
 use crate::certificate::CertificateChain;
 use crate::edit::{Edit, Reason};
 use crate::model::{Envelope, EnvelopeRecord, Terms};
+use crate::store::rows::envelopes::{EnvelopeRow, TABLE, detail};
+use crate::store::rows::{Recalled, parsed, part, signed, unsigned};
 use crate::store::{Conflict, EnvelopeFilter, Page, Part, Result, StoreError, expected};
 use bouncer_custody::{Generation, LogicalPath};
 use sqlx::{QueryBuilder, SqliteExecutor, SqlitePool};
 use uuid::Uuid;
-
-const TABLE: &str = "envelope_generations";
-
-#[derive(sqlx::FromRow)]
-pub(super) struct Row {
-    secret_id: String,
-    logical_path: String,
-    generation: i64,
-    provider: String,
-    key_id: String,
-    ciphertext_ref: String,
-    aad: Option<String>,
-    certificate_chain: Option<String>,
-    enabled: bool,
-    activation: i64,
-    revoked_through: i64,
-    created_ms: i64,
-    created_by: String,
-    changed_ms: Option<i64>,
-    changed_by: Option<String>,
-    reason: Option<String>,
-    revision: i64,
-}
-
-impl Row {
-    pub(super) fn read(self) -> Result<EnvelopeRecord> {
-        let changed = match (self.changed_ms, self.changed_by) {
-            (Some(ms), Some(by)) => Some(change(TABLE, ms, by)?),
-            _ => None,
-        };
-        Ok(EnvelopeRecord {
-            id: parsed(TABLE, &self.secret_id)?,
-            envelope: Envelope {
-                path: parsed(TABLE, &self.logical_path)?,
-                key_id: key_id(TABLE, &self.provider, &self.key_id)?,
-                ciphertext_ref: parsed(TABLE, &self.ciphertext_ref)?,
-                aad: self.aad.as_deref().map(|text| parsed(TABLE, text)).transpose()?,
-                certificate_chain: self.certificate_chain.as_deref().map(|text| parsed(TABLE, text)).transpose()?,
-            },
-            generation: Generation::new(unsigned(self.generation)?).ok_or(StoreError::Corrupt(TABLE))?,
-            enabled: self.enabled,
-            activation: unsigned(self.activation)?,
-            revoked_through: unsigned(self.revoked_through)?,
-            created: change(TABLE, self.created_ms, self.created_by)?,
-            changed,
-            reason: self.reason.as_deref().map(|text| parsed(TABLE, text)).transpose()?,
-            revision: unsigned(self.revision)?,
-        })
-    }
-}
 
 /// The newest generations of secrets that are not deleted; conditions follow.
 macro_rules! select_latest {
@@ -86,12 +37,12 @@ macro_rules! select_generation {
 }
 
 async fn generation(write: &mut Write<'_>, id: &str, generation: i64) -> Result<Option<EnvelopeRecord>> {
-    let row: Option<Row> = sqlx::query_as(select_generation!("AND g.generation = ?"))
+    let row: Option<EnvelopeRow> = sqlx::query_as(select_generation!("AND g.generation = ?"))
         .bind(id)
         .bind(generation)
         .fetch_optional(write.connection())
         .await?;
-    row.map(Row::read).transpose()
+    row.map(EnvelopeRow::read).transpose()
 }
 
 async fn insert_generation(
@@ -146,21 +97,13 @@ async fn insert_generation(
     })
 }
 
-/// What is said of a change in the list of changes.
-fn detail(generation: Generation, reason: Option<&Reason>) -> String {
-    match reason {
-        None => format!("generation {generation}"),
-        Some(reason) => format!("generation {generation}: {}", reason.as_str()),
-    }
-}
-
 pub(super) async fn register(
     database: &Database,
     envelope: &Envelope,
     terms: &Terms,
     edit: &Edit,
 ) -> Result<EnvelopeRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     if let Some(Recalled::Generation(id, number)) = write.recall(edit).await? {
         return generation(&mut write, &id, number).await?.ok_or(StoreError::Corrupt(TABLE));
     }
@@ -190,7 +133,7 @@ pub(super) async fn roll_back(
     reason: Option<&Reason>,
     edit: &Edit,
 ) -> Result<EnvelopeRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     if let Some(Recalled::Generation(id, number)) = write.recall(edit).await? {
         return generation(&mut write, &id, number).await?.ok_or(StoreError::Corrupt(TABLE));
     }
@@ -232,17 +175,17 @@ pub(super) async fn date_certificates(writer: &SqlitePool) -> Result<()> {
 }
 
 pub(super) async fn by_id(executor: impl SqliteExecutor<'_>, id: Uuid) -> Result<Option<EnvelopeRecord>> {
-    let row: Option<Row> =
+    let row: Option<EnvelopeRow> =
         sqlx::query_as(select_latest!("AND s.id = ?")).bind(id.to_string()).fetch_optional(executor).await?;
-    row.map(Row::read).transpose()
+    row.map(EnvelopeRow::read).transpose()
 }
 
 pub(super) async fn by_path(database: &Database, path: &LogicalPath) -> Result<Option<EnvelopeRecord>> {
-    let row: Option<Row> = sqlx::query_as(select_latest!("AND s.logical_path = ?"))
+    let row: Option<EnvelopeRow> = sqlx::query_as(select_latest!("AND s.logical_path = ?"))
         .bind(path.as_str())
         .fetch_optional(&database.reader)
         .await?;
-    row.map(Row::read).transpose()
+    row.map(EnvelopeRow::read).transpose()
 }
 
 pub(super) async fn list(
@@ -261,17 +204,18 @@ pub(super) async fn list(
         query.push(" AND g.not_after_ms < ").push_bind(before.as_millisecond());
     }
     query.push(" ORDER BY s.logical_path LIMIT ").push_bind(i64::from(page.limit) + 1);
-    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, Row::read)
+    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, EnvelopeRow::read)
 }
 
 pub(super) async fn history(database: &Database, id: Uuid, page: &Page<u64>) -> Result<Part<EnvelopeRecord>> {
-    let rows: Vec<Row> = sqlx::query_as(select_generation!("AND g.generation < ? ORDER BY g.generation DESC LIMIT ?"))
-        .bind(id.to_string())
-        .bind(page.after.map_or(Ok(i64::MAX), signed)?)
-        .bind(i64::from(page.limit) + 1)
-        .fetch_all(&database.reader)
-        .await?;
-    part(rows, page.limit, Row::read)
+    let rows: Vec<EnvelopeRow> =
+        sqlx::query_as(select_generation!("AND g.generation < ? ORDER BY g.generation DESC LIMIT ?"))
+            .bind(id.to_string())
+            .bind(page.after.map_or(Ok(i64::MAX), signed)?)
+            .bind(i64::from(page.limit) + 1)
+            .fetch_all(&database.reader)
+            .await?;
+    part(rows, page.limit, EnvelopeRow::read)
 }
 
 pub(super) async fn set_enabled(
@@ -281,7 +225,7 @@ pub(super) async fn set_enabled(
     reason: Option<&Reason>,
     edit: &Edit,
 ) -> Result<EnvelopeRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let before = by_id(write.connection(), id).await?.ok_or(StoreError::NotFound)?;
     expected(edit, before.revision)?;
     if before.enabled == enabled {
@@ -318,7 +262,7 @@ pub(super) async fn set_enabled(
 }
 
 pub(super) async fn delete(database: &Database, id: Uuid, edit: &Edit) -> Result<()> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let before = by_id(write.connection(), id).await?.ok_or(StoreError::NotFound)?;
     expected(edit, before.revision)?;
     let revision = write.revise().await?;

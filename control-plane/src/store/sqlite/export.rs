@@ -1,9 +1,11 @@
 //! The audit in the order of an export: chain by chain, by sequence, in parts.
 
-use super::audit::{AdminRow, Row};
-use super::chains::{CheckpointRow, checkpoints as checkpoints_where};
-use super::database::{Database, parsed, signed, unsigned};
+use super::audit::SELECT_ADMIN;
+use super::chains::checkpoints as checkpoints_where;
+use super::database::Database;
 use crate::model::{AdminRecord, AuditRecord};
+use crate::store::rows::audit::{AdminRow, AuditRow, CheckpointRow};
+use crate::store::rows::{parsed, signed, unsigned};
 use crate::store::{AuditRange, AuditSpan, Result};
 use bouncer_audit::{ChainId, DivergenceLine, Owner, Signed};
 use sqlx::SqlitePool;
@@ -76,7 +78,7 @@ pub(super) async fn audit_in(
     limit: u16,
 ) -> Result<Vec<AuditRecord>> {
     let (sequence, seq) = after.unwrap_or((span.first.saturating_sub(1), i64::MAX.unsigned_abs()));
-    let rows: Vec<Row> = sqlx::query_as(
+    let rows: Vec<AuditRow> = sqlx::query_as(
         "SELECT * FROM audit_events WHERE chain = ? AND (sequence, seq) > (?, ?) AND sequence <= ?
          ORDER BY sequence, seq LIMIT ?",
     )
@@ -87,7 +89,7 @@ pub(super) async fn audit_in(
     .bind(limit)
     .fetch_all(&database.reader)
     .await?;
-    rows.into_iter().map(Row::read).collect()
+    rows.into_iter().map(AuditRow::read).collect()
 }
 
 pub(super) async fn checkpoints(
@@ -115,7 +117,7 @@ pub(super) async fn unchained_audit(
     limit: u16,
 ) -> Result<Vec<AuditRecord>> {
     let (from, to) = bounds(range);
-    let rows: Vec<Row> = sqlx::query_as(
+    let rows: Vec<AuditRow> = sqlx::query_as(
         "SELECT * FROM audit_events
          WHERE chain IS NULL AND seq > ? AND time_ms >= ? AND time_ms < ? AND (?4 IS NULL OR bouncer = ?4)
          ORDER BY seq LIMIT ?5",
@@ -127,7 +129,7 @@ pub(super) async fn unchained_audit(
     .bind(limit)
     .fetch_all(&database.reader)
     .await?;
-    rows.into_iter().map(Row::read).collect()
+    rows.into_iter().map(AuditRow::read).collect()
 }
 
 pub(super) async fn admin_span(database: &Database, range: &AuditRange) -> Result<Option<AuditSpan>> {
@@ -161,7 +163,7 @@ pub(super) async fn admin_in(
     after: u64,
     limit: u16,
 ) -> Result<Vec<AdminRecord>> {
-    let sql = format!("{} WHERE e.sequence > ? AND e.sequence <= ? ORDER BY e.sequence LIMIT ?", AdminRow::SELECT);
+    let sql = format!("{} WHERE e.sequence > ? AND e.sequence <= ? ORDER BY e.sequence LIMIT ?", SELECT_ADMIN);
     let rows: Vec<AdminRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(signed(after.max(span.first.saturating_sub(1)))?)
         .bind(signed(span.last)?)
@@ -180,7 +182,7 @@ pub(super) async fn unchained_admin(
     let (from, to) = bounds(range);
     let sql = format!(
         "{} WHERE e.sequence IS NULL AND seq > ? AND time_ms >= ? AND time_ms < ? ORDER BY seq LIMIT ?",
-        AdminRow::SELECT
+        SELECT_ADMIN
     );
     let rows: Vec<AdminRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(signed(after)?)

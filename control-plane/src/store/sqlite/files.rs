@@ -4,7 +4,7 @@ use super::SqliteStore;
 use super::database::{MIGRATIONS, turn};
 use crate::clock::Clock;
 use crate::model::Actor;
-use crate::store::{Result, StoreError};
+use crate::store::{Result, Store as _, StoreError};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bouncers;
+mod bridge_sessions;
 mod chains;
 mod crypto;
 mod database;
@@ -9,25 +10,30 @@ mod envelopes;
 mod export;
 pub mod files;
 mod filter;
+mod proposals;
 mod registry;
 mod sessions;
 mod tokens;
 
+use super::rows::unsigned;
 use super::{
     AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BouncerFilter,
     EnvelopeFilter, Page, Part, ResourceFilter, Result, Store,
 };
 use crate::access::{NewSession, NewToken, Principal, TokenRecord};
+use crate::bridge::Told;
 use crate::clock::Clock;
 use crate::edit::{Edit, Reason};
 use crate::model::{
     Actor, AdminRecord, Appended, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag,
-    FlagState, OwnChain, Policy, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting, Terms,
+    FlagState, OwnChain, Policy, PolicyMarks, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting,
+    Terms,
 };
+use crate::proposal::{Asked, ProposalFilter, ProposalRecord, ProposalState, Proposed};
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerIdentity, BouncerName, ClusterName, Generation, LogicalPath, ResourceName};
-use database::{Database, unsigned};
+use database::Database;
 use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,18 +54,17 @@ impl SqliteStore {
     pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
         Ok(Self { database: Database::open(path, clock).await? })
     }
-
-    /// Waits for running calls and closes the file.
-    pub async fn close(&self) {
-        self.database.reader.close().await;
-        self.database.writer.close().await;
-    }
 }
 
 #[tonic::async_trait]
 impl Store for SqliteStore {
     fn changes(&self) -> watch::Receiver<u64> {
         self.database.changes()
+    }
+
+    async fn close(&self) {
+        self.database.reader.close().await;
+        self.database.writer.close().await;
     }
 
     async fn ping(&self) -> Result<()> {
@@ -178,6 +183,13 @@ impl Store for SqliteStore {
         bouncers::record_sighting(&self.database, name, sighting).await
     }
 
+    async fn tell_sessions(&self, replica: Uuid, ids: &[Uuid], changed: &[&Told]) -> Result<()> {
+        bridge_sessions::tell(&self.database, replica, ids, changed).await
+    }
+    async fn sessions_elsewhere(&self, replica: Uuid) -> Result<Vec<Told>> {
+        bridge_sessions::elsewhere(&self.database, replica).await
+    }
+
     async fn register_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
         registry::register_resource(&self.database, resource, edit).await
     }
@@ -197,8 +209,36 @@ impl Store for SqliteStore {
         registry::delete_resource(&self.database, name, edit).await
     }
 
+    async fn propose(&self, proposed: &Proposed, author: &Principal, edit: &Edit) -> Result<Asked> {
+        proposals::propose(&self.database, proposed, author, edit).await
+    }
+    async fn proposed_before(&self, edit: &Edit) -> Result<Option<ProposalRecord>> {
+        proposals::recall(&self.database, edit).await
+    }
+    async fn proposal(&self, id: Uuid) -> Result<Option<ProposalRecord>> {
+        proposals::by_id(&self.database, id).await
+    }
+    async fn proposals(&self, filter: &ProposalFilter, page: &Page<u64>) -> Result<Part<ProposalRecord>> {
+        proposals::list(&self.database, filter, page).await
+    }
+    async fn decide_proposal(
+        &self,
+        id: Uuid,
+        state: ProposalState,
+        by: &Actor,
+        note: Option<&Reason>,
+    ) -> Result<ProposalRecord> {
+        proposals::decide(&self.database, id, state, by, note).await
+    }
+    async fn expire_proposals(&self) -> Result<u64> {
+        proposals::expire(&self.database).await
+    }
+
     async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>> {
         registry::policy(&self.database, name).await
+    }
+    async fn policy_marks(&self) -> Result<PolicyMarks> {
+        registry::policy_marks(&self.database).await
     }
 
     async fn append_audit(

@@ -1,52 +1,16 @@
 //! The protected resources that bouncers guard, and the policy that each bouncer may see.
 
-use super::database::{Database, Write, change, parsed, part, signed, unsigned};
-use super::envelopes::{self, select_latest};
-use super::{bouncers, crypto, filter};
+use super::database::{Database, Write};
+use super::envelopes::select_latest;
+use super::{bouncers, crypto, filter, proposals};
 use crate::edit::Edit;
-use crate::model::{Flag, Policy, Protocol, Resource, ResourceRecord};
+use crate::model::{Flag, Policy, PolicyMarks, Resource, ResourceRecord};
+use crate::store::rows::envelopes::EnvelopeRow;
+use crate::store::rows::resources::{MARKS, MarkRow, ResourceRow, TABLE, marks};
+use crate::store::rows::{part, signed, unsigned};
 use crate::store::{Conflict, Page, Part, ResourceFilter, Result, StoreError, expected};
 use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName};
 use sqlx::{QueryBuilder, SqliteExecutor};
-
-const RESOURCES: &str = "protected_resources";
-
-#[derive(sqlx::FromRow)]
-struct ResourceRow {
-    name: String,
-    bouncer: String,
-    cluster: String,
-    upstream: String,
-    protocol: String,
-    logical_path: String,
-    callers: String,
-    enabled: bool,
-    created_ms: i64,
-    created_by: String,
-    updated_ms: i64,
-    updated_by: String,
-    revision: i64,
-}
-
-impl ResourceRow {
-    fn read(self) -> Result<ResourceRecord> {
-        Ok(ResourceRecord {
-            resource: Resource {
-                name: parsed(RESOURCES, &self.name)?,
-                bouncer: parsed(RESOURCES, &self.bouncer)?,
-                cluster: parsed(RESOURCES, &self.cluster)?,
-                upstream: parsed(RESOURCES, &self.upstream)?,
-                protocol: parsed::<Protocol>(RESOURCES, &self.protocol)?,
-                path: parsed(RESOURCES, &self.logical_path)?,
-                callers: serde_json::from_str(&self.callers).map_err(|_| StoreError::Corrupt(RESOURCES))?,
-                enabled: self.enabled,
-            },
-            created: change(RESOURCES, self.created_ms, self.created_by)?,
-            updated: change(RESOURCES, self.updated_ms, self.updated_by)?,
-            revision: unsigned(self.revision)?,
-        })
-    }
-}
 
 async fn require_bouncer(write: &mut Write<'_>, resource: &Resource) -> Result<()> {
     match bouncers::by_name(write.connection(), &resource.bouncer).await? {
@@ -58,7 +22,7 @@ async fn require_bouncer(write: &mut Write<'_>, resource: &Resource) -> Result<(
 /// Writes the row, keeping when and by whom it was first registered.
 async fn upsert(write: &mut Write<'_>, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
     let revision = write.revise().await?;
-    let callers = serde_json::to_string(&resource.callers).map_err(|_| StoreError::Corrupt(RESOURCES))?;
+    let callers = serde_json::to_string(&resource.callers).map_err(|_| StoreError::Corrupt(TABLE))?;
     let row: ResourceRow = sqlx::query_as(
         "INSERT INTO protected_resources (name, bouncer, cluster, upstream, protocol, logical_path, callers, enabled,
              created_ms, created_by, updated_ms, updated_by, revision)
@@ -84,7 +48,7 @@ async fn upsert(write: &mut Write<'_>, resource: &Resource, edit: &Edit) -> Resu
 }
 
 pub(super) async fn register_resource(database: &Database, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let recalled = write.recall(edit).await?.is_some();
     let known = resource_by_name(write.connection(), &resource.name).await?;
     if recalled {
@@ -104,7 +68,7 @@ pub(super) async fn register_resource(database: &Database, resource: &Resource, 
 }
 
 pub(super) async fn replace_resource(database: &Database, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let known = resource_by_name(write.connection(), &resource.name).await?.ok_or(StoreError::NotFound)?;
     expected(edit, known.revision)?;
     if known.resource == *resource {
@@ -161,7 +125,7 @@ pub(super) async fn resources_behind(
 }
 
 pub(super) async fn delete_resource(database: &Database, name: &ResourceName, edit: &Edit) -> Result<()> {
-    let mut write = database.begin().await?;
+    let mut write = proposals::begin(database, edit).await?;
     let known = resource_by_name(write.connection(), name).await?.ok_or(StoreError::NotFound)?;
     expected(edit, known.revision)?;
     sqlx::query("DELETE FROM protected_resources WHERE name = ?")
@@ -185,7 +149,7 @@ pub(super) async fn policy(database: &Database, name: &BouncerName) -> Result<Op
             .fetch_all(&mut *read)
             .await?;
     // While the flag is off a bouncer needs no envelope, and what it does not hold it cannot use.
-    let envelopes: Vec<envelopes::Row> = if intercept_enabled {
+    let envelopes: Vec<EnvelopeRow> = if intercept_enabled {
         sqlx::query_as(select_latest!(
             "AND g.enabled = 1
              AND s.logical_path IN (SELECT logical_path FROM protected_resources WHERE bouncer = ?)
@@ -203,6 +167,16 @@ pub(super) async fn policy(database: &Database, name: &BouncerName) -> Result<Op
         bouncer: record.bouncer,
         intercept_enabled,
         resources: resources.into_iter().map(|row| row.read().map(|r| r.resource)).collect::<Result<_>>()?,
-        envelopes: envelopes.into_iter().map(envelopes::Row::read).collect::<Result<_>>()?,
+        envelopes: envelopes.into_iter().map(EnvelopeRow::read).collect::<Result<_>>()?,
     }))
+}
+
+pub(super) async fn policy_marks(database: &Database) -> Result<PolicyMarks> {
+    // One read transaction, so that epoch and marks belong together.
+    let mut read = database.reader.begin().await?;
+    let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM meta").fetch_one(&mut *read).await?;
+    let flag = crypto::flag(&mut *read, Flag::DualCustodyIntercept).await?.revision;
+    let rows: Vec<MarkRow> = sqlx::query_as(MARKS).fetch_all(&mut *read).await?;
+    read.commit().await?;
+    marks(epoch, flag, rows)
 }

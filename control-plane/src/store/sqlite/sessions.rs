@@ -1,36 +1,12 @@
 //! Sessions of browsers: hashes of their cookies in, principals out.
 
-use super::database::{Database, parsed, time};
+use super::database::Database;
 use super::tokens;
 use crate::access::{NewSession, Principal};
 use crate::model::Actor;
 use crate::store::Result;
+use crate::store::rows::tokens::{SessionRow, write_scope};
 use crate::token::TokenHash;
-
-const TABLE: &str = "sessions";
-
-#[derive(sqlx::FromRow)]
-struct Row {
-    hash: Vec<u8>,
-    token_id: Option<String>,
-    actor: String,
-    role: String,
-    scope: String,
-    expires_ms: i64,
-}
-
-impl Row {
-    fn read(self) -> Result<Principal> {
-        Ok(Principal {
-            actor: Actor::stored(&self.actor),
-            role: parsed(TABLE, &self.role)?,
-            scope: tokens::read_scope(TABLE, &self.scope)?,
-            expires: Some(time(TABLE, self.expires_ms)?),
-            token: self.token_id.as_deref().map(|id| parsed(TABLE, id)).transpose()?,
-            single_use: false,
-        })
-    }
-}
 
 pub(super) async fn open(database: &Database, session: &NewSession, hash: &TokenHash) -> Result<()> {
     let mut write = database.begin().await?;
@@ -46,7 +22,7 @@ pub(super) async fn open(database: &Database, session: &NewSession, hash: &Token
     .bind(who.token.filter(|_| !who.single_use).map(|id| id.to_string()))
     .bind(who.actor.as_str())
     .bind(who.role.as_str())
-    .bind(tokens::write_scope(&who.scope)?)
+    .bind(write_scope(&who.scope)?)
     .bind(write.now_ms())
     .bind(session.expires.as_millisecond())
     .execute(write.connection())
@@ -56,7 +32,7 @@ pub(super) async fn open(database: &Database, session: &NewSession, hash: &Token
 }
 
 pub(super) async fn presented(database: &Database, presented: &TokenHash) -> Result<Option<Principal>> {
-    let rows: Vec<Row> = sqlx::query_as(
+    let rows: Vec<SessionRow> = sqlx::query_as(
         "SELECT s.hash, s.token_id, s.actor, s.role, s.scope, s.expires_ms FROM sessions s
          LEFT JOIN tokens t ON t.id = s.token_id
          WHERE s.lookup = ?1 AND s.expires_ms > ?2 AND t.revoked_ms IS NULL
@@ -66,7 +42,7 @@ pub(super) async fn presented(database: &Database, presented: &TokenHash) -> Res
     .bind(database.clock.now().as_millisecond())
     .fetch_all(&database.reader)
     .await?;
-    rows.into_iter().find(|row| presented.matches(&row.hash)).map(Row::read).transpose()
+    rows.into_iter().find(|row| presented.matches(&row.hash)).map(SessionRow::read).transpose()
 }
 
 pub(super) async fn close(database: &Database, presented: &TokenHash) -> Result<()> {

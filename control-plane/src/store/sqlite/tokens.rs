@@ -1,13 +1,12 @@
 //! Tokens: hashes in, records out.
 
-use super::database::{Database, Write, change, parsed, time};
-use crate::access::{NewToken, Principal, Role, Scope, TokenRecord};
+use super::database::{Database, Write};
+use crate::access::{NewToken, Principal, TokenRecord};
 use crate::model::Actor;
+use crate::store::rows::tokens::{TokenRow, first, write_scope};
 use crate::store::{Conflict, Result, StoreError};
 use crate::token::TokenHash;
 use uuid::Uuid;
-
-const TABLE: &str = "tokens";
 
 /// Every token; conditions follow.
 macro_rules! select_token {
@@ -19,57 +18,20 @@ macro_rules! select_token {
     };
 }
 
-#[derive(sqlx::FromRow)]
-struct Row {
-    id: String,
-    name: String,
-    hash: Vec<u8>,
-    role: String,
-    scope: String,
-    created_ms: i64,
-    created_by: String,
-    expires_ms: Option<i64>,
-    revoked_ms: Option<i64>,
-    single_use: bool,
-}
-
-impl Row {
-    fn read(self) -> Result<TokenRecord> {
-        Ok(TokenRecord {
-            id: parsed(TABLE, &self.id)?,
-            name: self.name,
-            role: parsed(TABLE, &self.role)?,
-            scope: read_scope(TABLE, &self.scope)?,
-            created: change(TABLE, self.created_ms, self.created_by)?,
-            expires: self.expires_ms.map(|ms| time(TABLE, ms)).transpose()?,
-            revoked: self.revoked_ms.map(|ms| time(TABLE, ms)).transpose()?,
-            single_use: self.single_use,
-        })
-    }
-}
-
-pub(super) fn read_scope(table: &'static str, text: &str) -> Result<Scope> {
-    serde_json::from_str(text).map_err(|_| StoreError::Corrupt(table))
-}
-
-pub(super) fn write_scope(scope: &Scope) -> Result<String> {
-    serde_json::to_string(scope).map_err(|_| StoreError::Corrupt(TABLE))
-}
-
 pub(super) async fn presented(database: &Database, presented: &TokenHash) -> Result<Option<TokenRecord>> {
-    let rows: Vec<Row> = sqlx::query_as(select_token!(
+    let rows: Vec<TokenRow> = sqlx::query_as(select_token!(
         "WHERE lookup = ? AND revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?)"
     ))
     .bind(presented.lookup())
     .bind(database.clock.now().as_millisecond())
     .fetch_all(&database.reader)
     .await?;
-    rows.into_iter().find(|row| presented.matches(&row.hash)).map(Row::read).transpose()
+    rows.into_iter().find(|row| presented.matches(&row.hash)).map(TokenRow::read).transpose()
 }
 
 pub(super) async fn all(database: &Database) -> Result<Vec<TokenRecord>> {
-    let rows: Vec<Row> = sqlx::query_as(select_token!("ORDER BY id")).fetch_all(&database.reader).await?;
-    rows.into_iter().map(Row::read).collect()
+    let rows: Vec<TokenRow> = sqlx::query_as(select_token!("ORDER BY id")).fetch_all(&database.reader).await?;
+    rows.into_iter().map(TokenRow::read).collect()
 }
 
 async fn insert(
@@ -107,11 +69,6 @@ async fn insert(
         revoked: None,
         single_use,
     })
-}
-
-/// The token that `bootstrap` writes.
-fn first(name: &str) -> NewToken {
-    NewToken { name: name.to_owned(), role: Role::Admin, scope: Scope::default(), expires: None }
 }
 
 pub(super) async fn bootstrap(database: &Database, name: &str, hash: &TokenHash) -> Result<()> {

@@ -1,0 +1,138 @@
+//! Bouncers, and what was last heard of each.
+
+use super::database::Database;
+use super::{filter, proposals};
+use crate::edit::Edit;
+use crate::model::{Bouncer, BouncerRecord, Sighting};
+use crate::store::rows::bouncers::{BouncerRow, taken};
+use crate::store::rows::{part, signed};
+use crate::store::{BouncerFilter, Conflict, Page, Part, Result, StoreError, expected};
+use bouncer_custody::{BouncerIdentity, BouncerName};
+use sqlx::{PgExecutor, QueryBuilder};
+
+macro_rules! select_bouncer {
+    ($rest:literal) => {
+        concat!(
+            "SELECT b.*, s.seen_ms, s.version, s.epoch_acked FROM bouncers b
+             LEFT JOIN bouncer_sightings s ON s.bouncer = b.name ",
+            $rest
+        )
+    };
+}
+
+pub(super) async fn register(database: &Database, bouncer: &Bouncer, edit: &Edit) -> Result<BouncerRecord> {
+    let mut write = proposals::begin(database, edit).await?;
+    let recalled = write.recall(edit).await?.is_some();
+    let known = by_name(write.connection(), &bouncer.name).await?;
+    if recalled {
+        return known.ok_or(Conflict::ChangedMeanwhile.into());
+    }
+    expected(edit, known.as_ref().map_or(0, |known| known.revision))?;
+    if let Some(known) = known {
+        return if known.bouncer == *bouncer { Ok(known) } else { Err(Conflict::NameTaken.into()) };
+    }
+    let revision = write.revise().await?;
+    let inserted = sqlx::query(
+        "INSERT INTO bouncers (name, identity, created_ms, created_by, revision) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(bouncer.name.as_str())
+    .bind(bouncer.identity.as_str())
+    .bind(write.now_ms())
+    .bind(edit.actor.as_str())
+    .bind(signed(revision)?)
+    .execute(write.connection())
+    .await;
+    inserted.map_err(|error| taken(error, &bouncer.identity))?;
+    write.record(&edit.actor, "bouncer.registered", bouncer.name.as_str(), bouncer.identity.as_str()).await?;
+    write.note(edit, None).await?;
+    write.raise_epoch().await?;
+    let created = write.change(&edit.actor);
+    write.commit().await?;
+    Ok(BouncerRecord { bouncer: bouncer.clone(), updated: created.clone(), created, revision, sighting: None })
+}
+
+pub(super) async fn replace(database: &Database, bouncer: &Bouncer, edit: &Edit) -> Result<BouncerRecord> {
+    let mut write = proposals::begin(database, edit).await?;
+    let known = by_name(write.connection(), &bouncer.name).await?.ok_or(StoreError::NotFound)?;
+    expected(edit, known.revision)?;
+    if known.bouncer == *bouncer {
+        return Ok(known);
+    }
+    let revision = write.revise().await?;
+    let updated = sqlx::query(
+        "UPDATE bouncers SET identity = $1, updated_ms = $2, updated_by = $3, revision = $4 WHERE name = $5",
+    )
+    .bind(bouncer.identity.as_str())
+    .bind(write.now_ms())
+    .bind(edit.actor.as_str())
+    .bind(signed(revision)?)
+    .bind(bouncer.name.as_str())
+    .execute(write.connection())
+    .await;
+    updated.map_err(|error| taken(error, &bouncer.identity))?;
+    write.record(&edit.actor, "bouncer.changed", bouncer.name.as_str(), bouncer.identity.as_str()).await?;
+    write.raise_epoch().await?;
+    let updated = write.change(&edit.actor);
+    write.commit().await?;
+    Ok(BouncerRecord { bouncer: bouncer.clone(), updated, revision, ..known })
+}
+
+pub(super) async fn by_name(executor: impl PgExecutor<'_>, name: &BouncerName) -> Result<Option<BouncerRecord>> {
+    let row: Option<BouncerRow> =
+        sqlx::query_as(select_bouncer!("WHERE b.name = $1")).bind(name.as_str()).fetch_optional(executor).await?;
+    row.map(BouncerRow::read).transpose()
+}
+
+pub(super) async fn by_identity(database: &Database, id: &BouncerIdentity) -> Result<Option<Bouncer>> {
+    let row: Option<BouncerRow> = sqlx::query_as(select_bouncer!("WHERE b.identity = $1"))
+        .bind(id.as_str())
+        .fetch_optional(&database.reader)
+        .await?;
+    Ok(row.map(BouncerRow::read).transpose()?.map(|record| record.bouncer))
+}
+
+pub(super) async fn list(
+    database: &Database,
+    wanted: &BouncerFilter,
+    page: &Page<BouncerName>,
+) -> Result<Part<BouncerRecord>> {
+    let mut query = QueryBuilder::new(select_bouncer!("WHERE b.name > "));
+    query.push_bind(page.after.as_ref().map_or("", BouncerName::as_str).to_owned());
+    filter::contains(&mut query, "b.name", wanted.contains.as_deref());
+    query.push(" ORDER BY b.name LIMIT ").push_bind(i64::from(page.limit) + 1);
+    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, BouncerRow::read)
+}
+
+pub(super) async fn delete(database: &Database, name: &BouncerName, edit: &Edit) -> Result<()> {
+    let mut write = proposals::begin(database, edit).await?;
+    let known = by_name(write.connection(), name).await?.ok_or(StoreError::NotFound)?;
+    expected(edit, known.revision)?;
+    let guarded: i64 = sqlx::query_scalar("SELECT count(*) FROM protected_resources WHERE bouncer = $1")
+        .bind(name.as_str())
+        .fetch_one(write.connection())
+        .await?;
+    if guarded > 0 {
+        return Err(Conflict::BouncerInUse.into());
+    }
+    sqlx::query("DELETE FROM bouncers WHERE name = $1").bind(name.as_str()).execute(write.connection()).await?;
+    write.record(&edit.actor, "bouncer.deleted", name.as_str(), "").await?;
+    write.raise_epoch().await?;
+    write.commit().await
+}
+
+pub(super) async fn record_sighting(database: &Database, name: &BouncerName, sighting: &Sighting) -> Result<()> {
+    let mut write = database.begin_beside().await?;
+    // Its registration may have gone in the meantime; then there is nothing to remember.
+    sqlx::query(
+        "INSERT INTO bouncer_sightings (bouncer, seen_ms, version, epoch_acked)
+         SELECT name, $2, $3, $4 FROM bouncers WHERE name = $1 FOR KEY SHARE
+         ON CONFLICT (bouncer) DO UPDATE SET seen_ms = $2, version = $3, epoch_acked = $4",
+    )
+    .bind(name.as_str())
+    .bind(sighting.at.as_millisecond())
+    .bind(&sighting.version)
+    .bind(signed(sighting.epoch_acked)?)
+    .execute(write.connection())
+    .await?;
+    write.commit().await
+}

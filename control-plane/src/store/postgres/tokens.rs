@@ -1,0 +1,155 @@
+//! Tokens: hashes in, records out.
+
+use super::database::{Database, Write};
+use crate::access::{NewToken, Principal, TokenRecord};
+use crate::model::Actor;
+use crate::store::rows::tokens::{TokenRow, first, write_scope};
+use crate::store::{Conflict, Result, StoreError};
+use crate::token::TokenHash;
+use uuid::Uuid;
+
+/// Every token; conditions follow.
+macro_rules! select_token {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, name, hash, role, scope, created_ms, created_by, expires_ms, revoked_ms, single_use FROM tokens ",
+            $rest
+        )
+    };
+}
+
+pub(super) async fn presented(database: &Database, presented: &TokenHash) -> Result<Option<TokenRecord>> {
+    let rows: Vec<TokenRow> = sqlx::query_as(select_token!(
+        "WHERE lookup = $1 AND revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > $2)"
+    ))
+    .bind(presented.lookup())
+    .bind(database.clock.now().as_millisecond())
+    .fetch_all(&database.reader)
+    .await?;
+    rows.into_iter().find(|row| presented.matches(&row.hash)).map(TokenRow::read).transpose()
+}
+
+pub(super) async fn all(database: &Database) -> Result<Vec<TokenRecord>> {
+    let rows: Vec<TokenRow> = sqlx::query_as(select_token!("ORDER BY id")).fetch_all(&database.reader).await?;
+    rows.into_iter().map(TokenRow::read).collect()
+}
+
+async fn insert(
+    write: &mut Write<'_>,
+    token: &NewToken,
+    single_use: bool,
+    hash: &TokenHash,
+    actor: &Actor,
+) -> Result<TokenRecord> {
+    let id = Uuid::now_v7();
+    sqlx::query(
+        "INSERT INTO tokens (id, name, lookup, hash, role, scope, created_ms, created_by, expires_ms, single_use)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(id.to_string())
+    .bind(&token.name)
+    .bind(hash.lookup())
+    .bind(hash.as_bytes().as_slice())
+    .bind(token.role.as_str())
+    .bind(write_scope(&token.scope)?)
+    .bind(write.now_ms())
+    .bind(actor.as_str())
+    .bind(token.expires.map(|expires| expires.as_millisecond()))
+    .bind(single_use)
+    .execute(write.connection())
+    .await?;
+    write.record(actor, "token.created", &token.name, token.role.as_str()).await?;
+    Ok(TokenRecord {
+        id,
+        name: token.name.clone(),
+        role: token.role,
+        scope: token.scope.clone(),
+        created: write.change(actor),
+        expires: token.expires,
+        revoked: None,
+        single_use,
+    })
+}
+
+pub(super) async fn bootstrap(database: &Database, name: &str, hash: &TokenHash) -> Result<()> {
+    let mut write = database.begin().await?;
+    let tokens: i64 = sqlx::query_scalar("SELECT count(*) FROM tokens").fetch_one(write.connection()).await?;
+    if tokens > 0 {
+        return Err(Conflict::AlreadyBootstrapped.into());
+    }
+    insert(&mut write, &first(name), true, hash, &Actor::operator()).await?;
+    write.commit().await
+}
+
+pub(super) async fn replace_all(database: &Database, name: &str, hash: &TokenHash) -> Result<()> {
+    let mut write = database.begin().await?;
+    sqlx::query("UPDATE tokens SET revoked_ms = $1 WHERE revoked_ms IS NULL")
+        .bind(write.now_ms())
+        .execute(write.connection())
+        .await?;
+    sqlx::query("DELETE FROM sessions").execute(write.connection()).await?;
+    write.record(&Actor::operator(), "token.all_revoked", "tokens", "").await?;
+    insert(&mut write, &first(name), true, hash, &Actor::operator()).await?;
+    write.commit().await
+}
+
+/// Takes a token out of use that was good for one.
+pub(super) async fn spend(write: &mut Write<'_>, by: &Principal) -> Result<()> {
+    let (Some(id), true) = (by.token, by.single_use) else { return Ok(()) };
+    let spent = sqlx::query("UPDATE tokens SET revoked_ms = $1 WHERE id = $2 AND revoked_ms IS NULL")
+        .bind(write.now_ms())
+        .bind(id.to_string())
+        .execute(write.connection())
+        .await?;
+    if spent.rows_affected() == 0 {
+        return Err(Conflict::TokenSpent.into());
+    }
+    write.record(&by.actor, "token.spent", by.actor.as_str(), "").await
+}
+
+pub(super) async fn add(
+    database: &Database,
+    token: &NewToken,
+    hash: &TokenHash,
+    by: &Principal,
+) -> Result<TokenRecord> {
+    let mut write = database.begin().await?;
+    spend(&mut write, by).await?;
+    let taken: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM tokens WHERE name = $1 AND revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > $2)",
+    )
+    .bind(&token.name)
+    .bind(write.now_ms())
+    .fetch_one(write.connection())
+    .await?;
+    if taken > 0 {
+        return Err(Conflict::NameTaken.into());
+    }
+    let record = insert(&mut write, token, false, hash, &by.actor).await?;
+    write.commit().await?;
+    Ok(record)
+}
+
+pub(super) async fn revoke(database: &Database, id: Uuid, actor: &Actor) -> Result<()> {
+    let mut write = database.begin().await?;
+    let name: Option<String> =
+        sqlx::query_scalar("UPDATE tokens SET revoked_ms = $1 WHERE id = $2 AND revoked_ms IS NULL RETURNING name")
+            .bind(write.now_ms())
+            .bind(id.to_string())
+            .fetch_optional(write.connection())
+            .await?;
+    let name = name.ok_or(StoreError::NotFound)?;
+    let left: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM tokens WHERE role = 'admin' AND scope = '[]' AND revoked_ms IS NULL
+             AND (expires_ms IS NULL OR expires_ms > $1)",
+    )
+    .bind(write.now_ms())
+    .fetch_one(write.connection())
+    .await?;
+    if left == 0 {
+        return Err(Conflict::LastToken.into());
+    }
+    sqlx::query("DELETE FROM sessions WHERE token_id = $1").bind(id.to_string()).execute(write.connection()).await?;
+    write.record(actor, "token.revoked", &name, "").await?;
+    write.commit().await
+}
