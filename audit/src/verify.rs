@@ -8,7 +8,7 @@ use crate::event::Withheld;
 use crate::line::{Line, Proof};
 use bouncer_custody::SpiffeId;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +49,10 @@ pub enum What {
     )]
     NoStart,
     /// A chain without a good checkpoint.
-    #[error("nothing of the chain is signed")]
+    #[error(
+        "nothing of the chain is signed. That is so for a bouncer that enrols by an IAM role, and for no other: where this is \
+         one, name its role (--bouncer NAME=ARN)"
+    )]
     Unsigned,
     /// A checkpoint covers events that are not there.
     #[error("the checkpoint covers events that are missing: they end at {0}")]
@@ -141,6 +144,9 @@ pub struct ChainReport {
     pub withheld: u64,
     /// Events that the resolver has recorded and not handed over yet, where its head was given.
     pub not_delivered: Option<u64>,
+    /// Nothing signs it, and it was said of its bouncer that nothing does: its order holds, and whoever stored it could
+    /// have made it.
+    pub unsigned: bool,
     /// It is as it should be.
     pub good: bool,
 }
@@ -177,6 +183,7 @@ pub struct Verifier {
     bundles: Bundles,
     signers: BTreeMap<Owner, SpiffeId>,
     heads: Vec<Expected>,
+    unsigned: BTreeSet<Owner>,
     complete: bool,
     chains: BTreeMap<ChainId, State>,
     faults: Vec<Fault>,
@@ -194,6 +201,7 @@ impl Verifier {
             bundles,
             signers,
             heads,
+            unsigned: BTreeSet::new(),
             complete: false,
             chains: BTreeMap::new(),
             faults: Vec::new(),
@@ -208,6 +216,13 @@ impl Verifier {
     #[must_use]
     pub fn complete(mut self) -> Self {
         self.complete = true;
+        self
+    }
+
+    /// Expects no signature over the chains of these, who have no SVID. Whoever verifies says so: the export can't.
+    #[must_use]
+    pub fn unsigned(mut self, owners: impl IntoIterator<Item = Owner>) -> Self {
+        self.unsigned.extend(owners);
         self
     }
 
@@ -298,7 +313,8 @@ impl Verifier {
             self.faults.push(Fault { chain: None, sequence: None, what: What::CutOff });
         }
         let unsigned = self.chains.iter().filter(|(_, state)| {
-            !state.broken && state.last.is_none() && !matches!(state.owner, Some(Owner::ControlPlane))
+            let may_be = state.owner.as_ref().is_some_and(|owner| self.unsigned.contains(owner));
+            !state.broken && state.last.is_none() && !may_be && !matches!(state.owner, Some(Owner::ControlPlane))
         });
         for chain in unsigned.map(|(chain, _)| chain.clone()).collect::<Vec<_>>() {
             self.fault(&chain, None, What::Unsigned);
@@ -328,6 +344,7 @@ impl Verifier {
         let signed_through = state.last.map_or(before, |(_, sequence, _)| sequence);
         let head = self.heads.iter().find(|head| head.point.chain == chain);
         ChainReport {
+            unsigned: state.last.is_none() && state.owner.as_ref().is_some_and(|owner| self.unsigned.contains(owner)),
             expected: state.owner.as_ref().is_some_and(|owner| self.signers.contains_key(owner)),
             owner: state.owner,
             spiffe_id: state.signer,

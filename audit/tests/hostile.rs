@@ -296,6 +296,28 @@ fn a_chain_without_any_checkpoint_proves_nothing_and_is_no_good() {
 }
 
 #[test]
+fn a_chain_is_unsigned_only_where_whoever_verifies_says_so() {
+    let mut scene = scene();
+    scene.lines.retain(|line| matches!(line, Line::Event(_)));
+    let verify = |lines: &[Line], owner: &str| {
+        let owner = Owner::Bouncer(owner.to_owned());
+        let mut verifier = Verifier::new(Bundles::default(), BTreeMap::new(), Vec::new()).unsigned([owner]);
+        lines.iter().for_each(|line| verifier.line(&serde_json::to_string(line).unwrap()));
+        let end = serde_json::to_string(&Line::End(EndLine { lines: lines.len() as u64 })).unwrap();
+        verifier.line(&end);
+        verifier.finish()
+    };
+    let report = verify(&scene.lines, "payments-east");
+    assert_eq!(report.faults, Vec::new());
+    let chain = &report.chains[0];
+    assert!(chain.unsigned && chain.good && chain.signed_through == 0 && chain.spiffe_id.is_none(), "{chain:?}");
+    assert_eq!(only(verify(&scene.lines, "west")), (None, What::Unsigned), "that was said of another");
+    // Its order holds all the same.
+    scene.event(4).1.cluster = "other".to_owned();
+    assert_eq!(only(verify(&scene.lines, "payments-east")), (Some(4), What::Changed));
+}
+
+#[test]
 fn a_dropped_tail_shows_against_the_resolvers_own_head() {
     let mut scene = scene();
     let head = |acknowledged| vec![Expected { point: scene.end.clone(), acknowledged }];

@@ -5,7 +5,7 @@
 use crate::output::Format;
 use bouncer_custody::{
     BouncerName, CallerPattern, CiphertextRef, ClusterName, EncryptionContext, KmsKeyArn, LogicalPath, Provider,
-    ResourceName, SpiffeId, Upstream,
+    ResourceName, RoleArn, SpiffeId, Upstream,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -250,8 +250,11 @@ pub(crate) enum Bouncers {
         /// Its name, as in its resolver.toml.
         name: BouncerName,
         /// The resolver's SPIFFE ID.
-        #[arg(long)]
-        spiffe_id: SpiffeId,
+        #[arg(long, required_unless_present = "iam_role")]
+        spiffe_id: Option<SpiffeId>,
+        /// For a resolver without SPIRE: the ARN of the IAM role that it enrols with, without the role's path.
+        #[arg(long, value_name = "ARN", conflicts_with = "spiffe_id")]
+        iam_role: Option<RoleArn>,
     },
     /// Remove one: it is sent nothing any more.
     Remove {

@@ -206,6 +206,12 @@ fn flags_bouncers_and_resources_are_sent_as_the_api_takes_them() {
         "POST /v1/bouncers",
         json!({"name": "east", "spiffe_id": id}),
     );
+    let role = "arn:aws:iam::123456789012:role/east";
+    check(
+        &["bouncers", "add", "east", "--iam-role", role],
+        "POST /v1/bouncers",
+        json!({"name": "east", "iam_role_arn": role}),
+    );
     check(&["bouncers", "remove", "east"], "DELETE /v1/bouncers/east", Value::Null);
     check(
         &["settings", "set", "--kms-key-arn", KEY, "--notes", "n"],

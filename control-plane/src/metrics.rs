@@ -44,6 +44,22 @@ pub enum BridgeRefusal {
     Mismatch,
     /// A message was not what the protocol says.
     Protocol,
+    /// What was sent to enrol with has not the form of it.
+    EnrolMalformed,
+    /// It names an STS that is not allowed.
+    EnrolHost,
+    /// It was signed too long ago, or ahead of time.
+    EnrolStale,
+    /// Too many attempts of one address, or too many calls to STS at once.
+    EnrolLimited,
+    /// STS refused the signature.
+    StsRefused,
+    /// STS does not answer as it should.
+    StsUnavailable,
+    /// STS vouches for somebody who is no role.
+    NoRole,
+    /// The connection has not enrolled, or its enrolment has ended.
+    NotEnrolled,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

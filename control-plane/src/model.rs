@@ -5,8 +5,8 @@ use crate::certificate::CertificateChain;
 use crate::edit::Reason;
 use bouncer_audit::{ChainId, ChainPoint, Digest, Signed, Withheld};
 use bouncer_custody::{
-    BouncerName, CallerPattern, CiphertextRef, ClusterName, EncryptionContext, Generation, KeyId, LogicalPath,
-    Reserved, ResourceName, SpiffeId, Upstream,
+    BouncerIdentity, BouncerName, CallerPattern, CiphertextRef, ClusterName, EncryptionContext, Generation, KeyId,
+    LogicalPath, Reserved, ResourceName, Upstream,
 };
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -204,8 +204,8 @@ impl EnvelopeRecord {
 pub struct Bouncer {
     /// What it is called.
     pub name: BouncerName,
-    /// The SPIFFE ID that its resolvers present on the Policy Bridge.
-    pub spiffe_id: SpiffeId,
+    /// Who its resolvers are on the Policy Bridge.
+    pub identity: BouncerIdentity,
 }
 
 /// A [`Bouncer`] as stored.

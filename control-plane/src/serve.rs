@@ -2,9 +2,10 @@
 
 use crate::api::limits::Limits;
 use crate::api::{self, Api};
+use crate::bridge::enrol::{self, Enrolment, StsError};
 use crate::bridge::{Bridge, Live, Replica, Timing, transport};
 use crate::clock::SystemClock;
-use crate::config::{Config, TlsFault};
+use crate::config::{Config, IamConfig, TlsFault};
 use crate::http_server;
 use crate::metrics::Metrics;
 use crate::oidc::{Oidc, OidcError};
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How long running calls and sessions may take to end.
@@ -47,6 +49,9 @@ pub enum ServeError {
     /// The identity provider cannot be used.
     #[error(transparent)]
     Oidc(#[from] OidcError),
+    /// STS cannot be asked.
+    #[error(transparent)]
+    Sts(#[from] StsError),
     /// An address could not be bound.
     #[error("cannot listen on {address}, from {key}: {kind}. Check that the address is this machine's and free",
             kind = source.kind())]
@@ -78,6 +83,10 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let store = opened.map_err(|source| ServeError::Store { source, advice: config.database.advice() })?;
     let api_listener = bind("api.listen", config.api.listen).await?;
     let bridge_listener = bind("bridge.listen", config.bridge_listen).await?;
+    let iam_listener = match &config.iam {
+        Some(iam) => Some(bind("bridge.iam.listen", iam.listen).await?),
+        None => None,
+    };
     let (metrics, live, readiness) =
         (Arc::new(Metrics::default()), Arc::new(Live::default()), Arc::new(Readiness::default()));
     let oidc = config.oidc.map(Oidc::new).transpose()?.map(Arc::new);
@@ -91,6 +100,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         api = %config.api.listen,
         tls = tls.is_some(),
         bridge = %config.bridge_listen,
+        iam = config.iam.as_ref().map(|iam| iam.listen.to_string()),
         "the control plane is up"
     );
     let router = api::router(Api {
@@ -111,6 +121,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let sharing = tokio::spawn(Replica::new(store.clone(), live.clone()).keep(stop.clone()));
     let (editions, timing) = (Arc::default(), Timing::default());
     let bridge = Bridge { store: store.clone(), clock, metrics, live, editions, timing, stop: stop.clone() };
+    let enrolled = config.iam.zip(iam_listener).map(|(iam, listener)| serve_enrolled(bridge.clone(), listener, iam));
+    let enrolled = enrolled.transpose()?;
     let bridge = tokio::spawn(serve_bridge(bridge, bridge_listener, config.workload_api, readiness.clone()));
 
     tokio::select! {
@@ -121,7 +133,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     readiness.set_draining();
     stop.cancel();
     let drained = tokio::time::timeout(DRAIN, async {
-        let _ = tokio::join!(api, bridge, sharing);
+        let _ = tokio::join!(api, bridge, sharing, futures::future::OptionFuture::from(enrolled));
         store.close().await;
     });
     if drained.await.is_err() {
@@ -145,6 +157,19 @@ async fn serve_bridge(bridge: Bridge, listener: TcpListener, workload_api: Strin
     readiness.set_bridge(false);
     let _ = signing.await;
     source.shutdown().await;
+}
+
+/// Runs the Policy Bridge for resolvers that enrol by their IAM role. It needs no SVID of ours.
+fn serve_enrolled(bridge: Bridge, listener: TcpListener, iam: IamConfig) -> Result<JoinHandle<()>, ServeError> {
+    let (stop, metrics) = (bridge.stop.clone(), bridge.metrics.clone());
+    let tls = enrol::tls(iam.tls, stop.clone())?;
+    let enrolment = Arc::new(Enrolment::new(iam.enrolment)?);
+    Ok(tokio::spawn(async move {
+        let connections = transport::accept_keys(listener, tls, metrics, stop, enrolment);
+        if let Err(error) = transport::serve(bridge, connections).await {
+            tracing::error!(%error, "the Policy Bridge for resolvers without an SVID ended");
+        }
+    }))
 }
 
 /// Waits for the first SVID that can be used. The Workload API may come up later than we do.

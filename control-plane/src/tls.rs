@@ -1,4 +1,5 @@
-//! The API's certificate and key, from files that may be renewed while it is served.
+//! A listener's certificate and key, from files that may be renewed while it is served: the API's, and that of
+//! [`crate::bridge::enrol`].
 //!
 //! Files that cannot be used leave the ones before in use, and are said so once. Called by [`crate::serve`].
 
@@ -45,20 +46,29 @@ impl ResolvesServerCert for Renewed {
 /// # Errors
 /// [`TlsFault`], which names the key in the configuration that is wrong.
 pub fn serve(files: TlsFiles, stop: CancellationToken) -> Result<ServerConfig, TlsFault> {
-    let seen = stamps(&files);
-    let renewed = Arc::new(Renewed { current: RwLock::new(Arc::new(files.load()?)) });
+    let renewed = renewed("api", files, stop)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|_| TlsFault::Certificate("cannot be used with this TLS library"))?
         .with_no_client_auth()
-        .with_cert_resolver(renewed.clone());
+        .with_cert_resolver(renewed);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    tokio::spawn(stop.run_until_cancelled_owned(watch(files, renewed, seen)));
     Ok(config)
 }
 
-async fn watch(files: TlsFiles, renewed: Arc<Renewed>, mut seen: [Stamp; 2]) {
+/// Loads the files of a section of the configuration, and renews what is presented for as long as `stop` is not.
+///
+/// # Errors
+/// [`TlsFault`], which names the key in the configuration that is wrong.
+pub fn renewed(section: &'static str, files: TlsFiles, stop: CancellationToken) -> Result<Arc<Renewed>, TlsFault> {
+    let seen = stamps(&files);
+    let renewed = Arc::new(Renewed { current: RwLock::new(Arc::new(files.load()?)) });
+    tokio::spawn(stop.run_until_cancelled_owned(watch(section, files, renewed.clone(), seen)));
+    Ok(renewed)
+}
+
+async fn watch(section: &'static str, files: TlsFiles, renewed: Arc<Renewed>, mut seen: [Stamp; 2]) {
     let mut faulty = None;
     loop {
         tokio::time::sleep(LOOK).await;
@@ -70,11 +80,11 @@ async fn watch(files: TlsFiles, renewed: Arc<Renewed>, mut seen: [Stamp; 2]) {
         match files.load() {
             Ok(key) => {
                 *renewed.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
-                tracing::info!("the API presents a renewed certificate");
+                tracing::info!(section, "a listener presents a renewed certificate");
                 faulty = None;
             }
             Err(fault) if now != seen || faulty != Some(fault) => {
-                tracing::warn!(%fault, "the API's renewed certificate cannot be used; the one before stays in use");
+                tracing::warn!(section, %fault, "a renewed certificate cannot be used; the one before stays in use");
                 faulty = Some(fault);
             }
             Err(_) => {}

@@ -47,13 +47,14 @@ const ARN_FORM: &str = "arn:PARTITION:kms:REGION:ACCOUNT:key/ID with the ID that
                         hex digits (an alias is not accepted, since its target can be changed)";
 
 /// `aws`, or `aws-` and a few letters and dashes.
-fn is_partition(text: &str) -> bool {
+pub(crate) fn is_partition(text: &str) -> bool {
     let more = text.strip_prefix("aws-").unwrap_or("a");
     text.starts_with("aws") && (text.len() == 3 || text.len() > 4) && text.len() <= 16 && words(more)
 }
 
-/// Letters and dashes, then a dash and a number: `ca-central-1`.
-fn is_region(text: &str) -> bool {
+/// Whether it is the name of a region: letters and dashes, then a dash and a number, such as `ca-central-1`.
+#[must_use]
+pub fn is_region(text: &str) -> bool {
     let number = |text: &str| matches!(text.len(), 1 | 2) && text.bytes().all(|b| b.is_ascii_digit());
     text.len() <= 24 && text.rsplit_once('-').is_some_and(|(place, last)| words(place) && number(last))
 }

@@ -51,10 +51,10 @@ links! {
         "Check that the address and port are those of [bridge] in control-plane.toml, and that no proxy between ends TLS.";
     /// An identity is missing, has ended, is not trusted, or is another than expected.
     Svid = "svid", "A workload identity is missing, has ended, is not trusted, or is not the expected one",
-        "Check the SPIFFE agents of both sides, bridge.server_id in resolver.toml, the trust bundles, and both clocks.";
-    /// The control plane does not know this SPIFFE ID, or knows it under another name.
+        "Check the SPIFFE agents of both sides, bridge.server_id in resolver.toml (bridge.iam and the AWS credentials, for an IAM role), the trust bundles, and both clocks.";
+    /// The control plane does not know this SPIFFE ID or IAM role, or knows it under another name.
     Authorization = "authorization", "The control plane does not let this identity speak for this bouncer",
-        "Register the resolver's SPIFFE ID for this name with 'bouncerctl bouncers add', or correct 'bouncer' in resolver.toml.";
+        "Register the resolver's SPIFFE ID or IAM role for this name with 'bouncerctl bouncers add', or correct 'bouncer' in resolver.toml.";
     /// Connected and refused, or ended.
     Service = "service", "The control plane takes the connection, and does not serve it",
         "Look at the control plane's /readyz and log: it may be starting, stopping, or without its database.";

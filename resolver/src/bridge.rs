@@ -1,14 +1,17 @@
-//! The Policy Bridge's client: policy down, audit up, over mTLS with SVIDs on both sides.
+//! The Policy Bridge's client: policy down, audit up, over mTLS with SVIDs on both sides, or with a key of its own and the
+//! IAM role that it [`enrol`]s with.
 //!
 //! It holds the stream open for the daemon's life, reconnects with backoff, and moves to another of the control plane's
 //! addresses when one goes. What comes down is not trusted: the [`crate::policy`] parses it, the rails bound it.
 
 mod arriving;
 mod connect;
+mod enrol;
 mod fronts;
 mod sight;
 
 use crate::audit::{Checkpoints, Cursor};
+use crate::config::BridgeLogin;
 use crate::engine::Engine;
 use crate::metrics::Front;
 use crate::policy::{Changes, Policy, Refused};
@@ -20,6 +23,7 @@ use bouncer_proto::bridge::v1::policy_bridge_client::PolicyBridgeClient;
 use bouncer_proto::bridge::v1::resolver_message::Body as Up;
 use bouncer_proto::{ContentDigest, DeltaFault};
 use connect::{Afterwards, BridgeError, STEP};
+use enrol::Enroller;
 use fronts::Fronts;
 pub use sight::{Sight, Verdict, verdict};
 use std::sync::Arc;
@@ -45,6 +49,10 @@ const PACE: Duration = Duration::from_millis(50);
 pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     let mut checkpoints = Checkpoints::open(&engine.config.state_dir, &engine.config.bouncer);
     let mut fronts = Fronts::new(&engine.config.bridge.addresses);
+    let enroller = match &engine.config.bridge.login {
+        BridgeLogin::Iam(login) => Some(Enroller::new(login).await),
+        BridgeLogin::Svid(_) => None,
+    };
     loop {
         let before = Instant::now();
         let address = fronts.current().to_owned();
@@ -54,7 +62,7 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
         };
         let afterwards = Afterwards::default();
         let ended = tokio::select! {
-            ended = session(&engine, &address, &afterwards, &mut checkpoints, &stop) => ended,
+            ended = session(&engine, (&address, enroller.as_ref()), &afterwards, &mut checkpoints, &stop) => ended,
             () = farewell => return,
         };
         if stop.is_cancelled() {
@@ -78,12 +86,13 @@ pub async fn run(engine: Arc<Engine>, stop: CancellationToken) {
 
 async fn session(
     engine: &Arc<Engine>,
-    address: &str,
+    (address, enroller): (&str, Option<&Enroller>),
     afterwards: &Afterwards,
     checkpoints: &mut Checkpoints,
     stop: &CancellationToken,
 ) -> Result<(), BridgeError> {
-    let channel = connect::connect(engine, &engine.config.bridge, address, afterwards).await?;
+    let mut connection = connect::connect(engine, &engine.config.bridge, address, afterwards, enroller).await?;
+    connection.enrol(engine).await?;
     let (up, outgoing) = mpsc::channel(16);
     let held = engine.policy.held();
     let hello = wire::Hello {
@@ -94,7 +103,7 @@ async fn session(
         delta_form: ContentDigest::FORM,
     };
     send(&up, Up::Hello(hello)).await?;
-    let mut client = PolicyBridgeClient::new(channel);
+    let mut client = PolicyBridgeClient::new(connection.channel.clone());
     let answer = tokio::time::timeout(STEP, client.sync(ReceiverStream::new(outgoing))).await;
     let mut down = answer.map_err(|_| BridgeError::Silent)??.into_inner();
     let acked = Arc::new(Notify::new());
@@ -117,6 +126,7 @@ async fn session(
         ended = receive => ended,
         ended = audit => ended,
         ended = status => ended,
+        ended = connection.stay_enrolled(engine) => ended,
     }
 }
 
@@ -221,7 +231,8 @@ async fn audit(
     checkpoints: &mut Checkpoints,
     stop: &CancellationToken,
 ) -> Result<(), BridgeError> {
-    if let Some(last) = checkpoints.last() {
+    // Without an SVID nothing is signed, and what an earlier one signed is not this connection's.
+    if let Some(last) = checkpoints.last().filter(|_| engine.config.workload_api.is_some()) {
         // The connection before may have broken over it. The control plane knows it by its number.
         send(&up, Up::Audit(wire::AuditBatch { events: Vec::new(), checkpoint: Some(last) })).await?;
     }
@@ -253,7 +264,8 @@ async fn audit(
             } else if ending {
                 return Ok(());
             } else {
-                let unsigned = sent.as_ref().is_some_and(|at| checkpoints.behind(at));
+                let signs = engine.config.workload_api.is_some();
+                let unsigned = signs && sent.as_ref().is_some_and(|at| checkpoints.behind(at));
                 let wait = if unsigned { checkpoints.wait().clamp(RETRY, STATUS) } else { STATUS };
                 tokio::select! {
                     () = engine.spool.appended() => {}

@@ -3,12 +3,14 @@
 //! [`Config::load`] is the only way in. What it returns can't be malformed; what weakens security (plain HTTP,
 //! loopback backends) is in it only under `--dev`.
 
+mod iam;
 mod kms;
 mod raw;
 mod sds_key;
 mod vault;
 
 use bouncer_custody::{BouncerName, ClusterName, ClusterRail, Environment, KmsKeyArn, Malformed, SpiffeId};
+pub use iam::IamLogin;
 pub use kms::{AwsCredentials, KmsConfig};
 use raw::Faults;
 pub use sds_key::SdsKey;
@@ -29,8 +31,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// `--dev` was given: plain HTTP and loopback backends are allowed, and everyone is told.
     pub dev: bool,
-    /// Where the SPIFFE Workload API is.
-    pub workload_api: String,
+    /// Where the SPIFFE Workload API is; `None` for a resolver that enrols by its IAM role.
+    pub workload_api: Option<String>,
     /// The operator's socket, if there is to be one.
     pub admin: Option<SocketConfig>,
     /// The socket of the filter's questions.
@@ -84,10 +86,39 @@ pub enum CallerSource {
 pub struct BridgeConfig {
     /// host:port, of one control plane's fronts each; at least one.
     pub addresses: Vec<String>,
-    /// The SPIFFE ID that its certificate must carry.
-    pub server_id: SpiffeId,
+    /// Who is who.
+    pub login: BridgeLogin,
     /// How long a snapshot stays good after the last word from the control plane.
     pub snapshot_max_age: Duration,
+}
+
+/// How the control plane and this resolver know each other.
+#[derive(Debug)]
+pub enum BridgeLogin {
+    /// By SVIDs: this is the SPIFFE ID that the control plane's must carry.
+    Svid(SpiffeId),
+    /// The control plane by CA and name, this resolver by its IAM role.
+    Iam(IamLogin),
+}
+
+impl BridgeLogin {
+    /// By what this resolver is known.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Svid(_) => "SVID",
+            Self::Iam(_) => "IAM role",
+        }
+    }
+}
+
+impl Config {
+    /// Whether AWS's default credential chain is used, for KMS or to enrol.
+    #[must_use]
+    pub fn uses_default_chain(&self) -> bool {
+        let kms = self.kms.as_ref().is_some_and(|kms| kms.credentials == AwsCredentials::DefaultChain);
+        kms || matches!(self.bridge.login, BridgeLogin::Iam(_))
+    }
 }
 
 /// How the process is confined; see [`crate::harden`].

@@ -230,9 +230,9 @@ impl Engine {
         if !policy.enabled {
             return Err(Reason::FeatureDisabled);
         }
-        let own = self.identity.settled().await?;
+        self.identity.present().await?;
         let caller = match self.config.caller {
-            CallerSource::OwnSvid => own,
+            CallerSource::OwnSvid => self.identity.spiffe_id()?,
             CallerSource::Peer => verified_caller(&question.caller)?,
         };
         event.caller = caller.to_string();
@@ -405,7 +405,7 @@ impl Engine {
         }
         let envelope = self.envelope_of(tag)?;
         let rail = self.config.rails.clusters.get(cluster)?;
-        self.identity.settled().await.ok()?;
+        self.identity.present().await.ok()?;
         // Caller and pairs were checked when the grant was made, and the tag names this very secret with its pairs: what
         // its backend holds now under another version is not served for it. The rails may be others since a restart.
         self.check_key(&envelope, rail).ok()?;
@@ -442,7 +442,7 @@ impl Engine {
     pub fn not_ready(&self) -> Vec<Reason> {
         let mut reasons = Vec::new();
         reasons.extend(self.policy.current().err());
-        reasons.extend(self.identity.spiffe_id().err());
+        reasons.extend(self.identity.fault());
         if !self.spool.is_writable() {
             reasons.push(Reason::AuditUnavailable);
         }

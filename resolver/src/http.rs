@@ -27,6 +27,7 @@ async fn ready(State(engine): State<Arc<Engine>>, confinement: Confinement) -> R
         "ready": reasons.is_empty(),
         "reasons": reasons,
         "dev": engine.config.dev,
+        "known_by": engine.config.bridge.login.word(),
         "policy_epoch": engine.policy.epoch(),
         "control_plane": engine.sight.connected(),
         "sandbox": { "landlock": confinement.landlock.code(), "seccomp": confinement.seccomp.code() },

@@ -29,23 +29,25 @@ pub struct Svid {
 /// The identity, once there is one.
 #[derive(Debug)]
 pub struct Identity {
-    workload_api: String,
+    workload_api: Option<String>,
     source: OnceLock<X509Source>,
     obtained: Notify,
 }
 
 impl Identity {
-    /// An identity that is yet to come; [`Identity::obtain`] brings it.
+    /// An identity that is yet to come; [`Identity::obtain`] brings it. Without a Workload API there never is one: the
+    /// resolver enrols by its IAM role.
     #[must_use]
-    pub fn new(workload_api: String) -> Arc<Self> {
+    pub fn new(workload_api: Option<String>) -> Arc<Self> {
         Arc::new(Self { workload_api, source: OnceLock::new(), obtained: Notify::new() })
     }
 
     /// Waits for the first SVID, however long it takes. The source keeps itself fresh afterwards.
     pub async fn obtain(&self) {
+        let Some(workload_api) = &self.workload_api else { return };
         let mut wait = Duration::from_millis(100);
         loop {
-            match X509Source::builder().endpoint(&self.workload_api).build().await {
+            match X509Source::builder().endpoint(workload_api).build().await {
                 Ok(source) => {
                     let _ = self.source.set(source);
                     self.obtained.notify_waiters();
@@ -121,13 +123,28 @@ impl Identity {
         self.spiffe_id()
     }
 
+    /// Waits as [`Identity::settled`] does, where an SVID is to be had at all.
+    ///
+    /// # Errors
+    /// As [`Identity::spiffe_id`].
+    pub async fn present(&self) -> Result<(), Reason> {
+        if self.workload_api.is_some() { self.settled().await.map(drop) } else { Ok(()) }
+    }
+
+    /// What is wrong with the SVID, where one is to be had at all.
+    #[must_use]
+    pub fn fault(&self) -> Option<Reason> {
+        self.workload_api.as_ref().and_then(|_| self.spiffe_id().err())
+    }
+
     /// A fresh JWT-SVID for the audience.
     ///
     /// # Errors
     /// [`Reason::IdentityUnavailable`] if the Workload API does not give one in time.
     pub async fn jwt_svid(&self, audience: &str) -> Result<Zeroizing<String>, Reason> {
+        let workload_api = self.workload_api.as_ref().ok_or(Reason::IdentityUnavailable)?;
         let fetch = async {
-            let client = WorkloadApiClient::connect_to(&self.workload_api).await?;
+            let client = WorkloadApiClient::connect_to(workload_api).await?;
             client.fetch_jwt_svid([audience], None).await
         };
         match tokio::time::timeout(JWT_DEADLINE, fetch).await {

@@ -100,9 +100,10 @@ fn result(text: &str) -> ExitCode {
 fn check(file: &File) -> ExitCode {
     match Config::load(&file.config, file.dev) {
         Ok(config) => result(&format!(
-            "{}: good; bouncer {}, {} clusters",
+            "{}: good; bouncer {}, known by its {}, {} clusters",
             file.config.display(),
             config.bouncer,
+            config.bridge.login.word(),
             config.rails.clusters.len()
         )),
         Err(error) => say(2, &error.to_string()),

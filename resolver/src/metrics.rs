@@ -94,6 +94,8 @@ pub struct Metrics {
     pub sandbox: Family<Layer, Gauge>,
     /// 1 while the Policy Bridge is up.
     pub bridge_connected: Gauge,
+    /// When the enrolment by IAM role ends, unix seconds; 0 for none.
+    pub bridge_enrolment_end: Gauge,
     /// 1 for the control plane's address that the Policy Bridge is up to.
     pub bridge_front: Family<Front, Gauge>,
     /// What is read when it is asked for.
@@ -149,6 +151,7 @@ impl Default for Metrics {
             denials_unrecorded: Counter::default(),
             sandbox: Family::default(),
             bridge_connected: Gauge::default(),
+            bridge_enrolment_end: Gauge::default(),
             bridge_front: Family::default(),
             live: Live::default(),
         };
@@ -174,6 +177,11 @@ impl Metrics {
         r.register("audit_denials_unrecorded", "Denials without room in the spool", self.denials_unrecorded.clone());
         r.register("sandbox", "1 for the state of each layer of the sandbox", self.sandbox.clone());
         r.register("bridge_connected", "1 while the Policy Bridge is up", self.bridge_connected.clone());
+        r.register(
+            "bridge_enrolment_end_timestamp",
+            "When the enrolment by IAM role ends, unix seconds; 0 for none",
+            self.bridge_enrolment_end.clone(),
+        );
         r.register("bridge_front", "1 for the control plane's address that it is up to", self.bridge_front.clone());
         let live = &self.live;
         r.register("secrets", "Credentials held", live.secrets.clone());

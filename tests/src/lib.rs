@@ -14,6 +14,7 @@ pub mod client;
 pub mod control_plane;
 pub mod envoy;
 pub mod fault;
+pub mod iam;
 pub mod intercept;
 pub mod kms;
 pub mod kms_proxy;

@@ -1,7 +1,7 @@
 //! The options of the audit's commands.
 
 use super::help;
-use bouncer_custody::{BouncerName, LogicalPath, SpiffeId};
+use bouncer_custody::{BouncerIdentity, BouncerName, LogicalPath, SpiffeId};
 use clap::Subcommand;
 use jiff::Timestamp;
 use std::path::PathBuf;
@@ -56,9 +56,11 @@ pub(crate) struct Verify {
     /// An archived trust bundle, PEM. Name the trust domain where its certificates don't. Repeatable.
     #[arg(long = "bundle", value_name = "[DOMAIN=]FILE", required = true, value_parser = bundle)]
     pub bundles: Vec<Bundle>,
-    /// Which identity a bouncer signs under. Without it the identity is read out of the export, and shown. Repeatable.
-    #[arg(long = "bouncer", value_name = "NAME=SPIFFE_ID", value_parser = pin)]
-    pub bouncers: Vec<(BouncerName, SpiffeId)>,
+    /// Which identity a bouncer signs under. Without it the identity is read out of the export, and shown. With the ARN of
+    /// an IAM role: it enrols by that and signs nothing, so that its chain is shown as unsigned, and not as broken.
+    /// Repeatable.
+    #[arg(long = "bouncer", value_name = "NAME=SPIFFE_ID|ARN", value_parser = pin)]
+    pub bouncers: Vec<(BouncerName, BouncerIdentity)>,
     /// Which identity the control plane signs its own changes under.
     #[arg(long, value_name = "SPIFFE_ID")]
     pub control_plane_id: Option<SpiffeId>,
@@ -91,8 +93,8 @@ fn bundle(text: &str) -> Result<Bundle, std::convert::Infallible> {
     })
 }
 
-fn pin(text: &str) -> Result<(BouncerName, SpiffeId), String> {
-    let (name, id) = text.split_once('=').ok_or("it must be NAME=SPIFFE_ID")?;
+fn pin(text: &str) -> Result<(BouncerName, BouncerIdentity), String> {
+    let (name, id) = text.split_once('=').ok_or("it must be NAME=SPIFFE_ID or NAME=ARN")?;
     let malformed = |error: bouncer_custody::Malformed| error.to_string();
     Ok((name.parse().map_err(malformed)?, id.parse().map_err(malformed)?))
 }

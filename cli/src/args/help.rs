@@ -328,6 +328,7 @@ Examples:
 pub(super) const BOUNCERS: &str = "\
 Examples:
   bouncerctl bouncers add payments-east --spiffe-id spiffe://example.org/bouncer/payments-east
+  bouncerctl bouncers add payments-west --iam-role arn:aws:iam::123456789012:role/bouncer-payments-west
   bouncerctl bouncers list
   bouncerctl bouncers remove payments-east";
 
@@ -368,7 +369,9 @@ its own trust domain, at the time that each checkpoint was signed.
 
 Name each bouncer's identity with --bouncer. Without it whoever has any SVID of the trust domain, the
 control plane for one, could have signed a chain of its own; then look at the identities that are
-shown.
+shown. A bouncer that enrols by an IAM role has no key that a bundle vouches for, and signs nothing:
+name its role (--bouncer NAME=ARN), and its chain is shown as unsigned instead of broken. Its order
+still holds, but whoever stores it could have made it.
 
 Events behind the last checkpoint are not signed yet (a resolver signs at least each 10 s while it has
 new ones), and an export that ends early looks like an older one. So ask a resolver for its own head

@@ -120,23 +120,23 @@ pub(super) async fn bouncers(command: &Bouncers, api: &ControlPlane, output: &Ou
     const PATH: &str = "/v1/bouncers";
     match command {
         Bouncers::List { search } => show(output, &all(api, PATH, &[("q", search.clone())]).await?, |view| {
-            let mut table = Table::new(&["BOUNCER", "SPIFFE ID", "STATE", "LAST SEEN"]);
+            let mut table = Table::new(&["BOUNCER", "IDENTITY", "STATE", "LAST SEEN"]);
             for item in view.list("items") {
                 let bridge = item.get("bridge");
-                table.row([
-                    item.cell("name"),
-                    item.cell("spiffe_id"),
-                    bridge.cell("state"),
-                    bridge.cell("last_seen_at"),
-                ]);
+                let is_role = !item.text("iam_role_arn").is_empty();
+                let identity = if is_role { "iam_role_arn" } else { "spiffe_id" };
+                table.row([item.cell("name"), item.cell(identity), bridge.cell("state"), bridge.cell("last_seen_at")]);
             }
             table.render(match search {
                 Some(_) => "No bouncer is called so.",
                 None => "No bouncer is registered: bouncerctl bouncers add NAME --spiffe-id ID",
             })
         }),
-        Bouncers::Add { name, spiffe_id } => {
-            let body = json!({"name": name, "spiffe_id": spiffe_id.as_str()});
+        Bouncers::Add { name, spiffe_id, iam_role } => {
+            let body = match iam_role {
+                Some(role) => json!({"name": name, "iam_role_arn": role}),
+                None => json!({"name": name, "spiffe_id": spiffe_id}),
+            };
             let answer = api.register(PATH, &body, Expects::Anything).await?;
             show(output, &answer, |_| format!("added {name}"))
         }

@@ -179,7 +179,7 @@ impl Reader<'_> {
                 read.insert(field.name.to_owned(), value);
             }
         }
-        if let Err((field, rule)) = kind.check(&read) {
+        if let Err((field, rule)) = kind.check(&read, |name| map.contains_key(name)) {
             match map.contains_key(field) {
                 true => self.key(field, |reader| reader.fault(rule)),
                 false => self.fault(format!("lacks the key {field}, which {rule}")),
@@ -294,6 +294,11 @@ envelope_secrets:
     fn nothing_is_declared_twice_and_nothing_is_no_declaration() {
         let twice = "version: 1\nbouncers:\n- {name: e, spiffe_id: 'spiffe://x.org/e'}\n- {name: e, spiffe_id: 'spiffe://x.org/f'}\n";
         assert_eq!(faults(twice), ["f.yaml:4: bouncers[1] declares a bouncer that was declared before"]);
+        let role = "version: 1\nbouncers:\n- {name: e, iam_role_arn: 'arn:aws:iam::123456789012:role/e'}\n";
+        assert_eq!(faults(role), Vec::<String>::new());
+        let both = role.replace("{name", "{spiffe_id: 'spiffe://x.org/e', name");
+        let told = "f.yaml:3: bouncers[0].iam_role_arn does not go with spiffe_id: a bouncer has one identity";
+        assert_eq!(faults(&both), [told]);
         assert_eq!(faults("version: 1\nversion: 1\n"), ["f.yaml:1: has a key twice"]);
         assert_eq!(faults("# nothing\n"), ["(all files): declares nothing"]);
         assert!(faults("a: [\n")[0].contains("is no YAML"));

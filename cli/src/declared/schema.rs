@@ -2,7 +2,7 @@
 
 use bouncer_custody::{
     BouncerName, CallerPattern, CiphertextRef, ClusterName, EncryptionContext, KeyId, LogicalPath, Provider,
-    ResourceName, SpiffeId, Upstream,
+    ResourceName, RoleArn, SpiffeId, Upstream,
 };
 use serde_json::Value;
 use std::fmt::Display;
@@ -110,7 +110,10 @@ impl Kind {
             optional("vault_namespace", Form::Text(any)),
             optional("notes", Form::Text(any)),
         ];
-        const BOUNCER: &[Field] = &[needed("spiffe_id", Form::Text(text::<SpiffeId>))];
+        const BOUNCER: &[Field] = &[
+            optional("spiffe_id", Form::Text(text::<SpiffeId>)),
+            optional("iam_role_arn", Form::Text(text::<RoleArn>)),
+        ];
         const SECRET: &[Field] = &[
             needed("provider", Form::Text(text::<Provider>)),
             needed("key_id", Form::Text(any)),
@@ -137,8 +140,22 @@ impl Kind {
         }
     }
 
-    /// The rule between fields: the key is one of the provider's. Gives the field that breaks it.
-    pub(super) fn check(self, fields: &super::Fields) -> Result<(), (&'static str, String)> {
+    /// The rules between fields: a bouncer has one identity, and a key is one of the provider's. Gives the field that breaks
+    /// one. What is given and not good by itself is not in `fields`, and `is_given` all the same.
+    pub(super) fn check(
+        self,
+        fields: &super::Fields,
+        is_given: impl Fn(&str) -> bool,
+    ) -> Result<(), (&'static str, String)> {
+        if self == Self::Bouncer {
+            return match (is_given("spiffe_id"), is_given("iam_role_arn")) {
+                (true, true) => {
+                    Err(("iam_role_arn", "does not go with spiffe_id: a bouncer has one identity".to_owned()))
+                }
+                (false, false) => Err(("spiffe_id", "is needed where there is no iam_role_arn".to_owned())),
+                _ => Ok(()),
+            };
+        }
         let text = |name: &str| fields.get(name).and_then(Value::as_str);
         let Some(provider) = text("provider").and_then(|text| text.parse::<Provider>().ok()) else { return Ok(()) };
         let (key, other) = match (self, provider) {

@@ -1,4 +1,4 @@
-//! Bouncers: who may speak on the Policy Bridge, by SPIFFE ID.
+//! Bouncers: who may speak on the Policy Bridge, by SPIFFE ID or by IAM role.
 
 use super::Api;
 use super::extract::{Body, Keyed, Named, Params};
@@ -16,7 +16,7 @@ use crate::model::{Bouncer, BouncerRecord};
 use crate::store::BouncerFilter;
 use axum::Json;
 use axum::extract::State;
-use bouncer_custody::{BouncerName, SpiffeId};
+use bouncer_custody::{BouncerIdentity, BouncerName};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -28,9 +28,12 @@ use utoipa::{IntoParams, ToSchema};
 pub struct BouncerBody {
     #[schema(example = "payments-east")]
     name: String,
-    /// The SPIFFE ID of its resolver's SVID.
+    /// The SPIFFE ID of its resolver's SVID. This or `iam_role_arn`, and not both.
     #[schema(example = "spiffe://example.org/bouncer/payments-east")]
-    spiffe_id: String,
+    spiffe_id: Option<String>,
+    /// The IAM role that its resolver enrols with, without the role's path.
+    #[schema(example = "arn:aws:iam::123456789012:role/bouncer-payments-east")]
+    iam_role_arn: Option<String>,
 }
 
 /// Another identity for a bouncer.
@@ -39,9 +42,12 @@ pub struct BouncerBody {
 pub struct BouncerPut {
     /// The bouncer's name again, or nothing.
     name: Option<String>,
-    /// The SPIFFE ID of its resolver's SVID. Sessions of the one before end.
+    /// The SPIFFE ID of its resolver's SVID. Sessions of the one before end. This or `iam_role_arn`, and not both.
     #[schema(example = "spiffe://example.org/bouncer/payments-east")]
-    spiffe_id: String,
+    spiffe_id: Option<String>,
+    /// The IAM role that its resolver enrols with, without the role's path.
+    #[schema(example = "arn:aws:iam::123456789012:role/bouncer-payments-east")]
+    iam_role_arn: Option<String>,
 }
 
 /// Which bouncers are wanted. What is left out matches all.
@@ -63,7 +69,12 @@ pub struct BouncerParams {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BouncerAnswer {
     name: String,
-    spiffe_id: String,
+    /// Its SPIFFE ID, if it is known by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spiffe_id: Option<String>,
+    /// Its IAM role, if it is known by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iam_role_arn: Option<String>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     created_by: String,
@@ -85,13 +96,30 @@ fn answer(api: &Api, scope: &Scope, epoch: u64, record: BouncerRecord) -> Bounce
     let bridge = health::of(&api.live, &record, epoch, api.clock.now(), scope);
     BouncerAnswer {
         name: record.bouncer.name.into(),
-        spiffe_id: record.bouncer.spiffe_id.into(),
+        spiffe_id: record.bouncer.identity.spiffe_id().map(ToString::to_string),
+        iam_role_arn: record.bouncer.identity.iam_role().map(ToString::to_string),
         created_at: record.created.at,
         created_by: record.created.by,
         updated_at: record.updated.at,
         updated_by: record.updated.by,
         revision: record.revision,
         bridge,
+    }
+}
+
+/// Exactly one of both. A `None` has its fault noted.
+fn identity(faults: &mut Faults, spiffe_id: Option<String>, role: Option<String>) -> Option<BouncerIdentity> {
+    match (spiffe_id, role) {
+        (Some(id), None) => faults.take("spiffe_id", id.parse().map(BouncerIdentity::Spiffe)),
+        (None, Some(role)) => faults.take("iam_role_arn", role.parse().map(BouncerIdentity::IamRole)),
+        (Some(_), Some(_)) => {
+            faults.add("iam_role_arn", "must be left out where spiffe_id is given: a bouncer has one identity");
+            None
+        }
+        (None, None) => {
+            faults.add("spiffe_id", "is missing; a bouncer has a spiffe_id or an iam_role_arn");
+            None
+        }
     }
 }
 
@@ -114,9 +142,9 @@ pub(super) async fn register(
     let sent = second_person::sent(&body)?;
     let mut faults = Faults::default();
     let name = faults.take("name", body.name.parse::<BouncerName>());
-    let spiffe_id = faults.take("spiffe_id", body.spiffe_id.parse::<SpiffeId>());
-    let (Some(name), Some(spiffe_id)) = (name, spiffe_id) else { return Err(faults.into_error()) };
-    let bouncer = Bouncer { name, spiffe_id };
+    let identity = identity(&mut faults, body.spiffe_id, body.iam_role_arn);
+    let (Some(name), Some(identity)) = (name, identity) else { return Err(faults.into_error()) };
+    let bouncer = Bouncer { name, identity };
     if let Some(waits) = second_person::bouncer(&api, &mut author, &sent, &bouncer).await? {
         return Ok(Outcome::Waits(waits));
     }
@@ -146,9 +174,9 @@ pub(super) async fn put(
     if body.name.is_some_and(|text| text != name.as_str()) {
         faults.add("name", "must be the one that the path names, or be left out");
     }
-    let spiffe_id = faults.take("spiffe_id", body.spiffe_id.parse::<SpiffeId>());
-    let Some(spiffe_id) = spiffe_id.filter(|_| faults.is_empty()) else { return Err(faults.into_error()) };
-    let bouncer = Bouncer { name, spiffe_id };
+    let identity = identity(&mut faults, body.spiffe_id, body.iam_role_arn);
+    let Some(identity) = identity.filter(|_| faults.is_empty()) else { return Err(faults.into_error()) };
+    let bouncer = Bouncer { name, identity };
     if let Some(waits) = second_person::bouncer(&api, &mut author, &sent, &bouncer).await? {
         return Ok(Outcome::Waits(waits));
     }

@@ -28,7 +28,10 @@ pub(super) use all;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct BouncerHealth {
     pub(super) name: String,
-    pub(super) spiffe_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) spiffe_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) iam_role_arn: Option<String>,
     pub(super) bridge: BridgeHealth,
 }
 
@@ -66,7 +69,8 @@ pub(super) async fn bouncers(api: &Api, scope: &Scope) -> Result<(u64, Vec<Bounc
     let show = records.into_iter().map(|record| BouncerHealth {
         bridge: health::of(&api.live, &record, epoch, now, scope),
         name: record.bouncer.name.into(),
-        spiffe_id: record.bouncer.spiffe_id.into(),
+        spiffe_id: record.bouncer.identity.spiffe_id().map(ToString::to_string),
+        iam_role_arn: record.bouncer.identity.iam_role().map(ToString::to_string),
     });
     Ok((epoch, show.collect()))
 }

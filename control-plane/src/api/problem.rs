@@ -420,10 +420,15 @@ fn conflict_text(conflict: Conflict) -> Text {
             "The SPIFFE ID is registered for another bouncer; one identity is one bouncer.",
             "Give this bouncer's resolver an SVID of its own, or delete the other registration.",
         ),
+        Conflict::IamRoleTaken => (
+            "iam_role_taken",
+            "The IAM role is registered for another bouncer; one identity is one bouncer.",
+            "Give this bouncer's resolver a role of its own, or delete the other registration.",
+        ),
         Conflict::NoSuchBouncer => (
             "no_such_bouncer",
             "The protected resource names a bouncer that is not registered.",
-            "Register the bouncer first: POST /v1/bouncers with its name and SPIFFE ID.",
+            "Register the bouncer first: POST /v1/bouncers with its name and its SPIFFE ID or IAM role.",
         ),
         Conflict::BouncerInUse => (
             "bouncer_in_use",

@@ -12,7 +12,7 @@ use crate::edit::{Expects, Reason};
 use crate::model::{Bouncer, Envelope, EnvelopeRecord, Flag, Resource, Settings, Terms};
 use crate::proposal::{Asked, Proposed};
 use crate::store::{Conflict, StoreError};
-use bouncer_custody::{EncryptionContext, Generation, Hex, LogicalPath, Provider, Reserved};
+use bouncer_custody::{BouncerIdentity, EncryptionContext, Generation, Hex, LogicalPath, Provider, Reserved};
 use http::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -191,7 +191,10 @@ pub(super) async fn bouncer(
         Some(_) if author.call.method == Method::POST => false,
         Some(known) => known.bouncer != *bouncer,
     };
-    let value = |bouncer: &Bouncer| json!({"name": bouncer.name.as_str(), "spiffe_id": bouncer.spiffe_id.to_string()});
+    let value = |bouncer: &Bouncer| match &bouncer.identity {
+        BouncerIdentity::Spiffe(id) => json!({"name": bouncer.name.as_str(), "spiffe_id": id.as_str()}),
+        BouncerIdentity::IamRole(role) => json!({"name": bouncer.name.as_str(), "iam_role_arn": role.as_str()}),
+    };
     let change = Compared {
         subject: bouncer.name.to_string(),
         logical_path: None,

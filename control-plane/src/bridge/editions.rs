@@ -5,7 +5,7 @@ use super::service::Bridge;
 use super::snapshot;
 use crate::model::{PolicyMark, PolicyMarks};
 use crate::store;
-use bouncer_custody::{BouncerName, SpiffeId};
+use bouncer_custody::{BouncerIdentity, BouncerName};
 use bouncer_proto::bridge::v1::{PolicyDelta, Snapshot};
 use bouncer_proto::{ContentDigest, Outline};
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ pub(super) struct Edition {
     pub(super) epoch: u64,
     pub(super) digest: ContentDigest,
     /// Whom it is registered for.
-    pub(super) spiffe_id: SpiffeId,
+    pub(super) identity: BouncerIdentity,
     outline: Arc<Outline>,
 }
 
@@ -115,11 +115,11 @@ impl Place {
 pub(super) async fn whole(bridge: &Bridge, bouncer: &BouncerName) -> store::Result<Option<(Arc<Edition>, Snapshot)>> {
     bridge.metrics.policy_read();
     let Some(policy) = bridge.store.policy(bouncer).await? else { return Ok(None) };
-    let (epoch, spiffe_id) = (policy.epoch, policy.bouncer.spiffe_id.clone());
+    let (epoch, identity) = (policy.epoch, policy.bouncer.identity.clone());
     let snapshot = snapshot::of(policy, bridge.clock.now());
     let outline = Outline::of(&snapshot);
     let digest = outline.digest();
-    Ok(Some((Arc::new(Edition { epoch, digest, spiffe_id, outline: Arc::new(outline) }), snapshot)))
+    Ok(Some((Arc::new(Edition { epoch, digest, identity, outline: Arc::new(outline) }), snapshot)))
 }
 
 /// The places of all bouncers that are connected.

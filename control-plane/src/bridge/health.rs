@@ -220,20 +220,22 @@ fn missing(health: &BridgeHealth, name: &str, refusal: Option<Refusal>, scope: &
         Some(Refusal { peer, why: Why::Mismatch { registered, named }, .. }) => {
             let named = named.map_or_else(|| "something that is no name".to_owned(), |named| format!("'{named}'"));
             return authorization(format!(
-                "One with the SPIFFE ID {peer}, which is registered for '{registered}', called itself {named} and was refused."
+                "One with the {} {peer}, which is registered for '{registered}', called itself {named} and was refused.",
+                peer.word()
             ));
         }
         // Whose it is is not known, and who sees a part only is not told of the others'.
         Some(Refusal { peer, why: Why::Unregistered, .. }) if scope.is_everything() => {
             return authorization(format!(
-                "One with the SPIFFE ID {peer} was refused: no bouncer is registered for that."
+                "One with the {} {peer} was refused: no bouncer is registered for that.",
+                peer.word()
             ));
         }
         _ => {}
     }
     let next = if is_new {
         "Start its resolver with this name as 'bouncer' and this control plane as 'bridge.address', and check that its \
-         SVID is the registered SPIFFE ID; 'bouncerctl probe --socket' on its node tells which link is broken."
+         SVID or IAM role is the registered one; 'bouncerctl probe --socket' on its node tells which link is broken."
     } else {
         "It goes on with its last policy until bridge.snapshot_max_age_s, then denies every protected stream. \
          'bouncerctl probe --socket' on its node tells which link is broken."

@@ -4,7 +4,7 @@
 use crate::model::{AuditEvent, Divergence, Evidence, OUTCOMES, Received};
 use crate::plaintext;
 use bouncer_audit::{Checkpoint, Decision, Digest, Owner, Signed, TEXT_LIMIT, UNFIT, WITHHELD, Withheld, cut, fits};
-use bouncer_custody::{BouncerName, SpiffeId};
+use bouncer_custody::{BouncerIdentity, BouncerName};
 use bouncer_proto::bridge::v1 as wire;
 use jiff::Timestamp;
 
@@ -109,7 +109,7 @@ fn evidence(event: &wire::AuditEvent, bouncer: &BouncerName) -> Result<Option<Ev
 pub(super) fn checkpoint(
     checkpoint: wire::Checkpoint,
     bouncer: &BouncerName,
-    peer: &SpiffeId,
+    peer: &BouncerIdentity,
 ) -> Result<Received, EventFault> {
     let number = |number: u64| i64::try_from(number).map(|_| number).map_err(|_| EventFault::Number);
     let malformed = EventFault::Checkpoint;
@@ -134,7 +134,7 @@ pub(super) fn checkpoint(
         certificates,
     };
     let fault = match signed.verify_signature() {
-        Ok(signer) if signer == *peer => None,
+        Ok(signer) if peer.spiffe_id() == Some(&signer) => None,
         Ok(_) => Some(Divergence::CheckpointIdentity),
         Err(_) => Some(Divergence::CheckpointSignature),
     };

@@ -1,6 +1,6 @@
 //! Who was turned away lately, so that a bouncer which is missing can be told why. In memory, and bounded.
 
-use bouncer_custody::{BouncerName, SpiffeId};
+use bouncer_custody::{BouncerIdentity, BouncerName};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,9 +13,9 @@ const RECENT: SignedDuration = SignedDuration::from_secs(60);
 /// Why a resolver was turned away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Why {
-    /// No bouncer is registered for its SPIFFE ID.
+    /// No bouncer is registered for its identity.
     Unregistered,
-    /// Its SPIFFE ID is registered for one bouncer, and its hello names another.
+    /// Its identity is registered for one bouncer, and its hello names another.
     Mismatch {
         /// By the registration.
         registered: BouncerName,
@@ -28,7 +28,7 @@ pub(super) enum Why {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) at: Timestamp,
-    pub(super) peer: SpiffeId,
+    pub(super) peer: BouncerIdentity,
     pub(super) why: Why,
 }
 

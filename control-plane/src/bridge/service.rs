@@ -1,6 +1,7 @@
 //! The gRPC service: who is at the other end, and what becomes of a stream that may begin.
 
 use super::editions::Editions;
+use super::enrol::KeyHolder;
 use super::live::Live;
 use super::refusals::{Refusal, Why};
 use super::session::Session;
@@ -8,9 +9,10 @@ use crate::clock::Clock;
 use crate::metrics::{BridgeRefusal, Metrics};
 use crate::model::{Actor, Bouncer};
 use crate::store::Store;
-use bouncer_custody::SpiffeId;
+use bouncer_custody::BouncerIdentity;
+use bouncer_proto::bridge::v1::enrolment_server::{Enrolment, EnrolmentServer};
 use bouncer_proto::bridge::v1::policy_bridge_server::{PolicyBridge, PolicyBridgeServer};
-use bouncer_proto::bridge::v1::{ControlMessage, Hello, ResolverMessage, resolver_message};
+use bouncer_proto::bridge::v1::{ControlMessage, EnrollReply, EnrollRequest, Hello, ResolverMessage, resolver_message};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,17 +25,20 @@ use tonic::{Request, Response, Status, Streaming};
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// The largest message from a resolver: an audit batch.
 const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
+/// The largest message to enrol with, which may come from anybody: a session token and little else.
+const ENROLMENT_LIMIT: usize = 16 * 1024;
 /// Beyond this an epoch is nonsense, and jumping past it would leave none.
 const EPOCH_LIMIT: u64 = 1 << 62;
 /// Messages waiting for a resolver that is slow to read.
 const OUTBOX: usize = 16;
 
-/// Who is at the other end of a connection, by its verified certificate. The transport attaches it to every request.
+/// Who is at the other end of a connection, by its verified certificate or its enrolment. The transport attaches it to
+/// every request.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The SPIFFE ID of the client's SVID.
-    pub id: SpiffeId,
-    /// When that SVID ends, and the session with it.
+    /// The SPIFFE ID of the client's SVID, or the IAM role that it enrolled with.
+    pub id: BouncerIdentity,
+    /// When that SVID ends, and the session with it. An enrolment can be renewed: its end is [`KeyHolder`]'s to know.
     pub not_after: Timestamp,
 }
 
@@ -79,24 +84,39 @@ impl Bridge {
         PolicyBridgeServer::new(self).max_decoding_message_size(MESSAGE_LIMIT)
     }
 
-    fn refuse(&self, reason: BridgeRefusal, peer: &SpiffeId, status: Status) -> Status {
+    /// The service that whoever has a connection may call.
+    #[must_use]
+    pub fn into_enrolment(self) -> EnrolmentServer<Self> {
+        EnrolmentServer::new(self).max_decoding_message_size(ENROLMENT_LIMIT)
+    }
+
+    fn refuse(&self, reason: BridgeRefusal, peer: &BouncerIdentity, status: Status) -> Status {
         self.metrics.bridge_refused(reason);
         tracing::warn!(peer = %peer, why = status.message(), "refused a Policy Bridge session");
         status
     }
 
-    async fn registered(&self, peer: &SpiffeId) -> Result<Bouncer, Status> {
+    /// The bouncer of this identity.
+    ///
+    /// # Errors
+    /// The status to answer with: nobody is registered for it, or the database does not answer.
+    pub(super) async fn registered(&self, peer: &BouncerIdentity) -> Result<Bouncer, Status> {
         let bouncer = self.store.bouncer_of(peer).await.map_err(|error| unavailable(&error))?;
         bouncer.ok_or_else(|| {
-            let status = Status::permission_denied(
-                "no bouncer is registered for this SPIFFE ID; register it with POST /v1/bouncers",
-            );
+            let text = match peer {
+                BouncerIdentity::Spiffe(_) => {
+                    "no bouncer is registered for this SPIFFE ID; register it with POST /v1/bouncers"
+                }
+                BouncerIdentity::IamRole(_) => {
+                    "no bouncer is registered for this IAM role; register it with POST /v1/bouncers"
+                }
+            };
             self.live.refusals.note(Refusal { at: self.clock.now(), peer: peer.clone(), why: Why::Unregistered });
-            self.refuse(BridgeRefusal::Unregistered, peer, status)
+            self.refuse(BridgeRefusal::Unregistered, peer, Status::permission_denied(text))
         })
     }
 
-    async fn hello(&self, peer: &SpiffeId, messages: &mut Streaming<ResolverMessage>) -> Result<Hello, Status> {
+    async fn hello(&self, peer: &BouncerIdentity, messages: &mut Streaming<ResolverMessage>) -> Result<Hello, Status> {
         let first = tokio::time::timeout(HELLO_DEADLINE, messages.message()).await;
         match first.map_err(|_| Status::deadline_exceeded("no hello came within 10 s"))?? {
             Some(ResolverMessage { body: Some(resolver_message::Body::Hello(hello)) }) => Ok(hello),
@@ -120,8 +140,12 @@ impl PolicyBridge for Bridge {
     type SyncStream = ReceiverStream<Result<ControlMessage, Status>>;
 
     async fn sync(&self, request: Request<Streaming<ResolverMessage>>) -> Result<Response<Self::SyncStream>, Status> {
-        let peer = request.extensions().get::<Peer>().cloned();
-        let peer = peer.ok_or_else(|| Status::unauthenticated("the connection has no verified SPIFFE ID"))?;
+        let holder = request.extensions().get::<KeyHolder>().cloned();
+        let peer = match (&holder, request.extensions().get::<Peer>()) {
+            (Some(holder), _) => holder.peer(self)?,
+            (None, Some(peer)) => peer.clone(),
+            (None, None) => return Err(Status::unauthenticated("the connection has no verified SPIFFE ID")),
+        };
         let mut messages = request.into_inner();
         let bouncer = self.registered(&peer.id).await?;
         let (outbox, stream) = mpsc::channel(OUTBOX);
@@ -129,13 +153,31 @@ impl PolicyBridge for Bridge {
         // Answered at once, so that a resolver that waits for the response's head before its hello gets it.
         let bridge = self.clone();
         tokio::spawn(async move {
-            let ended = bridge.run(peer, bouncer, &mut messages, &outbox).await;
+            let session = bridge.run(peer, bouncer, &mut messages, &outbox);
+            let ended = match holder {
+                None => session.await,
+                Some(holder) => tokio::select! {
+                    ended = session => ended,
+                    status = holder.ended(&bridge) => Err(status),
+                },
+            };
             if let Err(status) = ended {
                 // The resolver may be gone already.
                 let _ = tokio::time::timeout(Duration::from_secs(1), outbox.send(Err(status))).await;
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+#[tonic::async_trait]
+impl Enrolment for Bridge {
+    async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollReply>, Status> {
+        let holder = request.extensions().get::<KeyHolder>().cloned();
+        let holder = holder.ok_or_else(|| {
+            Status::failed_precondition("this listener knows resolvers by their SVIDs; bridge.iam has another one")
+        })?;
+        holder.enrol(self, request.into_inner()).await.map(Response::new)
     }
 }
 
@@ -150,7 +192,7 @@ impl Bridge {
         let hello = self.hello(&peer.id, messages).await?;
         if hello.bouncer != bouncer.name.as_str() {
             let text = format!(
-                "this SPIFFE ID is registered for the bouncer '{}', not for the one that the hello names; correct \
+                "this identity is registered for the bouncer '{}', not for the one that the hello names; correct \
                  'bouncer' in resolver.toml or the registration",
                 bouncer.name
             );

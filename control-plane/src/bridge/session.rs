@@ -25,7 +25,7 @@ const BATCH_LIMIT: usize = 10_000;
 
 /// What a resolver hears whose bouncer went, or has another identity now.
 fn unregistered() -> Status {
-    Status::permission_denied("the bouncer is no longer registered for this SPIFFE ID")
+    Status::permission_denied("the bouncer is no longer registered for this identity")
 }
 
 /// One open session.
@@ -176,7 +176,7 @@ impl<'a> Session<'a> {
     async fn latest(&self) -> Result<Latest, Status> {
         let latest = self.place.latest(self.bridge, &self.bouncer.name, self.need).await;
         let latest = latest.map_err(|error| unavailable(&error))?;
-        latest.filter(|latest| latest.edition.spiffe_id == self.peer.id).ok_or_else(unregistered)
+        latest.filter(|latest| latest.edition.identity == self.peer.id).ok_or_else(unregistered)
     }
 
     /// Reads the policy for this stream alone: it has just begun, or has slept through a change.
@@ -184,7 +184,7 @@ impl<'a> Session<'a> {
         let whole = editions::whole(self.bridge, &self.bouncer.name).await;
         let whole = whole.map_err(|error| unavailable(&error))?;
         let (edition, snapshot) =
-            whole.filter(|(edition, _)| edition.spiffe_id == self.peer.id).ok_or_else(unregistered)?;
+            whole.filter(|(edition, _)| edition.identity == self.peer.id).ok_or_else(unregistered)?;
         if deltas
             && let Some(before) = &self.sent
             && let Some(delta) = before.delta(snapshot.clone(), &edition)

@@ -1,13 +1,15 @@
-//! mTLS with SVIDs under the Policy Bridge: connections in, each with the peer's SPIFFE ID from its verified
-//! certificate.
+//! mTLS under the Policy Bridge: connections in, each with the peer's SPIFFE ID from its verified certificate, or with the
+//! key of a resolver that enrols ([`super::enrol`]).
 
+use super::enrol::{Enrolment, KeyHolder};
 use super::service::{Bridge, Peer};
 use crate::metrics::{BridgeRefusal, Metrics};
-use bouncer_custody::SpiffeId;
+use bouncer_custody::BouncerIdentity;
 use jiff::Timestamp;
 use rustls::ServerConfig;
 use spiffe::X509Source;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -41,6 +43,8 @@ enum Refused {
     Slow,
     #[error("the client's certificate has no single SPIFFE ID")]
     NoSpiffeId,
+    #[error("the client's certificate has no key that can be read")]
+    NoKey,
 }
 
 /// The server's half of the mTLS: our SVID, and trust in the bundles of the Workload API.
@@ -51,35 +55,36 @@ pub fn tls(source: X509Source) -> Result<ServerConfig, spiffe_rustls::Error> {
     spiffe_rustls::mtls_server(source).with_alpn_protocols([b"h2"]).build()
 }
 
-/// A connection whose peer is known. Its [`Peer`] is attached to every request on it.
-pub struct Identified<T> {
+/// A connection whose peer is known: what is known of it, a [`Peer`] or a [`super::enrol::KeyHolder`], is attached to every
+/// request on it.
+pub struct Identified<T, P = Peer> {
     io: T,
-    peer: Peer,
+    peer: P,
     /// Given back when the connection ends.
     _slot: Option<OwnedSemaphorePermit>,
 }
 
-impl<T> Identified<T> {
+impl<T, P> Identified<T, P> {
     /// Joins a connection and what its transport proved about the peer.
-    pub const fn new(io: T, peer: Peer) -> Self {
+    pub const fn new(io: T, peer: P) -> Self {
         Self { io, peer, _slot: None }
     }
 }
 
-impl<T> Connected for Identified<T> {
-    type ConnectInfo = Peer;
-    fn connect_info(&self) -> Peer {
+impl<T, P: Clone + Send + Sync + 'static> Connected for Identified<T, P> {
+    type ConnectInfo = P;
+    fn connect_info(&self) -> P {
         self.peer.clone()
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Identified<T> {
+impl<T: AsyncRead + Unpin, P: Unpin> AsyncRead for Identified<T, P> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Identified<T> {
+impl<T: AsyncWrite + Unpin, P: Unpin> AsyncWrite for Identified<T, P> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
@@ -95,30 +100,55 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Identified<T> {
 ///
 /// # Errors
 /// If the HTTP/2 server cannot be set up.
-pub async fn serve<T>(
+pub async fn serve<T, P>(
     bridge: Bridge,
-    connections: impl futures::Stream<Item = io::Result<Identified<T>>> + Send,
+    connections: impl futures::Stream<Item = io::Result<Identified<T, P>>> + Send,
 ) -> Result<(), tonic::transport::Error>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Clone + Send + Sync + Unpin + 'static,
 {
     let stop = bridge.stop.clone();
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(PING))
         .http2_keepalive_timeout(Some(PING))
         .max_concurrent_streams(STREAMS)
+        .add_service(bridge.clone().into_enrolment())
         .add_service(bridge.into_service())
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await
 }
 
-/// Accepts and authenticates connections until told to stop.
+/// Accepts and authenticates connections until told to stop: by their SVIDs.
 pub fn accept(
     listener: TcpListener,
     tls: ServerConfig,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> ReceiverStream<io::Result<Identified<TlsStream<TcpStream>>>> {
+    accept_by(listener, tls, metrics, stop, |leaf, _| peer(leaf).ok_or(Refused::NoSpiffeId))
+}
+
+/// The same for connections of resolvers that have no SVID: by their keys, which identify nobody before they enrol.
+pub fn accept_keys(
+    listener: TcpListener,
+    tls: ServerConfig,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    enrolment: Arc<Enrolment>,
+) -> ReceiverStream<io::Result<Identified<TlsStream<TcpStream>, KeyHolder>>> {
+    accept_by(listener, tls, metrics, stop, move |leaf, address| {
+        KeyHolder::of(leaf, address, Arc::clone(&enrolment)).ok_or(Refused::NoKey)
+    })
+}
+
+fn accept_by<P: Send + 'static>(
+    listener: TcpListener,
+    tls: ServerConfig,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    known: impl Fn(&[u8], IpAddr) -> Result<P, Refused> + Clone + Send + Sync + 'static,
+) -> ReceiverStream<io::Result<Identified<TlsStream<TcpStream>, P>>> {
     let (ready, connections) = mpsc::channel(16);
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
@@ -138,9 +168,10 @@ pub fn accept(
                 }
             };
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-            let (acceptor, metrics, ready) = (acceptor.clone(), Arc::clone(&metrics), ready.clone());
+            let (acceptor, metrics, ready, known) =
+                (acceptor.clone(), Arc::clone(&metrics), ready.clone(), known.clone());
             tokio::spawn(async move {
-                match identify(&acceptor, tcp).await {
+                match identify(&acceptor, tcp, |leaf| known(leaf, address.ip())).await {
                     Ok(connection) => {
                         let connection = Identified { _slot: Some(slot), ..connection };
                         // The receiver is gone only when the server has stopped.
@@ -159,13 +190,17 @@ pub fn accept(
     ReceiverStream::new(connections)
 }
 
-async fn identify(acceptor: &TlsAcceptor, tcp: TcpStream) -> Result<Identified<TlsStream<TcpStream>>, Refused> {
+async fn identify<P>(
+    acceptor: &TlsAcceptor,
+    tcp: TcpStream,
+    known: impl FnOnce(&[u8]) -> Result<P, Refused>,
+) -> Result<Identified<TlsStream<TcpStream>, P>, Refused> {
     // Small messages, answered at once; without this an ack may wait for the next.
     let _ = tcp.set_nodelay(true);
     let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(tcp)).await;
     let stream = handshake.map_err(|_| Refused::Slow)?.map_err(Refused::Handshake)?;
     let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let peer = leaf.and_then(|leaf| peer(leaf)).ok_or(Refused::NoSpiffeId)?;
+    let peer = known(leaf.map_or(&[], |leaf| leaf))?;
     Ok(Identified::new(stream, peer))
 }
 
@@ -178,7 +213,7 @@ fn peer(leaf: &[u8]) -> Option<Peer> {
         _ => None,
     });
     let (uri, None) = (uris.next()?, uris.next()) else { return None };
-    let id: SpiffeId = uri.parse().ok()?;
+    let id = BouncerIdentity::Spiffe(uri.parse().ok()?);
     let not_after = Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?;
     Some(Peer { id, not_after })
 }

@@ -2,11 +2,13 @@
 //! reported, and each names its key, never its value.
 
 mod database;
+mod iam;
 mod oidc;
 mod table;
 
 pub use self::database::{DatabaseConfig, Server};
 use crate::oidc::OidcConfig;
+pub use iam::IamConfig;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -23,6 +25,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// Where the Policy Bridge listens.
     pub bridge_listen: SocketAddr,
+    /// Where resolvers without an SVID enrol, if they may.
+    pub iam: Option<IamConfig>,
     /// The SPIFFE Workload API's endpoint.
     pub workload_api: String,
     /// The database.
@@ -134,7 +138,9 @@ impl Config {
         let api = api(Section::take(&mut file, "api", &mut faults));
         let mut section = Section::take(&mut file, "bridge", &mut faults);
         let bridge_listen = section.address("listen");
+        let table = section.table("iam");
         section.end();
+        let iam = table.and_then(|table| iam::iam(Section::of("bridge.iam", table, &mut faults)));
         let workload_api = workload_api(Section::take(&mut file, "identity", &mut faults));
         let database = database::database(Section::take(&mut file, "database", &mut faults));
         let mut section = Section::take(&mut file, "audit", &mut faults);
@@ -151,7 +157,7 @@ impl Config {
         }
         match (api, bridge_listen, workload_api, database) {
             (Some(api), Some(bridge_listen), Some(workload_api), Some(database)) if faults.is_empty() => {
-                Ok(Self { api, bridge_listen, workload_api, database, audit_retention_days, second_person, oidc })
+                Ok(Self { api, bridge_listen, iam, workload_api, database, audit_retention_days, second_person, oidc })
             }
             _ => Err(ConfigError::Faults(faults)),
         }
@@ -165,11 +171,7 @@ fn api(mut section: Section<'_>) -> Option<ApiConfig> {
     let tls = match (certificate, key) {
         (Some(certificate), Some(key)) => {
             let files = TlsFiles { certificate, key };
-            match files.load() {
-                Ok(_) => {}
-                Err(TlsFault::Certificate(what)) => section.fault("tls_certificate_file", what),
-                Err(TlsFault::Key(what)) => section.fault("tls_key_file", what),
-            }
+            check(&files, &mut section);
             Some(files)
         }
         (Some(_), None) => {
@@ -196,6 +198,15 @@ fn api(mut section: Section<'_>) -> Option<ApiConfig> {
     Some(ApiConfig { listen: listen?, tls, requests_per_second: requests_per_second.unwrap_or(REQUESTS_PER_SECOND) })
 }
 
+/// Notes what is wrong with a section's certificate or key.
+fn check(files: &TlsFiles, section: &mut Section<'_>) {
+    match files.load() {
+        Ok(_) => {}
+        Err(TlsFault::Certificate(what)) => section.fault("tls_certificate_file", what),
+        Err(TlsFault::Key(what)) => section.fault("tls_key_file", what),
+    }
+}
+
 fn workload_api(mut section: Section<'_>) -> Option<String> {
     let endpoint = section.text("workload_api");
     let well_formed = endpoint.as_deref().is_none_or(|endpoint| {
@@ -213,10 +224,10 @@ fn workload_api(mut section: Section<'_>) -> Option<String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFault {
     /// The certificate.
-    #[error("api.tls_certificate_file {0}")]
+    #[error("tls_certificate_file {0}")]
     Certificate(&'static str),
     /// The key.
-    #[error("api.tls_key_file {0}")]
+    #[error("tls_key_file {0}")]
     Key(&'static str),
 }
 
@@ -230,7 +241,7 @@ impl TlsFiles {
             PrivateKeyDer::from_pem_file(&self.key).map_err(|_| TlsFault::Key("is no readable PEM private key"))?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         CertifiedKey::from_der(self.certificates()?, key, &provider)
-            .map_err(|_| TlsFault::Key("does not belong to the certificate of api.tls_certificate_file"))
+            .map_err(|_| TlsFault::Key("does not belong to the certificate of tls_certificate_file"))
     }
 
     /// The certificate chain, leaf first.
@@ -323,6 +334,35 @@ mod tests {
         }
         let nobody = oidc.split("[[").next().unwrap();
         assert_eq!(faults(&format!("{GOOD}{nobody}")), ["oidc.roles"]);
+    }
+
+    #[test]
+    fn enrolment_by_iam_role_is_checked_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["control-plane.example.org".to_owned()]).unwrap();
+        let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let iam = format!(
+            "[bridge.iam]\nlisten='0.0.0.0:8444'\naudience='control-plane.example.org'\ntls_certificate_file={:?}\n\
+             tls_key_file={:?}\nsts_endpoints=['https://sts.internal:8443']\n",
+            certificate, key
+        );
+        assert_eq!(faults(&format!("{GOOD}{iam}")), Vec::<String>::new());
+        for (good, bad, fault) in [
+            ("listen='0.0.0.0:8444'", "", "bridge.iam.listen"),
+            ("control-plane.example.org'", "two words'", "bridge.iam.audience"),
+            ("audience", "audeince", "bridge.iam.audience"),
+            ("https://sts.internal:8443", "http://sts.internal:8443", "bridge.iam.sts_endpoints"),
+            ("https://sts.internal:8443", "https://user@sts.internal", "bridge.iam.sts_endpoints"),
+            ("https://sts.internal:8443", "https://sts.internal/path", "bridge.iam.sts_endpoints"),
+            ("cert.pem", "key.pem", "bridge.iam.tls_certificate_file"),
+            ("key.pem", "none.pem", "bridge.iam.tls_key_file"),
+            ("sts_endpoints", "sts_ca_file='/none'\nsts_endpoints", "bridge.iam.sts_ca_file"),
+        ] {
+            let faults = faults(&format!("{GOOD}{}", iam.replace(good, bad)));
+            assert_eq!(faults.first().map(String::as_str), Some(fault), "{bad}");
+        }
     }
 
     #[test]

@@ -81,6 +81,17 @@ impl<'a> Section<'a> {
         number
     }
 
+    /// A table of its own within this one; none if there is no such key.
+    pub(super) fn table(&mut self, key: &str) -> Option<Table> {
+        match self.table.remove(key)? {
+            Value::Table(table) => Some(table),
+            _ => {
+                self.fault(key, "must be a table");
+                None
+            }
+        }
+    }
+
     /// Yes or no; no if there is no such key.
     pub(super) fn switch(&mut self, key: &str) -> bool {
         let Some(value) = self.table.remove(key) else { return false };
@@ -131,6 +142,11 @@ impl<'a> Section<'a> {
     /// A path that may be absent.
     pub(super) fn optional_path(&mut self, key: &str) -> Option<PathBuf> {
         self.optional_text(key).map(PathBuf::from)
+    }
+
+    /// A path that must be there.
+    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
+        self.text(key).map(PathBuf::from)
     }
 
     /// Ends the section: what is left over is unknown. Names are keys of a file that the operator wrote; they hold no

@@ -20,7 +20,7 @@ use crate::model::{
 use crate::proposal::{Asked, ProposalFilter, ProposalRecord, ProposalState, Proposed};
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
-use bouncer_custody::{BouncerName, ClusterName, Generation, LogicalPath, Provider, ResourceName, SpiffeId};
+use bouncer_custody::{BouncerIdentity, BouncerName, ClusterName, Generation, LogicalPath, Provider, ResourceName};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -86,6 +86,9 @@ pub enum Conflict {
     /// Another bouncer has the SPIFFE ID.
     #[error("the SPIFFE ID is registered for another bouncer")]
     SpiffeIdTaken,
+    /// Another bouncer has the IAM role.
+    #[error("the IAM role is registered for another bouncer")]
+    IamRoleTaken,
     /// The resource names a bouncer that is not registered.
     #[error("the bouncer is not registered")]
     NoSuchBouncer,
@@ -362,7 +365,7 @@ pub trait Store: Send + Sync {
     /// A bouncer.
     async fn bouncer(&self, name: &BouncerName) -> Result<Option<BouncerRecord>>;
     /// The bouncer that a SPIFFE ID is registered for.
-    async fn bouncer_of(&self, id: &SpiffeId) -> Result<Option<Bouncer>>;
+    async fn bouncer_of(&self, id: &BouncerIdentity) -> Result<Option<Bouncer>>;
     /// All bouncers, by name.
     async fn bouncers(&self, filter: &BouncerFilter, page: &Page<BouncerName>) -> Result<Part<BouncerRecord>>;
     /// Removes a bouncer that guards nothing.

@@ -68,11 +68,20 @@ async fn a_revoked_token_is_refused_at_once_and_the_last_one_stays() {
 #[tokio::test]
 async fn bodies_are_strict() {
     let plane = ControlPlane::enabled().await;
-    let cases: [(Value, u16, &str, &str); 9] = [
+    let role = "arn:aws:iam::123456789012:role/east";
+    let cases: [(Value, u16, &str, &str); 12] = [
         (json!([]), 400, "malformed_body", "object"),
-        (json!({"name": "a"}), 400, "malformed_body", "'spiffe_id'"),
+        (json!({"spiffe_id": "x"}), 400, "malformed_body", "'name'"),
+        (json!({"name": "a"}), 422, "invalid_fields", "1 of"),
         (json!({"name": "a", "spiffe_id": 7}), 400, "malformed_body", "'spiffe_id'"),
-        (json!({"name": "a", "spiffe_id": null}), 400, "malformed_body", "'spiffe_id'"),
+        (json!({"name": "a", "spiffe_id": null}), 422, "invalid_fields", "1 of"),
+        (
+            json!({"name": "a", "spiffe_id": "spiffe://example.org/a", "iam_role_arn": role}),
+            422,
+            "invalid_fields",
+            "1 of",
+        ),
+        (json!({"name": "a", "iam_role_arn": format!("{role}/x")}), 422, "invalid_fields", "1 of"),
         (json!({"name": "a", "spiffe_id": "x", "extra": 1}), 400, "malformed_body", "'extra'"),
         (json!({"name": "a", "spiffe_id": "x", "Ex tra": 1}), 400, "malformed_body", "(unnamed)"),
         (json!({"name": {"a": "b"}, "spiffe_id": "x"}), 400, "malformed_body", "'name'"),

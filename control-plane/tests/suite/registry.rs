@@ -4,6 +4,20 @@ use crate::harness::{ControlPlane, PATH, envelope, resource, spiffe_id};
 use serde_json::json;
 
 #[tokio::test]
+async fn a_bouncer_is_known_by_a_spiffe_id_or_by_an_iam_role() {
+    let plane = ControlPlane::enabled().await;
+    let role = |name: &str| format!("arn:aws:iam::123456789012:role/{name}");
+    let made = plane.post("/v1/bouncers", &json!({"name": "east", "iam_role_arn": role("east")})).await;
+    assert_eq!(made.status, 201);
+    assert_eq!((&made.json["iam_role_arn"], &made.json["spiffe_id"]), (&json!(role("east")), &json!(null)));
+    let taken = json!({"name": "west", "iam_role_arn": role("east")});
+    assert_eq!(plane.post("/v1/bouncers", &taken).await.code(), "iam_role_taken");
+    let moved = plane.put("/v1/bouncers/east", &json!({"spiffe_id": spiffe_id("east")})).await.ok();
+    assert_eq!((&moved["iam_role_arn"], &moved["spiffe_id"]), (&json!(null), &json!(spiffe_id("east"))));
+    assert_eq!(plane.post("/v1/bouncers", &taken).await.ok()["iam_role_arn"], role("east"), "it is free again");
+}
+
+#[tokio::test]
 async fn one_name_and_one_identity_are_one_bouncer() {
     let plane = ControlPlane::new().await;
     let body = json!({"name": "payments-east", "spiffe_id": spiffe_id("payments-east")});

@@ -1,6 +1,7 @@
 //! One connection to one of the control plane's addresses, and which link it failed at.
 
-use crate::config::BridgeConfig;
+use super::enrol::{Connection, EnrolError, Enroller};
+use crate::config::{BridgeConfig, BridgeLogin};
 use crate::engine::Engine;
 use bouncer_custody::Link;
 use hyper_util::rt::TokioIo;
@@ -32,6 +33,12 @@ pub(super) const STEP: Duration = Duration::from_secs(5);
 pub(super) enum BridgeError {
     #[error("there is no X.509-SVID yet")]
     NoIdentity,
+    #[error("there is nothing to enrol with: {0}")]
+    Enrol(#[from] EnrolError),
+    #[error("it refuses the enrolment: {0}")]
+    Refused(tonic::Status),
+    #[error("it did not answer the enrolment within 15 s")]
+    SlowEnrolment,
     #[error("TLS can't be set up: {0}")]
     Tls(#[from] spiffe_rustls::Error),
     #[error("{}: {why}", link.what())]
@@ -52,17 +59,17 @@ impl BridgeError {
     /// Which link is broken.
     pub(super) fn link(&self) -> Link {
         match self {
-            Self::NoIdentity | Self::Tls(_) => Link::Svid,
+            Self::NoIdentity | Self::Enrol(_) | Self::Tls(_) => Link::Svid,
             Self::Broken { link, .. } => *link,
             Self::Connect(error) => handshake(error).unwrap_or(Link::Service),
-            Self::Status(status) => match status.code() {
+            Self::Status(status) | Self::Refused(status) => match status.code() {
                 Code::PermissionDenied => Link::Authorization,
-                // The control plane names so only what is wrong with the connection's SVID.
+                // The control plane names so only what is wrong with the connection's SVID, or with what it enrols by.
                 Code::Unauthenticated => Link::Svid,
                 // Where a TLS server refuses the client's certificate, that shows behind the handshake.
                 _ => handshake(status).unwrap_or(Link::Service),
             },
-            Self::Ended | Self::Silent | Self::TooLarge => Link::Service,
+            Self::Ended | Self::Silent | Self::SlowEnrolment | Self::TooLarge => Link::Service,
         }
     }
 
@@ -157,19 +164,33 @@ impl AsyncWrite for Noting {
     }
 }
 
-/// Connects to one address.
-pub(super) async fn connect(
+/// Connects to one address. A resolver that enrols has yet to do that.
+pub(super) async fn connect<'a>(
     engine: &Engine,
     config: &BridgeConfig,
     address: &str,
     afterwards: &Afterwards,
-) -> Result<tonic::transport::Channel, BridgeError> {
-    let source = engine.identity.source().ok_or(BridgeError::NoIdentity)?;
-    let tls = spiffe_rustls::mtls_client(source)
-        .authorize(spiffe_rustls::authorizer::exact([config.server_id.as_str()])?)
-        .with_alpn_protocols([b"h2"])
-        .build()?;
-    let stream = establish(TlsConnector::from(Arc::new(tls)), address).await?;
+    enroller: Option<&'a Enroller>,
+) -> Result<Connection<'a>, BridgeError> {
+    let (tls, name, enrols) = match (&config.login, enroller) {
+        (BridgeLogin::Iam(login), Some(enroller)) => {
+            let key = enroller.key()?;
+            let digest = key.digest().to_owned();
+            (key.tls, login.server_name.clone(), Some((enroller, digest)))
+        }
+        (BridgeLogin::Iam(_), None) => return Err(BridgeError::NoIdentity),
+        (BridgeLogin::Svid(server_id), _) => {
+            let source = engine.identity.source().ok_or(BridgeError::NoIdentity)?;
+            let tls = spiffe_rustls::mtls_client(source)
+                .authorize(spiffe_rustls::authorizer::exact([server_id.as_str()])?)
+                .with_alpn_protocols([b"h2"])
+                .build()?;
+            // The server is known by its SPIFFE ID; its TLS name carries no meaning.
+            let name = ServerName::try_from("control-plane.invalid").map_err(|error| broken(Link::Tls, error))?;
+            (tls, name, None)
+        }
+    };
+    let stream = establish(TlsConnector::from(Arc::new(tls)), name, address).await?;
     let mut stream = Some(TokioIo::new(Noting { stream, afterwards: afterwards.clone() }));
     let connector = tower::service_fn(move |_: http::Uri| {
         let stream = stream.take();
@@ -178,21 +199,24 @@ pub(super) async fn connect(
     let endpoint = Endpoint::from_static("http://control-plane.invalid")
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10));
-    Ok(endpoint.connect_with_connector(connector).await?)
+    let channel = endpoint.connect_with_connector(connector).await?;
+    Ok(Connection { channel, enrols, renewal: tokio::time::Instant::now() })
 }
 
 fn broken(link: Link, why: impl ToString) -> BridgeError {
     BridgeError::Broken { link, why: why.to_string() }
 }
 
-async fn establish(tls: TlsConnector, address: &str) -> Result<TlsStream<TcpStream>, BridgeError> {
+async fn establish(
+    tls: TlsConnector,
+    name: ServerName<'static>,
+    address: &str,
+) -> Result<TlsStream<TcpStream>, BridgeError> {
     let found = tokio::time::timeout(STEP, tokio::net::lookup_host(address)).await;
     let found = found.map_err(|_| broken(Link::Dns, "no answer within 5 s"))?;
     let found = found.map_err(|error| broken(Link::Dns, error))?;
     let tcp = dial(found.collect()).await?;
     tcp.set_nodelay(true).map_err(|error| broken(Link::Tcp, error))?;
-    // The server is known by its SPIFFE ID; its TLS name carries no meaning.
-    let name = ServerName::try_from("control-plane.invalid").map_err(|error| broken(Link::Tls, error))?;
     let stream = tokio::time::timeout(STEP, tls.connect(name, tcp)).await;
     let stream = stream.map_err(|_| broken(Link::Tls, "the handshake did not end within 5 s"))?;
     let stream = stream.map_err(|error| broken(handshake(&error).unwrap_or(Link::Tls), &error))?;

@@ -1,6 +1,7 @@
 //! What is known of the way to the control plane: for the operator's socket, health and metrics.
 
 use super::connect::BridgeError;
+use crate::config::BridgeLogin;
 use crate::engine::Engine;
 use bouncer_custody::Link;
 use serde::Serialize;
@@ -141,7 +142,10 @@ pub fn verdict(engine: &Engine) -> Verdict {
 impl Seen {
     /// The first link that is broken, in the order in which they have to be put right, and how.
     fn broken(&self, engine: &Engine, epoch: u64, age: Option<Duration>) -> Option<(Link, String)> {
-        if let Err(reason) = engine.identity.spiffe_id() {
+        // One that enrols by its role has no SVID, and needs none.
+        if matches!(engine.config.bridge.login, BridgeLogin::Svid(_))
+            && let Err(reason) = engine.identity.spiffe_id()
+        {
             let why = format!("{}: this resolver has no X.509-SVID that holds", reason.code());
             return Some((Link::Svid, why));
         }

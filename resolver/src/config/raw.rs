@@ -3,8 +3,11 @@
 mod rails;
 mod vault;
 
+use super::iam::RawIam;
 use super::kms::RawKms;
-use super::{BridgeConfig, CallerSource, Fault, FaultKind, Limits, Sandbox, SdsKey, SocketConfig};
+use super::{
+    AwsCredentials, BridgeConfig, BridgeLogin, CallerSource, Fault, FaultKind, Limits, Sandbox, SdsKey, SocketConfig,
+};
 use bouncer_custody::Malformed;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -58,7 +61,7 @@ pub(super) struct Config {
     bouncer: String,
     environment: Option<String>,
     state_dir: PathBuf,
-    identity: Identity,
+    identity: Option<Identity>,
     admin: Option<Admin>,
     intercept: Intercept,
     sds: Sds,
@@ -115,7 +118,8 @@ struct Sds {
 struct Bridge {
     address: Option<String>,
     addresses: Option<Vec<String>>,
-    server_id: String,
+    server_id: Option<String>,
+    iam: Option<RawIam>,
     snapshot_max_age_s: Option<u64>,
 }
 
@@ -158,7 +162,8 @@ impl Config {
         if !self.state_dir.is_absolute() {
             faults.rule("state_dir", "must be an absolute path");
         }
-        if !self.identity.workload_api.starts_with("unix:") {
+        let workload_api = self.identity.map(|identity| identity.workload_api);
+        if workload_api.as_ref().is_some_and(|address| !address.starts_with("unix:")) {
             faults
                 .rule("identity.workload_api", "must be a unix: address, such as unix:///run/spire/sockets/agent.sock");
         }
@@ -192,18 +197,37 @@ impl Config {
         }
         let sds_key = parse_sds_key(key_file, faults);
         let bridge = self.bridge.parse(faults);
+        let enrols = bridge.as_ref().is_some_and(|bridge| matches!(bridge.login, BridgeLogin::Iam(_)));
         let sandbox = self.process.parse(dev, faults);
         let limits = self.limits.parse(faults);
         let decide_ms = u64::try_from(limits.decide_deadline.as_millis()).unwrap_or(u64::MAX);
         let vault = self.vault.map(|vault| vault.parse(dev, decide_ms, faults));
         let rails = self.rails.parse(faults);
         let kms = self.kms.map(|kms| kms.parse(dev, &rails.kms_keys, faults));
+        if enrols {
+            const NO_SVID: &str = "needs an SVID, which a resolver with bridge.iam has not";
+            if workload_api.is_some() {
+                faults.rule("identity", "must be left out where bridge.iam is set: a resolver has one identity");
+            }
+            if caller == CallerSource::OwnSvid {
+                faults.rule("intercept.caller", NO_SVID);
+            }
+            if kms.as_ref().and_then(Option::as_ref).is_some_and(|kms| kms.credentials != AwsCredentials::DefaultChain)
+            {
+                faults.rule("kms.credentials", "must be \"default-chain\" where bridge.iam is set: there is no SVID");
+            }
+            if vault.is_some() {
+                faults.rule("vault", NO_SVID);
+            }
+        } else if workload_api.is_none() {
+            faults.rule("identity", "is missing: it names the SPIFFE Workload API (or set bridge.iam)");
+        }
         Some(super::Config {
             bouncer: bouncer?,
             environment: environment.flatten(),
             state_dir: self.state_dir,
             dev,
-            workload_api: self.identity.workload_api,
+            workload_api,
             admin,
             intercept: intercept?,
             caller,
@@ -322,10 +346,21 @@ impl Bridge {
                 faults.rule(key, "must be host:port");
             }
         }
-        let server_id = faults.text("bridge.server_id", &self.server_id);
+        let login = match (&self.server_id, self.iam) {
+            (Some(id), None) => faults.text("bridge.server_id", id).map(BridgeLogin::Svid),
+            (None, Some(iam)) => iam.parse(faults).map(BridgeLogin::Iam),
+            (Some(_), Some(_)) => {
+                faults.rule("bridge.server_id", "must be left out where bridge.iam is set: that names the server");
+                None
+            }
+            (None, None) => {
+                faults.rule("bridge.server_id", "is missing: the control plane's SPIFFE ID (or set bridge.iam)");
+                None
+            }
+        };
         let age = self.snapshot_max_age_s.unwrap_or(3_600);
         let age = faults.bounded("bridge.snapshot_max_age_s", age, 10..=604_800, "must be 10 to 604800 (a week)");
-        Some(BridgeConfig { addresses, server_id: server_id?, snapshot_max_age: Duration::from_secs(age) })
+        Some(BridgeConfig { addresses, login: login?, snapshot_max_age: Duration::from_secs(age) })
     }
 }
 
@@ -372,7 +407,7 @@ impl RawLimits {
     }
 }
 
-fn read_ca(path: &std::path::Path, key: &str, faults: &mut Faults) -> Option<Vec<u8>> {
+pub(super) fn read_ca(path: &std::path::Path, key: &str, faults: &mut Faults) -> Option<Vec<u8>> {
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject as _;
     let pem = match std::fs::read(path) {

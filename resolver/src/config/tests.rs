@@ -124,3 +124,76 @@ fn vaults_faults_are_named_too() {
         assert!(error.contains(&format!("  {key}: ")), "{key} is missing in:\n{error}");
     }
 }
+
+const IAM: &str = "iam = { ca_file = '/etc/bouncer/payments-ca.pem', server_name = 'control-plane.example.org', \
+                   audience = 'control-plane.example.org', region = 'ca-central-1' }";
+
+/// The example, for a resolver that enrols by its IAM role.
+fn enrolling(folder: &Path, change: impl FnOnce(String) -> String) -> PathBuf {
+    let ca = folder.join("ca.pem");
+    write(folder, |text| {
+        let mut file: toml::Table = text.parse().unwrap();
+        file.remove("identity");
+        file.remove("vault");
+        for (section, keys) in [("bridge", &["server_id"][..]), ("kms", &["role_arn", "audience"])] {
+            keys.iter().for_each(|key| drop(file[section].as_table_mut().unwrap().remove(*key)));
+        }
+        file["kms"].as_table_mut().unwrap().insert("credentials".to_owned(), "default-chain".into());
+        let iam: toml::Table = IAM.replace("/etc/bouncer/payments-ca.pem", ca.to_str().unwrap()).parse().unwrap();
+        file["bridge"].as_table_mut().unwrap().extend(iam);
+        change(toml::to_string(&file).unwrap())
+    })
+}
+
+#[test]
+fn a_resolver_that_enrols_needs_no_workload_api_and_can_use_nothing_that_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::load(&enrolling(folder.path(), |text| text), false).unwrap();
+    let BridgeLogin::Iam(login) = &config.bridge.login else { panic!("an SVID") };
+    assert_eq!(login.sts_host, "sts.ca-central-1.amazonaws.com");
+    assert!(config.workload_api.is_none() && config.uses_default_chain());
+
+    let broken = |change: &dyn Fn(String) -> String| {
+        Config::load(&enrolling(folder.path(), change), false).unwrap_err().to_string()
+    };
+    for (good, bad, key) in [
+        ("[bridge]", "[identity]\nworkload_api = 'unix:///run/a.sock'\n[bridge]", "identity"),
+        ("caller = \"peer\"", "caller = \"own-svid\"", "intercept.caller"),
+        (
+            "credentials = \"default-chain\"",
+            "credentials = \"spiffe\"\nrole_arn = \"arn:aws:iam::1:role/a\"",
+            "kms.credentials",
+        ),
+        ("[bridge]", "[bridge]\nserver_id = 'spiffe://example.org/cp'", "bridge.server_id"),
+        ("region = \"ca-central-1\"", "region = \"canada\"", "bridge.iam.region"),
+        ("audience = \"control-plane.example.org\"", "audience = \"two words\"", "bridge.iam.audience"),
+        ("server_name = \"control-plane.example.org\"", "server_name = \"-\"", "bridge.iam.server_name"),
+        (
+            "region = \"ca-central-1\"",
+            "region = \"ca-central-1\"\nsts_endpoint = 'http://sts.test'",
+            "bridge.iam.sts_endpoint",
+        ),
+        (
+            "region = \"ca-central-1\"",
+            "region = \"ca-central-1\"\nsts_endpoint = 'https://a@sts.test'",
+            "bridge.iam.sts_endpoint",
+        ),
+    ] {
+        let error = broken(&|text| {
+            assert!(text.contains(good), "{good} in {text}");
+            text.replacen(good, bad, 1)
+        });
+        assert!(error.contains(&format!("  {key}: ")), "{key}: {error}");
+    }
+    // Neither is nothing.
+    let nobody = write(folder.path(), |text| {
+        text.replace("server_id = \"spiffe://example.org/bouncer/control-plane\"", "")
+            .replace("[identity]\n", "")
+            .lines()
+            .filter(|line| !line.starts_with("workload_api"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    });
+    let error = Config::load(&nobody, false).unwrap_err().to_string();
+    assert!(error.contains("  identity: ") && error.contains("  bridge.server_id: "), "{error}");
+}

@@ -5,7 +5,7 @@
 //! that have a path, `stat`, `chmod` and `chown`.
 
 use super::Level;
-use crate::config::{AwsCredentials, Config};
+use crate::config::Config;
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
     RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, make_bitflags,
@@ -75,8 +75,7 @@ fn outside_system(config: &Config) -> Vec<PathBuf> {
     let resolv = std::fs::canonicalize("/etc/resolv.conf").ok();
     read.extend(resolv.as_deref().and_then(folder_of).filter(|folder| folder != Path::new("/etc")));
     read.extend(["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(variable).map(PathBuf::from));
-    let default_chain = config.kms.as_ref().is_some_and(|kms| kms.credentials == AwsCredentials::DefaultChain);
-    if default_chain {
+    if config.uses_default_chain() {
         read.extend(variable("HOME").map(|home| Path::new(&home).join(".aws")));
         // Tokens are replaced by other files under the same name, so their folder is what counts.
         let files = [
@@ -105,12 +104,13 @@ fn ports(config: &Config) -> BTreeSet<u16> {
     if let Some(vault) = &config.vault {
         ports.extend(vault.addresses.iter().filter_map(|address| port_of(address)));
     }
-    let Some(kms) = &config.kms else { return ports };
-    ports.extend(kms.kms_endpoints.values().filter_map(|url| port_of(url)));
-    for endpoint in [&kms.kms_endpoint, &kms.sts_endpoint] {
-        ports.extend(endpoint.as_deref().map_or(Some(HTTPS), port_of));
+    if let Some(kms) = &config.kms {
+        ports.extend(kms.kms_endpoints.values().filter_map(|url| port_of(url)));
+        for endpoint in [&kms.kms_endpoint, &kms.sts_endpoint] {
+            ports.extend(endpoint.as_deref().map_or(Some(HTTPS), port_of));
+        }
     }
-    if kms.credentials == AwsCredentials::DefaultChain {
+    if config.uses_default_chain() {
         // Roles of machines, tasks and pods come from link-local servers over plain HTTP.
         ports.extend([80, HTTPS]);
         let servers = [

@@ -6,7 +6,7 @@ use crate::failure::{Exit, Failure};
 use crate::files;
 use crate::output::Output;
 use bouncer_audit::{Bundles, ChainPoint, ChainReport, Expected, Fault, Owner, Report, Verifier};
-use bouncer_custody::SpiffeId;
+use bouncer_custody::{BouncerName, SpiffeId};
 use jiff::{Timestamp, Unit};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -29,11 +29,13 @@ pub(super) fn verify(options: &Verify, output: &Output) -> Result<Exit, Failure>
             .add(bundle.domain.as_deref(), pem.as_bytes())
             .map_err(|source| EvidenceError::Bundle { path: bundle.file.clone(), source })?;
     }
-    let pinned = options.bouncers.iter().map(|(name, id)| (Owner::Bouncer(name.to_string()), id.clone()));
+    let owner = |name: &BouncerName| Owner::Bouncer(name.to_string());
+    let pinned = options.bouncers.iter().filter_map(|(name, id)| Some((owner(name), id.spiffe_id()?.clone())));
+    let unsigned = options.bouncers.iter().filter_map(|(name, id)| id.iam_role().map(|_| owner(name)));
     let own = options.control_plane_id.iter().map(|id| (Owner::ControlPlane, id.clone()));
     let signers: BTreeMap<Owner, SpiffeId> = pinned.chain(own).collect();
     let heads = options.heads.iter().map(|head| expected(head)).collect::<Result<Vec<_>, _>>()?;
-    let mut verifier = Verifier::new(bundles, signers, heads);
+    let mut verifier = Verifier::new(bundles, signers, heads).unsigned(unsigned);
     if options.complete {
         verifier = verifier.complete();
     }
@@ -132,11 +134,16 @@ fn as_text(report: &Report, now: Timestamp) -> String {
 
 fn of_chain(chain: &ChainReport, now: Timestamp) -> String {
     let owner = chain.owner.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
-    let state = if chain.good { "good" } else { "BROKEN" };
+    let state = match (chain.good, chain.unsigned) {
+        (false, _) => "BROKEN",
+        (true, true) => "UNSIGNED, as was said of it",
+        (true, false) => "good",
+    };
     let mut text = format!("chain {} of {owner}: {state}\n", chain.chain);
     let signer = match (&chain.spiffe_id, chain.expected) {
         (Some(id), true) => format!("{id}, as expected"),
         (Some(id), false) => format!("{id}, by the export itself: compare it, or give it with --bouncer"),
+        (None, _) if chain.unsigned => "nobody: its order holds, but whoever stored it could have made it".to_owned(),
         (None, _) => "nobody".to_owned(),
     };
     text.push_str(&format!("  signed by {signer}\n"));

@@ -50,7 +50,7 @@ function listed(items) {
     rows: items,
     data: (row) => ({ bouncer: row.name }),
     columns: [
-      { label: "Name", head: true, cell: (row) => [link(`bouncers/${row.name}`, {}, row.name), h("div", { class: "muted" }, code(row.spiffe_id))] },
+      { label: "Name", head: true, cell: (row) => [link(`bouncers/${row.name}`, {}, row.name), h("div", { class: "muted" }, code(row.spiffe_id ?? row.iam_role_arn))] },
       { label: "Health", cell: (row) => [bridgePill(row.bridge), !row.bridge.ok && h("div", { class: "small" }, row.bridge.detail)] },
       { label: "Epoch", cell: (row) => (row.bridge.state === "never_seen" ? "—" : String(row.bridge.epoch_acked)) },
       { label: "Lag", class: "whole", cell: (row) => lag(row.bridge) },
@@ -131,7 +131,7 @@ function detail(item, saved) {
       columns: [{ label: "It can never use", head: true, class: "path", cell: (row) => h("code", {}, row.subject) }, { label: "Why", cell: (row) => h("code", { class: "reason" }, row.reason) }],
     }), secretsInUse([item], saved)),
     h("section", { "aria-labelledby": "saved" }, h("h2", { id: "saved" }, "Saved"), facts([
-      ["SPIFFE ID", h("code", {}, item.spiffe_id)],
+      [item.spiffe_id ? "SPIFFE ID" : "IAM role", h("code", {}, item.spiffe_id ?? item.iam_role_arn)],
       ["Registered", h("span", {}, "by ", h("strong", {}, item.created_by), " ", time(item.created_at, { inline: true }))],
       ["Guards", link(`resources?bouncer=${encodeURIComponent(item.name)}`, {}, "its protected resources")],
     ])),

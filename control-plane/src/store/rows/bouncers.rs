@@ -3,13 +3,14 @@
 use super::{change, parsed, time, unsigned};
 use crate::model::{Bouncer, BouncerRecord, Sighting};
 use crate::store::{Conflict, Result, StoreError};
+use bouncer_custody::BouncerIdentity;
 
 const TABLE: &str = "bouncers";
 
 #[derive(sqlx::FromRow)]
 pub(in crate::store) struct BouncerRow {
     name: String,
-    spiffe_id: String,
+    identity: String,
     created_ms: i64,
     created_by: String,
     updated_ms: Option<i64>,
@@ -34,7 +35,7 @@ impl BouncerRow {
             _ => created.clone(),
         };
         Ok(BouncerRecord {
-            bouncer: Bouncer { name: parsed(TABLE, &self.name)?, spiffe_id: parsed(TABLE, &self.spiffe_id)? },
+            bouncer: Bouncer { name: parsed(TABLE, &self.name)?, identity: parsed(TABLE, &self.identity)? },
             created,
             updated,
             revision: unsigned(self.revision)?,
@@ -44,9 +45,12 @@ impl BouncerRow {
 }
 
 /// The one constraint that a well-formed bouncer can break is that identities are distinct.
-pub(in crate::store) fn taken(error: sqlx::Error) -> StoreError {
+pub(in crate::store) fn taken(error: sqlx::Error, identity: &BouncerIdentity) -> StoreError {
     match error.as_database_error() {
-        Some(cause) if cause.is_unique_violation() => Conflict::SpiffeIdTaken.into(),
+        Some(cause) if cause.is_unique_violation() => match identity {
+            BouncerIdentity::Spiffe(_) => Conflict::SpiffeIdTaken.into(),
+            BouncerIdentity::IamRole(_) => Conflict::IamRoleTaken.into(),
+        },
         _ => error.into(),
     }
 }

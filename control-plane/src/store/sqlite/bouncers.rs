@@ -7,7 +7,7 @@ use crate::model::{Bouncer, BouncerRecord, Sighting};
 use crate::store::rows::bouncers::{BouncerRow, taken};
 use crate::store::rows::{part, signed};
 use crate::store::{BouncerFilter, Conflict, Page, Part, Result, StoreError, expected};
-use bouncer_custody::{BouncerName, SpiffeId};
+use bouncer_custody::{BouncerIdentity, BouncerName};
 use sqlx::{QueryBuilder, SqliteExecutor};
 
 macro_rules! select_bouncer {
@@ -33,16 +33,16 @@ pub(super) async fn register(database: &Database, bouncer: &Bouncer, edit: &Edit
     }
     let revision = write.revise().await?;
     let inserted =
-        sqlx::query("INSERT INTO bouncers (name, spiffe_id, created_ms, created_by, revision) VALUES (?, ?, ?, ?, ?)")
+        sqlx::query("INSERT INTO bouncers (name, identity, created_ms, created_by, revision) VALUES (?, ?, ?, ?, ?)")
             .bind(bouncer.name.as_str())
-            .bind(bouncer.spiffe_id.as_str())
+            .bind(bouncer.identity.as_str())
             .bind(write.now_ms())
             .bind(edit.actor.as_str())
             .bind(signed(revision)?)
             .execute(write.connection())
             .await;
-    inserted.map_err(taken)?;
-    write.record(&edit.actor, "bouncer.registered", bouncer.name.as_str(), bouncer.spiffe_id.as_str()).await?;
+    inserted.map_err(|error| taken(error, &bouncer.identity))?;
+    write.record(&edit.actor, "bouncer.registered", bouncer.name.as_str(), bouncer.identity.as_str()).await?;
     write.note(edit, None).await?;
     write.raise_epoch().await?;
     let created = write.change(&edit.actor);
@@ -59,16 +59,16 @@ pub(super) async fn replace(database: &Database, bouncer: &Bouncer, edit: &Edit)
     }
     let revision = write.revise().await?;
     let updated =
-        sqlx::query("UPDATE bouncers SET spiffe_id = ?, updated_ms = ?, updated_by = ?, revision = ? WHERE name = ?")
-            .bind(bouncer.spiffe_id.as_str())
+        sqlx::query("UPDATE bouncers SET identity = ?, updated_ms = ?, updated_by = ?, revision = ? WHERE name = ?")
+            .bind(bouncer.identity.as_str())
             .bind(write.now_ms())
             .bind(edit.actor.as_str())
             .bind(signed(revision)?)
             .bind(bouncer.name.as_str())
             .execute(write.connection())
             .await;
-    updated.map_err(taken)?;
-    write.record(&edit.actor, "bouncer.changed", bouncer.name.as_str(), bouncer.spiffe_id.as_str()).await?;
+    updated.map_err(|error| taken(error, &bouncer.identity))?;
+    write.record(&edit.actor, "bouncer.changed", bouncer.name.as_str(), bouncer.identity.as_str()).await?;
     write.raise_epoch().await?;
     let updated = write.change(&edit.actor);
     write.commit().await?;
@@ -81,8 +81,8 @@ pub(super) async fn by_name(executor: impl SqliteExecutor<'_>, name: &BouncerNam
     row.map(BouncerRow::read).transpose()
 }
 
-pub(super) async fn by_spiffe_id(database: &Database, id: &SpiffeId) -> Result<Option<Bouncer>> {
-    let row: Option<BouncerRow> = sqlx::query_as(select_bouncer!("WHERE b.spiffe_id = ?"))
+pub(super) async fn by_identity(database: &Database, id: &BouncerIdentity) -> Result<Option<Bouncer>> {
+    let row: Option<BouncerRow> = sqlx::query_as(select_bouncer!("WHERE b.identity = ?"))
         .bind(id.as_str())
         .fetch_optional(&database.reader)
         .await?;

@@ -32,7 +32,7 @@ use crate::model::{
 use crate::proposal::{Asked, ProposalFilter, ProposalRecord, ProposalState, Proposed};
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
-use bouncer_custody::{BouncerName, ClusterName, Generation, LogicalPath, ResourceName, SpiffeId};
+use bouncer_custody::{BouncerIdentity, BouncerName, ClusterName, Generation, LogicalPath, ResourceName};
 use database::Database;
 use jiff::Timestamp;
 use std::path::Path;
@@ -170,8 +170,8 @@ impl Store for SqliteStore {
     async fn bouncer(&self, name: &BouncerName) -> Result<Option<BouncerRecord>> {
         bouncers::by_name(&self.database.reader, name).await
     }
-    async fn bouncer_of(&self, id: &SpiffeId) -> Result<Option<Bouncer>> {
-        bouncers::by_spiffe_id(&self.database, id).await
+    async fn bouncer_of(&self, id: &BouncerIdentity) -> Result<Option<Bouncer>> {
+        bouncers::by_identity(&self.database, id).await
     }
     async fn bouncers(&self, filter: &BouncerFilter, page: &Page<BouncerName>) -> Result<Part<BouncerRecord>> {
         bouncers::list(&self.database, filter, page).await

@@ -1,0 +1,97 @@
+//! `[bridge] iam`: a control plane known by its CA and name, to which the resolver proves its IAM role.
+
+use super::raw::{Faults, read_ca};
+use bouncer_custody::is_region;
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// How a resolver without an SVID is known.
+#[derive(Debug, Clone)]
+pub struct IamLogin {
+    /// Who vouches for the control plane's certificate.
+    pub roots: Arc<RootCertStore>,
+    /// The name in it.
+    pub server_name: ServerName<'static>,
+    /// The control plane's own name, which is signed.
+    pub audience: String,
+    /// The region of the signature.
+    pub region: String,
+    /// The STS that the control plane is to ask, host or host:port.
+    pub sts_host: String,
+}
+
+/// As it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawIam {
+    ca_file: PathBuf,
+    server_name: String,
+    audience: String,
+    region: String,
+    sts_endpoint: Option<String>,
+}
+
+fn roots(pem: &[u8]) -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate.ok()?).ok()?;
+    }
+    Some(roots)
+}
+
+/// Of `https://HOST` or `https://HOST:PORT`.
+fn host(url: &str) -> Option<String> {
+    let text = url.strip_prefix("https://")?;
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let uri: http::Uri = format!("https://{text}/").parse().ok()?;
+    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:".contains(&b));
+    (plain && uri.path() == "/" && !uri.host()?.is_empty())
+        .then(|| text.strip_suffix(":443").unwrap_or(text).to_owned())
+}
+
+impl RawIam {
+    pub(super) fn parse(self, faults: &mut Faults) -> Option<IamLogin> {
+        let roots = read_ca(&self.ca_file, "bridge.iam", faults).and_then(|pem| {
+            let roots = roots(&pem);
+            if roots.is_none() {
+                faults.rule("bridge.iam.ca_file", "must hold the server's CA certificates in PEM");
+            }
+            roots
+        });
+        let server_name = ServerName::try_from(self.server_name).ok();
+        if server_name.is_none() {
+            faults.rule(
+                "bridge.iam.server_name",
+                "must be the DNS name or IP address in the control plane's certificate",
+            );
+        }
+        let audience = |b: u8| b.is_ascii_alphanumeric() || b".:/_-".contains(&b);
+        if !(1..=128).contains(&self.audience.len()) || !self.audience.bytes().all(audience) {
+            faults.rule("bridge.iam.audience", "must be 1 to 128 letters, digits and .:/_-, as in the control plane's");
+        }
+        if !is_region(&self.region) {
+            faults.rule("bridge.iam.region", "must be an AWS region, such as ca-central-1");
+        }
+        let sts_host = match &self.sts_endpoint {
+            None => Some(format!("sts.{}.amazonaws.com", self.region)),
+            Some(url) => host(url),
+        };
+        if sts_host.is_none() {
+            faults.rule(
+                "bridge.iam.sts_endpoint",
+                "must be an https URL of nothing but a host, as the control plane lists",
+            );
+        }
+        Some(IamLogin {
+            roots: Arc::new(roots?),
+            server_name: server_name?,
+            audience: self.audience,
+            region: self.region,
+            sts_host: sts_host?,
+        })
+    }
+}
