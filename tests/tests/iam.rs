@@ -7,9 +7,11 @@ use bouncer_tests::intercept::Decider;
 use bouncer_tests::pki::{Ca, Leaf};
 use bouncer_tests::scratch::{Scratch, free_port};
 use bouncer_tests::stack::{BOUNCER, CART, Identities, Stack};
-use bouncer_tests::{Fault, Result};
+use bouncer_tests::{Fault, Result, tools};
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 use tonic::Code;
 
@@ -29,6 +31,18 @@ fn section(scratch: &Scratch, ca: &Ca, sts: &Sts, audience: &str, port: u16) -> 
     ))
 }
 
+/// Waits until the resolver names this link, or none: by its own account of the way to the control plane.
+async fn link_is(stack: &Stack, socket: &Path, link: Option<&str>) -> Result<()> {
+    let named = || async {
+        let mut command = tokio::process::Command::new(tools::binary("bouncerctl").ok()?);
+        command.arg("probe").arg("--socket").arg(socket).arg("--json").env_clear();
+        let output = command.stdin(Stdio::null()).output().await.ok()?;
+        let answer: Value = serde_json::from_slice(&output.stdout).ok()?;
+        (answer["link"].as_str() == link && answer["ok"] == link.is_none()).then_some(())
+    };
+    stack.until(format!("the resolver names {link:?}"), SOON, named).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resolver_without_a_workload_api_gets_its_policy_and_serves_and_another_role_does_not() -> Result<()> {
     let (files, ca, port) = (Scratch::new("iam-files")?, Ca::new("servers")?, free_port()?);
@@ -45,6 +59,7 @@ async fn a_resolver_without_a_workload_api_gets_its_policy_and_serves_and_anothe
     std::fs::remove_dir_all(stack.scratch.file("resolver"))?;
     stack.scratch.folder("resolver")?;
     let (authority, host) = (files.file("iam-ca.pem").display().to_string(), sts.host());
+    let admin = stack.scratch.file("admin.sock");
     let environment = [
         ("AWS_ACCESS_KEY_ID", &*east.access_key_id),
         ("AWS_SECRET_ACCESS_KEY", &east.secret),
@@ -56,6 +71,7 @@ async fn a_resolver_without_a_workload_api_gets_its_policy_and_serves_and_anothe
         .reconfigure_resolver(|setup| {
             setup.environment.extend(environment);
             setup.config.remove("identity");
+            setup.set("admin.socket", admin.display().to_string());
             setup.set("bridge.address", format!("127.0.0.1:{port}"));
             setup.set("bridge.iam.ca_file", authority);
             setup.set("bridge.iam.server_name", "localhost");
@@ -94,6 +110,12 @@ async fn a_resolver_without_a_workload_api_gets_its_policy_and_serves_and_anothe
         (seen["bridge"]["state"] != "connected").then_some(())
     };
     stack.until("the session to be gone", SOON, gone).await?;
+    // Both sides name the link, by the identity that it is about.
+    link_is(&stack, &admin, Some("authorization")).await?;
+    let health = api.get(&bouncer).await?.success()?["bridge"].clone();
+    assert_eq!(health["link"], "authorization", "{health}");
+    let told = format!("the IAM role {} was refused", east.role_arn());
+    assert!(health["detail"].as_str().unwrap_or_default().contains(&told), "{health}");
 
     // The control: registered again, it comes back by itself.
     api.put(&bouncer, &json!({"iam_role_arn": east.role_arn()})).await?.success()?;
@@ -102,6 +124,7 @@ async fn a_resolver_without_a_workload_api_gets_its_policy_and_serves_and_anothe
         (seen["bridge"]["state"] == "connected").then_some(())
     };
     stack.until("the session to be back", SOON, back).await?;
+    link_is(&stack, &admin, None).await?;
 
     // What signs, and what goes along with it, is in no log and not on disk.
     for (part, log) in

@@ -147,7 +147,7 @@ and, where something is wrong, which link is broken and what to do. The links, b
   tcp            its address does not take the connection
   tls            what answers there does not speak TLS, or not for HTTP/2
   svid           an identity is missing, has ended, is not trusted, or is not the expected one
-  authorization  the control plane does not let this SPIFFE ID speak for this bouncer
+  authorization  the control plane does not let this identity speak for this bouncer
   service        the control plane takes the connection and does not serve it
   divergence     the resolver holds another policy than the control plane, by its digest
   lag            the resolver's policy is behind

@@ -117,6 +117,14 @@ async fn every_kind_of_change_waits_where_it_gives_and_not_where_it_takes_away()
 
     waits(alice.post("/v1/bouncers", &json!({"name": "b", "spiffe_id": spiffe_id("b")})).await);
     waits(alice.put("/v1/bouncers/payments-east", &json!({"spiffe_id": spiffe_id("other")})).await);
+    let role = "arn:aws:iam::123456789012:role/bouncer-payments-east";
+    let moved = waits(alice.put("/v1/bouncers/payments-east", &json!({"iam_role_arn": role})).await);
+    for (field, before, after) in
+        [("iam_role_arn", json!(null), json!(role)), ("spiffe_id", json!(spiffe_id("payments-east")), json!(null))]
+    {
+        let change = moved["changes"].as_array().unwrap().iter().find(|change| change["field"] == field).unwrap();
+        assert_eq!((&change["before"], &change["after"]), (&before, &after), "{moved}");
+    }
     assert_eq!(
         alice.put("/v1/bouncers/payments-east", &json!({"spiffe_id": spiffe_id("payments-east")})).await.status,
         200

@@ -264,6 +264,17 @@ mod tests {
     }
 
     #[test]
+    fn an_enrolment_that_fails_names_its_link() {
+        let refused = |code| BridgeError::Refused(tonic::Status::new(code, "no")).link();
+        assert_eq!(refused(Code::PermissionDenied), Link::Authorization);
+        assert_eq!(refused(Code::Unauthenticated), Link::Svid, "STS does not know the signature");
+        assert_eq!(refused(Code::Unavailable), Link::Service);
+        assert_eq!(BridgeError::from(EnrolError::NoCredentials).link(), Link::Svid);
+        // Not the end of a connection that served well: the next address is tried.
+        assert!(!BridgeError::Refused(tonic::Status::unauthenticated("no")).is_end_of_svid());
+    }
+
+    #[test]
     fn a_tls_error_is_found_behind_others() {
         let alert = rustls::Error::AlertReceived(rustls::AlertDescription::UnknownCA);
         let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, alert));
