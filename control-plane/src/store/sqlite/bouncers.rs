@@ -1,12 +1,12 @@
 //! Bouncers, and what was last heard of each.
 
 use super::database::{Database, change, parsed, part, signed, time, unsigned};
-use super::filter;
+use super::search::{self, Condition, Wanted};
 use crate::edit::Edit;
 use crate::model::{Bouncer, BouncerRecord, Sighting};
 use crate::store::{BouncerFilter, Conflict, Page, Part, Result, StoreError, expected};
 use bouncer_custody::{BouncerName, SpiffeId};
-use sqlx::{QueryBuilder, SqliteExecutor};
+use sqlx::SqliteExecutor;
 
 const TABLE: &str = "bouncers";
 
@@ -139,11 +139,24 @@ pub(super) async fn list(
     wanted: &BouncerFilter,
     page: &Page<BouncerName>,
 ) -> Result<Part<BouncerRecord>> {
-    let mut query = QueryBuilder::new(select_bouncer!("WHERE b.name > "));
-    query.push_bind(page.after.as_ref().map_or("", BouncerName::as_str).to_owned());
-    filter::contains(&mut query, "b.name", wanted.contains.as_deref());
-    query.push(" ORDER BY b.name LIMIT ").push_bind(i64::from(page.limit) + 1);
-    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, Row::read)
+    // One read transaction, so that what was found is there.
+    let mut read = database.reader.begin().await?;
+    let after = page.after.as_ref().map_or("", BouncerName::as_str);
+    let names = found(wanted).keys(&mut read, after, i64::from(page.limit) + 1).await?;
+    let names = serde_json::to_string(&names).map_err(|_| StoreError::Corrupt(TABLE))?;
+    let rows: Vec<Row> =
+        sqlx::query_as(select_bouncer!("WHERE b.name IN (SELECT value FROM json_each(?)) ORDER BY b.name"))
+            .bind(names)
+            .fetch_all(&mut *read)
+            .await?;
+    read.commit().await?;
+    part(rows, page.limit, Row::read)
+}
+
+/// What is wanted.
+pub(super) fn found(wanted: &BouncerFilter) -> Wanted {
+    let conditions = wanted.contains.as_deref().map(Condition::contains).into_iter().collect();
+    Wanted { list: &search::BOUNCERS, ranges: search::everything(), conditions }
 }
 
 pub(super) async fn delete(database: &Database, name: &BouncerName, edit: &Edit) -> Result<()> {

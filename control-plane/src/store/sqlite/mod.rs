@@ -10,6 +10,7 @@ mod export;
 pub mod files;
 mod filter;
 mod registry;
+mod search;
 mod sessions;
 mod tokens;
 

@@ -2,12 +2,13 @@
 
 use super::database::{Database, Write, change, parsed, part, signed, unsigned};
 use super::envelopes::{self, select_latest};
-use super::{bouncers, crypto, filter};
+use super::search::{self, Condition, Value, Wanted};
+use super::{bouncers, crypto};
 use crate::edit::Edit;
 use crate::model::{Flag, Policy, Protocol, Resource, ResourceRecord};
 use crate::store::{Conflict, Page, Part, ResourceFilter, Result, StoreError, expected};
-use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName};
-use sqlx::{QueryBuilder, SqliteExecutor};
+use bouncer_custody::{BouncerName, ClusterName, ResourceName};
+use sqlx::SqliteExecutor;
 
 const RESOURCES: &str = "protected_resources";
 
@@ -135,15 +136,38 @@ pub(super) async fn resources(
     wanted: &ResourceFilter,
     page: &Page<ResourceName>,
 ) -> Result<Part<ResourceRecord>> {
-    let mut query = QueryBuilder::new("SELECT * FROM protected_resources WHERE name > ");
-    query.push_bind(page.after.as_ref().map_or("", ResourceName::as_str).to_owned());
-    filter::within(&mut query, "logical_path", &wanted.scope);
-    filter::contains(&mut query, "name", wanted.contains.as_deref());
-    filter::equals(&mut query, "bouncer", wanted.bouncer.as_ref().map(BouncerName::to_string));
-    filter::equals(&mut query, "logical_path", wanted.path.as_ref().map(LogicalPath::to_string));
-    filter::equals(&mut query, "enabled", wanted.enabled);
-    query.push(" ORDER BY name LIMIT ").push_bind(i64::from(page.limit) + 1);
-    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, ResourceRow::read)
+    // One read transaction, so that what was found is there.
+    let mut read = database.reader.begin().await?;
+    let after = page.after.as_ref().map_or("", ResourceName::as_str);
+    let names = found(wanted).keys(&mut read, after, i64::from(page.limit) + 1).await?;
+    let names = serde_json::to_string(&names).map_err(|_| StoreError::Corrupt(RESOURCES))?;
+    let rows: Vec<ResourceRow> = sqlx::query_as(
+        "SELECT * FROM protected_resources WHERE name IN (SELECT value FROM json_each(?)) ORDER BY name",
+    )
+    .bind(names)
+    .fetch_all(&mut *read)
+    .await?;
+    read.commit().await?;
+    part(rows, page.limit, ResourceRow::read)
+}
+
+/// What is wanted, the conditions that single out fewer first.
+pub(super) fn found(wanted: &ResourceFilter) -> Wanted {
+    let is = |column, index, value| Condition::Is { column, index, value };
+    let path = wanted.path.as_ref().map(|path| Value::Text(path.to_string()));
+    let bouncer = wanted.bouncer.as_ref().map(|bouncer| Value::Text(bouncer.to_string()));
+    let enabled = wanted.enabled.map(Value::Flag);
+    let scoped = !wanted.scope.is_everything();
+    let (column, index) = ("logical_path", "resource_search_by_path");
+    let conditions = [
+        path.map(|value| is(column, index, value)),
+        bouncer.map(|value| is("bouncer", "resource_search_by_bouncer", value)),
+        enabled.map(|value| is("enabled", "resource_search_by_enabled", value)),
+        scoped.then(|| Condition::Within { column, index, ranges: search::ranges(&wanted.scope) }),
+        wanted.contains.as_deref().map(Condition::contains),
+    ];
+    let conditions = conditions.into_iter().flatten().collect();
+    Wanted { list: &search::RESOURCES, ranges: search::everything(), conditions }
 }
 
 pub(super) async fn resources_behind(
