@@ -7,6 +7,7 @@ use crate::model::{Bouncer, BouncerRecord, Sighting};
 use crate::store::{BouncerFilter, Conflict, Page, Part, Result, StoreError, expected};
 use bouncer_custody::{BouncerName, SpiffeId};
 use sqlx::SqliteExecutor;
+use std::collections::HashMap;
 
 const TABLE: &str = "bouncers";
 
@@ -126,6 +127,16 @@ pub(super) async fn by_name(executor: impl SqliteExecutor<'_>, name: &BouncerNam
     row.map(Row::read).transpose()
 }
 
+/// Those of the names, a JSON array, that are registered.
+pub(super) async fn by_names(executor: impl SqliteExecutor<'_>, names: &str) -> Result<HashMap<BouncerName, Bouncer>> {
+    let rows: Vec<Row> = sqlx::query_as(select_bouncer!("WHERE b.name IN (SELECT value FROM json_each(?))"))
+        .bind(names)
+        .fetch_all(executor)
+        .await?;
+    let read = |row: Row| row.read().map(|record| (record.bouncer.name.clone(), record.bouncer));
+    rows.into_iter().map(read).collect()
+}
+
 pub(super) async fn by_spiffe_id(database: &Database, id: &SpiffeId) -> Result<Option<Bouncer>> {
     let row: Option<Row> = sqlx::query_as(select_bouncer!("WHERE b.spiffe_id = ?"))
         .bind(id.as_str())
@@ -176,19 +187,23 @@ pub(super) async fn delete(database: &Database, name: &BouncerName, edit: &Edit)
     write.commit().await
 }
 
-pub(super) async fn record_sighting(database: &Database, name: &BouncerName, sighting: &Sighting) -> Result<()> {
+/// What was heard of several bouncers, in one change.
+pub(super) async fn record_sightings(database: &Database, sightings: &[(BouncerName, Sighting)]) -> Result<Vec<()>> {
     let mut write = database.begin().await?;
-    // Its registration may have gone in the meantime; then there is nothing to remember.
-    sqlx::query(
-        "INSERT INTO bouncer_sightings (bouncer, seen_ms, version, epoch_acked)
-         SELECT name, ?2, ?3, ?4 FROM bouncers WHERE name = ?1
-         ON CONFLICT (bouncer) DO UPDATE SET seen_ms = ?2, version = ?3, epoch_acked = ?4",
-    )
-    .bind(name.as_str())
-    .bind(sighting.at.as_millisecond())
-    .bind(&sighting.version)
-    .bind(signed(sighting.epoch_acked)?)
-    .execute(write.connection())
-    .await?;
-    write.commit().await
+    for (name, sighting) in sightings {
+        // Its registration may have gone in the meantime; then there is nothing to remember.
+        sqlx::query(
+            "INSERT INTO bouncer_sightings (bouncer, seen_ms, version, epoch_acked)
+             SELECT name, ?2, ?3, ?4 FROM bouncers WHERE name = ?1
+             ON CONFLICT (bouncer) DO UPDATE SET seen_ms = ?2, version = ?3, epoch_acked = ?4",
+        )
+        .bind(name.as_str())
+        .bind(sighting.at.as_millisecond())
+        .bind(&sighting.version)
+        .bind(signed(sighting.epoch_acked)?)
+        .execute(write.connection())
+        .await?;
+    }
+    write.commit().await?;
+    Ok(vec![(); sightings.len()])
 }

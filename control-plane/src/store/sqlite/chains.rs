@@ -227,6 +227,24 @@ impl Incoming {
         Ok(Some(evidence).filter(|_| own))
     }
 
+    /// How many of these can be stored before any of them is held against what is stored: those that go on where their
+    /// chain, or another of them, ended. What comes late or twice is stored by itself.
+    pub(super) async fn following(&mut self, write: &mut Write<'_>, events: &[AuditEvent]) -> Result<usize> {
+        let mut ends: HashMap<&ChainId, u64> = HashMap::new();
+        for (at, event) in events.iter().enumerate() {
+            let Some(evidence) = &event.evidence else { continue };
+            let end = match ends.get(&evidence.chain) {
+                Some(end) => *end,
+                None => self.end(write, &evidence.chain).await?.map_or(0, |(_, end)| end.sequence),
+            };
+            if event.sequence <= end {
+                return Ok(at);
+            }
+            ends.insert(&evidence.chain, event.sequence);
+        }
+        Ok(events.len())
+    }
+
     /// An event was stored: does it follow?
     pub(super) async fn take(&mut self, write: &mut Write<'_>, event: &AuditEvent) -> Result<()> {
         let Some(evidence) = &event.evidence else { return Ok(()) };

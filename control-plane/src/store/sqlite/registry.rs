@@ -1,11 +1,10 @@
-//! The protected resources that bouncers guard, and the policy that each bouncer may see.
+//! The protected resources that bouncers guard.
 
+use super::bouncers;
 use super::database::{Database, Write, change, parsed, part, signed, unsigned};
-use super::envelopes::{self, select_latest};
 use super::search::{self, Condition, Value, Wanted};
-use super::{bouncers, crypto};
 use crate::edit::Edit;
-use crate::model::{Flag, Policy, Protocol, Resource, ResourceRecord};
+use crate::model::{Protocol, Resource, ResourceRecord};
 use crate::store::{Conflict, Page, Part, ResourceFilter, Result, StoreError, expected};
 use bouncer_custody::{BouncerName, ClusterName, ResourceName};
 use sqlx::SqliteExecutor;
@@ -13,7 +12,7 @@ use sqlx::SqliteExecutor;
 const RESOURCES: &str = "protected_resources";
 
 #[derive(sqlx::FromRow)]
-struct ResourceRow {
+pub(super) struct ResourceRow {
     name: String,
     bouncer: String,
     cluster: String,
@@ -30,7 +29,7 @@ struct ResourceRow {
 }
 
 impl ResourceRow {
-    fn read(self) -> Result<ResourceRecord> {
+    pub(super) fn read(self) -> Result<ResourceRecord> {
         Ok(ResourceRecord {
             resource: Resource {
                 name: parsed(RESOURCES, &self.name)?,
@@ -195,38 +194,4 @@ pub(super) async fn delete_resource(database: &Database, name: &ResourceName, ed
     write.record(&edit.actor, "resource.deleted", name.as_str(), "").await?;
     write.raise_epoch().await?;
     write.commit().await
-}
-
-pub(super) async fn policy(database: &Database, name: &BouncerName) -> Result<Option<Policy>> {
-    // One read transaction, so that epoch and content belong together.
-    let mut read = database.reader.begin().await?;
-    let Some(record) = bouncers::by_name(&mut *read, name).await? else { return Ok(None) };
-    let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM meta").fetch_one(&mut *read).await?;
-    let intercept_enabled = crypto::flag(&mut *read, Flag::DualCustodyIntercept).await?.enabled;
-    let resources: Vec<ResourceRow> =
-        sqlx::query_as("SELECT * FROM protected_resources WHERE bouncer = ? ORDER BY name")
-            .bind(name.as_str())
-            .fetch_all(&mut *read)
-            .await?;
-    // While the flag is off a bouncer needs no envelope, and what it does not hold it cannot use.
-    let envelopes: Vec<envelopes::Row> = if intercept_enabled {
-        sqlx::query_as(select_latest!(
-            "AND g.enabled = 1
-             AND s.logical_path IN (SELECT logical_path FROM protected_resources WHERE bouncer = ?)
-             ORDER BY s.logical_path"
-        ))
-        .bind(name.as_str())
-        .fetch_all(&mut *read)
-        .await?
-    } else {
-        Vec::new()
-    };
-    read.commit().await?;
-    Ok(Some(Policy {
-        epoch: unsigned(epoch)?,
-        bouncer: record.bouncer,
-        intercept_enabled,
-        resources: resources.into_iter().map(|row| row.read().map(|r| r.resource)).collect::<Result<_>>()?,
-        envelopes: envelopes.into_iter().map(envelopes::Row::read).collect::<Result<_>>()?,
-    }))
 }
