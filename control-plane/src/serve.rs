@@ -5,6 +5,7 @@ use crate::api::{self, Api};
 use crate::bridge::{Bridge, Live, Timing, transport};
 use crate::clock::SystemClock;
 use crate::config::{Config, TlsFault};
+use crate::descriptors;
 use crate::http_server;
 use crate::metrics::Metrics;
 use crate::oidc::{Oidc, OidcError};
@@ -132,7 +133,7 @@ async fn serve_bridge(bridge: Bridge, listener: TcpListener, workload_api: Strin
     tokio::spawn(watch_identity(source.clone(), readiness.clone(), stop.clone()));
     readiness.set_bridge(true);
     let signing = tokio::spawn(own_chain::keep(store, clock, source.clone(), stop.clone()));
-    let connections = transport::accept(listener, tls, metrics, stop);
+    let connections = transport::accept(listener, tls, descriptors::raise(), metrics, stop);
     if let Err(error) = transport::serve(bridge, connections).await {
         tracing::error!(%error, "the Policy Bridge ended");
     }

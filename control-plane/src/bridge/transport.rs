@@ -25,8 +25,6 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes and connections at once.
-const CONNECTIONS: usize = 4_096;
 /// HTTP/2: pings that find dead peers.
 const PING: Duration = Duration::from_secs(20);
 /// One stream is all a resolver needs; a few more cover its reconnects.
@@ -112,16 +110,17 @@ where
         .await
 }
 
-/// Accepts and authenticates connections until told to stop.
+/// Accepts and authenticates connections until told to stop; so many at once, with those that are in their handshake.
 pub fn accept(
     listener: TcpListener,
     tls: ServerConfig,
+    most: usize,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> ReceiverStream<io::Result<Identified<TlsStream<TcpStream>>>> {
     let (ready, connections) = mpsc::channel(16);
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(most));
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {

@@ -199,6 +199,7 @@ fn its_own_dependencies_are_these_and_no_others() {
         "prometheus-client",
         "rand",
         "reqwest",
+        "rustix",
         "rustls",
         "rustls-pki-types",
         "serde",

@@ -15,8 +15,8 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 /// So many entries are quickly looked up and put in order.
 const FEW: u16 = 2_000;
-/// Trigrams that are looked up of one text; more would not find fewer.
-const TRIGRAMS: usize = 64;
+/// Trigrams that are looked up of one text. Each costs, and common ones most; few of them leave little to read through.
+const TRIGRAMS: usize = 5;
 
 /// A list, and the table that it is found by.
 pub(super) struct List {
@@ -170,6 +170,22 @@ enum By {
     Condition(usize),
 }
 
+/// Of a text's trigrams one from each part of it, the one that is likely to be the rarest; the rarest first.
+fn telling(text: &[char]) -> Vec<&[char]> {
+    let rare = |character: char| match character {
+        'j' | 'k' | 'q' | 'v' | 'w' | 'x' | 'z' | '0'..='9' => 2,
+        'e' | 't' | 'a' | 'o' | 'i' | 'n' | 's' | 'r' | 'h' | 'l' | '/' | '-' | '_' | '.' => 0,
+        _ => 1,
+    };
+    let rarity = |three: &&[char]| three.iter().map(|character| rare(*character)).sum::<u32>();
+    let all: Vec<&[char]> = text.windows(3).collect();
+    let part = all.len().div_ceil(TRIGRAMS).max(1);
+    let mut telling: Vec<_> = all.chunks(part).filter_map(|part| part.iter().copied().max_by_key(rarity)).collect();
+    telling.sort_by_key(|three| (std::cmp::Reverse(rarity(three)), *three));
+    telling.dedup();
+    telling
+}
+
 impl Wanted {
     /// The keys of the page: at most so many, after one, in the list's order.
     pub(super) async fn keys(&self, read: &mut SqliteConnection, after: &str, limit: i64) -> Result<Vec<String>> {
@@ -281,9 +297,8 @@ impl Wanted {
             query.push("SELECT DISTINCT doc FROM ").push(vocabulary).push(" WHERE term >= ").push_bind(text.to_owned());
             query.push(" AND term < ").push_bind(format!("{text}\u{7f}"));
         } else {
-            // What is at the end of a name tells more than its beginning.
             let trigram = |three: &[char]| format!("\"{}\"", three.iter().collect::<String>().replace('"', "\"\""));
-            let all: Vec<_> = characters.windows(3).rev().take(TRIGRAMS).map(trigram).collect();
+            let all: Vec<_> = telling(&characters).into_iter().map(trigram).collect();
             query.push("SELECT rowid FROM ").push(trigrams).push(" WHERE ").push(trigrams).push(" MATCH ");
             query.push_bind(all.join(" AND "));
         }

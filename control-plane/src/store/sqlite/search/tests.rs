@@ -233,6 +233,20 @@ async fn resources_and_bouncers_are_found_and_forgotten() {
     assert_eq!((found("west").await, found("st").await), (String::new(), "east payments-east".into()));
 }
 
+#[test]
+fn every_part_of_a_text_has_its_say() {
+    let told = |text: &str| {
+        let characters: Vec<char> = text.chars().collect();
+        telling(&characters).into_iter().map(|three| three.iter().collect::<String>()).collect::<Vec<_>>()
+    };
+    assert_eq!(told("abc"), ["abc"]);
+    assert_eq!(told("abcd"), ["bcd", "abc"]);
+    assert_eq!(told("aaaaaaa"), ["aaa"]);
+    let long = told("team-07/service-077307/upstream-tls");
+    assert_eq!(long.len(), TRIGRAMS);
+    assert!(long[0].bytes().all(|byte| byte.is_ascii_digit()), "{long:?}");
+}
+
 /// How SQLite means to answer a query. An index that is named and cannot be used is an error already.
 async fn plan(database: &Database, query: QueryBuilder<Sqlite>) -> Vec<String> {
     let sql = format!("EXPLAIN QUERY PLAN {}", sqlx::SqlStr::as_str(&query.into_sql()));
