@@ -56,6 +56,7 @@ impl Sender {
         let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
         let mut next = || {
             let sequence = self.at.sequence + 1;
+            let denied = sequence.is_multiple_of(10);
             let mut event = wire::AuditEvent {
                 id: uuid::Uuid::now_v7().to_string(),
                 sequence,
@@ -68,8 +69,8 @@ impl Sender {
                 aad_sha256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".to_owned(),
                 cluster: "outbound|8443||payments.internal".to_owned(),
                 destination: "payments.internal:8443".to_owned(),
-                outcome: if sequence % 10 == 0 { "deny" } else { "inject" }.to_owned(),
-                reason: if sequence % 10 == 0 { "caller_not_allowed" } else { "" }.to_owned(),
+                outcome: if denied { "deny" } else { "inject" }.to_owned(),
+                reason: if denied { "caller_not_allowed" } else { "" }.to_owned(),
                 backend_request_id: uuid::Uuid::now_v7().to_string(),
                 count: 1,
                 decision_id: uuid::Uuid::now_v7().to_string(),
