@@ -18,6 +18,7 @@ CREATE INDEX envelope_search_by_provider ON envelope_search (provider, logical_p
 CREATE INDEX envelope_search_by_key ON envelope_search (key_id, logical_path);
 CREATE INDEX envelope_search_by_enabled ON envelope_search (enabled, logical_path);
 CREATE INDEX envelope_search_by_end ON envelope_search (not_after_ms) WHERE not_after_ms IS NOT NULL;
+CREATE INDEX envelope_search_ending ON envelope_search (logical_path, not_after_ms) WHERE not_after_ms IS NOT NULL;
 CREATE VIRTUAL TABLE envelope_trigrams USING
     fts5 (text, tokenize = 'trigram', detail = 'none', content = '', contentless_delete = 1);
 CREATE VIRTUAL TABLE envelope_vocabulary USING fts5vocab (envelope_trigrams, 'instance');

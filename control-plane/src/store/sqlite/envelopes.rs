@@ -276,7 +276,12 @@ pub(super) fn found(wanted: &EnvelopeFilter) -> Wanted {
         key.map(|value| is("key_id", "envelope_search_by_key", value)),
         enabled.map(|value| is("enabled", "envelope_search_by_enabled", value)),
         provider.map(|value| is("provider", "envelope_search_by_provider", value)),
-        end.map(|limit| Condition::Before { column: "not_after_ms", index: "envelope_search_by_end", limit }),
+        end.map(|limit| Condition::Before {
+            column: "not_after_ms",
+            index: "envelope_search_by_end",
+            in_order: "envelope_search_ending",
+            limit,
+        }),
         wanted.contains.as_deref().map(Condition::contains),
     ];
     let conditions = conditions.into_iter().flatten().collect();

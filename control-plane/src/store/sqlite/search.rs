@@ -16,7 +16,7 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 /// So many entries are quickly looked up and put in order.
 const FEW: u16 = 2_000;
 /// Trigrams that are looked up of one text. Each costs, and common ones most; few of them leave little to read through.
-const TRIGRAMS: usize = 5;
+const TRIGRAMS: usize = 3;
 
 /// A list, and the table that it is found by.
 pub(super) struct List {
@@ -62,8 +62,8 @@ pub(super) const BOUNCERS: List = List {
 pub(super) enum Condition {
     /// The column is this; the index is of the column and the list's key.
     Is { column: &'static str, index: &'static str, value: Value },
-    /// The column is there, and less than this.
-    Before { column: &'static str, index: &'static str, limit: i64 },
+    /// The column is there, and less than this; the second index is of those where it is, in the list's order.
+    Before { column: &'static str, index: &'static str, in_order: &'static str, limit: i64 },
     /// The column, which is not the list's key, is within one of these.
     Within { column: &'static str, index: &'static str, ranges: Vec<Range> },
     /// The list's key has this in it, in lower case; the key itself may be in any case.
@@ -164,8 +164,8 @@ pub(super) struct Wanted {
 enum By {
     /// In the list's order.
     Order,
-    /// In the list's order, among those that meet this equality.
-    Equality(usize),
+    /// In the list's order, among those that meet this condition, or may.
+    Part(usize),
     /// Those that meet this condition, whatever their order.
     Condition(usize),
 }
@@ -177,7 +177,11 @@ fn telling(text: &[char]) -> Vec<&[char]> {
         'e' | 't' | 'a' | 'o' | 'i' | 'n' | 's' | 'r' | 'h' | 'l' | '/' | '-' | '_' | '.' => 0,
         _ => 1,
     };
-    let rarity = |three: &&[char]| three.iter().map(|character| rare(*character)).sum::<u32>();
+    // Padding is common: what repeats itself counts less.
+    let repeated = |three: &[char]| three.windows(2).filter(|two| two[0] == two[1]).count();
+    let rarity = |three: &&[char]| {
+        (three.iter().map(|character| rare(*character)).sum::<usize>()).saturating_sub(2 * repeated(three))
+    };
     let all: Vec<&[char]> = text.windows(3).collect();
     let part = all.len().div_ceil(TRIGRAMS).max(1);
     let mut telling: Vec<_> = all.chunks(part).filter_map(|part| part.iter().copied().max_by_key(rarity)).collect();
@@ -207,8 +211,9 @@ impl Wanted {
 
     /// The way to look them up; `None` if there are none.
     async fn way(&self, few: u16, read: &mut SqliteConnection) -> Result<Option<By>> {
-        let walk = self.conditions.iter().position(|condition| matches!(condition, Condition::Is { .. }));
-        let walk = walk.map_or(By::Order, By::Equality);
+        let equality = self.conditions.iter().position(|condition| matches!(condition, Condition::Is { .. }));
+        let ordered = || self.conditions.iter().position(|condition| matches!(condition, Condition::Before { .. }));
+        let walk = equality.or_else(ordered).map_or(By::Order, By::Part);
         if let [] | [Condition::Is { .. }] = *self.conditions {
             return Ok(Some(walk));
         }
@@ -220,7 +225,7 @@ impl Wanted {
             }
             if met < best.0 {
                 let equality = matches!(condition, Condition::Is { .. });
-                best = (met, if equality { By::Equality(at) } else { By::Condition(at) });
+                best = (met, if equality { By::Part(at) } else { By::Condition(at) });
             }
         }
         Ok(Some(best.1))
@@ -240,8 +245,10 @@ impl Wanted {
         query.push(key).push(" FROM ").push(table);
         match by {
             By::Order => _ = query.push(" INDEXED BY ").push(in_order).push(" WHERE "),
-            By::Equality(at) => {
-                if let Some(Condition::Is { index, .. }) = self.conditions.get(at) {
+            By::Part(at) => {
+                if let Some(Condition::Is { index, .. } | Condition::Before { in_order: index, .. }) =
+                    self.conditions.get(at)
+                {
                     query.push(" INDEXED BY ").push(*index);
                 }
                 query.push(" WHERE ");

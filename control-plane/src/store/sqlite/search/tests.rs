@@ -294,8 +294,9 @@ async fn no_page_is_found_by_going_through_a_whole_table() {
     }
     for wanted in &all {
         let equalities = wanted.conditions.iter().enumerate();
-        let equalities = equalities.filter(|(_, condition)| matches!(condition, Condition::Is { .. }));
-        let ways = equalities.map(|(at, _)| By::Equality(at)).chain([By::Order]);
+        let equalities =
+            equalities.filter(|(_, condition)| matches!(condition, Condition::Is { .. } | Condition::Before { .. }));
+        let ways = equalities.map(|(at, _)| By::Part(at)).chain([By::Order]);
         let ways = ways.chain((0..wanted.conditions.len()).map(By::Condition));
         for by in ways {
             for range in wanted.ranges.iter().filter_map(|range| range.after("a/m")) {
