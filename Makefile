@@ -42,7 +42,7 @@ test: lint unit e2e ## Everything that must hold
 demo: ## The operator guide's four steps on this machine, each promise with its evidence (KEEP=1 leaves it up)
 	KEEP=$(KEEP) scripts/demo
 
-bench: ## The warm path against plain Envoy and ext_authz; custody against KMS, tonic and SPIRE Agent
+bench: ## The warm path against plain Envoy and ext_authz; custody against KMS, tonic and SPIRE Agent; long lists and many streams
 	scripts/bench
 
 clean: ## Everything that was built; .tools/ stays

@@ -16,6 +16,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod console;
+pub mod descriptors;
 pub mod edit;
 pub mod folder;
 pub mod health;

@@ -6,6 +6,7 @@ use crate::bridge::enrol::{self, Enrolment, StsError};
 use crate::bridge::{Bridge, Live, Replica, Timing, transport};
 use crate::clock::SystemClock;
 use crate::config::{Config, IamConfig, TlsFault};
+use crate::descriptors;
 use crate::http_server;
 use crate::metrics::Metrics;
 use crate::oidc::{Oidc, OidcError};
@@ -121,9 +122,11 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let sharing = tokio::spawn(Replica::new(store.clone(), live.clone()).keep(stop.clone()));
     let (editions, timing) = (Arc::default(), Timing::default());
     let bridge = Bridge { store: store.clone(), clock, metrics, live, editions, timing, stop: stop.clone() };
-    let enrolled = config.iam.zip(iam_listener).map(|(iam, listener)| serve_enrolled(bridge.clone(), listener, iam));
-    let enrolled = enrolled.transpose()?;
-    let bridge = tokio::spawn(serve_bridge(bridge, bridge_listener, config.workload_api, readiness.clone()));
+    // Whoever reaches the one listener takes nothing from those who come by the other.
+    let most = descriptors::raise() / if iam_listener.is_some() { 2 } else { 1 };
+    let iam = config.iam.zip(iam_listener);
+    let enrolled = iam.map(|(iam, listener)| serve_enrolled(bridge.clone(), listener, most, iam)).transpose()?;
+    let bridge = tokio::spawn(serve_bridge(bridge, bridge_listener, most, config.workload_api, readiness.clone()));
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -143,14 +146,20 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
 }
 
 /// Runs the Policy Bridge as soon as there is an SVID, and tells readiness how it goes.
-async fn serve_bridge(bridge: Bridge, listener: TcpListener, workload_api: String, readiness: Arc<Readiness>) {
+async fn serve_bridge(
+    bridge: Bridge,
+    listener: TcpListener,
+    most: usize,
+    workload_api: String,
+    readiness: Arc<Readiness>,
+) {
     let (stop, metrics) = (bridge.stop.clone(), bridge.metrics.clone());
     let (store, clock) = (bridge.store.clone(), bridge.clock.clone());
     let Some((source, tls)) = stop.run_until_cancelled(identity(&workload_api)).await else { return };
     tokio::spawn(watch_identity(source.clone(), readiness.clone(), stop.clone()));
     readiness.set_bridge(true);
     let signing = tokio::spawn(own_chain::keep(store, clock, source.clone(), stop.clone()));
-    let connections = transport::accept(listener, tls, metrics, stop);
+    let connections = transport::accept(listener, tls, most, metrics, stop);
     if let Err(error) = transport::serve(bridge, connections).await {
         tracing::error!(%error, "the Policy Bridge ended");
     }
@@ -160,12 +169,17 @@ async fn serve_bridge(bridge: Bridge, listener: TcpListener, workload_api: Strin
 }
 
 /// Runs the Policy Bridge for resolvers that enrol by their IAM role. It needs no SVID of ours.
-fn serve_enrolled(bridge: Bridge, listener: TcpListener, iam: IamConfig) -> Result<JoinHandle<()>, ServeError> {
+fn serve_enrolled(
+    bridge: Bridge,
+    listener: TcpListener,
+    most: usize,
+    iam: IamConfig,
+) -> Result<JoinHandle<()>, ServeError> {
     let (stop, metrics) = (bridge.stop.clone(), bridge.metrics.clone());
     let tls = enrol::tls(iam.tls, stop.clone())?;
     let enrolment = Arc::new(Enrolment::new(iam.enrolment)?);
     Ok(tokio::spawn(async move {
-        let connections = transport::accept_keys(listener, tls, metrics, stop, enrolment);
+        let connections = transport::accept_keys(listener, tls, most, metrics, stop, enrolment);
         if let Err(error) = transport::serve(bridge, connections).await {
             tracing::error!(%error, "the Policy Bridge for resolvers without an SVID ended");
         }

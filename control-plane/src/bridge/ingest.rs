@@ -7,6 +7,7 @@ use bouncer_audit::{Checkpoint, Decision, Digest, Owner, Signed, TEXT_LIMIT, UNF
 use bouncer_custody::{BouncerIdentity, BouncerName};
 use bouncer_proto::bridge::v1 as wire;
 use jiff::Timestamp;
+use std::collections::HashSet;
 
 /// The longest signature and certificates of a checkpoint, in bytes.
 const CHECKPOINT_LIMIT: usize = 64 * 1_024;
@@ -38,8 +39,37 @@ pub(super) fn bounded(mut text: String, limit: usize) -> String {
     text
 }
 
+/// Texts of one batch that were found to be no credential. Most of an event's texts are those of the event before it, and
+/// what a text looks like depends on nothing but the text.
+#[derive(Default)]
+pub(super) struct Judged(HashSet<String>);
+
+impl Judged {
+    /// So many are remembered.
+    const LIMIT: usize = 256;
+
+    fn looks_like_a_credential(&mut self, text: &str) -> bool {
+        if self.0.contains(text) {
+            return false;
+        }
+        if plaintext::find(text).is_some() {
+            return true;
+        }
+        if self.0.len() == Self::LIMIT {
+            self.0.clear();
+        }
+        self.0.insert(text.to_owned());
+        false
+    }
+}
+
 /// Reads one event of the bouncer's.
-pub(super) fn event(mut event: wire::AuditEvent, bouncer: &BouncerName, dev: bool) -> Result<AuditEvent, EventFault> {
+pub(super) fn event(
+    mut event: wire::AuditEvent,
+    bouncer: &BouncerName,
+    dev: bool,
+    judged: &mut Judged,
+) -> Result<AuditEvent, EventFault> {
     let number = |number: u64| i64::try_from(number).map(|_| number).map_err(|_| EventFault::Number);
     if !OUTCOMES.contains(&event.outcome.as_str()) {
         return Err(EventFault::Outcome);
@@ -48,11 +78,13 @@ pub(super) fn event(mut event: wire::AuditEvent, bouncer: &BouncerName, dev: boo
     let mut evidence = evidence(&event, bouncer)?;
     let mut withheld = Withheld::new();
     let mut text = |name: &str, text: &mut String| {
-        let shown = std::mem::take(text);
+        let mut shown = std::mem::take(text);
+        let withhold = judged.looks_like_a_credential(&shown);
         if evidence.is_none() {
-            return bounded(shown, TEXT_LIMIT);
+            cut(&mut shown, TEXT_LIMIT);
+            return if withhold { WITHHELD.to_owned() } else { shown };
         }
-        let stand_in = if plaintext::find(&shown).is_some() {
+        let stand_in = if withhold {
             WITHHELD
         } else if fits(&shown) {
             return shown;
@@ -146,7 +178,7 @@ mod tests {
     use super::*;
 
     fn event(event: wire::AuditEvent, dev: bool) -> Result<AuditEvent, EventFault> {
-        super::event(event, &"payments-east".parse().unwrap(), dev)
+        super::event(event, &"payments-east".parse().unwrap(), dev, &mut Judged::default())
     }
 
     #[test]
@@ -182,6 +214,28 @@ mod tests {
         let event = event(wire, false).unwrap();
         assert_eq!(event.authority, WITHHELD);
         assert!(event.cluster.len() <= TEXT_LIMIT && event.cluster.chars().all(|c| c == 'ä'));
+    }
+
+    #[test]
+    fn a_remembered_verdict_is_the_one_that_the_text_has() {
+        let mut judged = Judged::default();
+        // More than are remembered, credentials among them, and all of them again.
+        let text = |number: usize| match number % 5 {
+            0 => format!("AKIAIOSFODNN7EXAMP{:02}", number % 100),
+            1 => format!("password=hunter{number}x"),
+            2 => uuid::Uuid::from_u128(number as u128 * 0x1_0001).to_string(),
+            3 => "payments.internal:8443".to_owned(),
+            _ => format!("spiffe://example.org/ns/shop/sa/cart-{number}"),
+        };
+        let mut found = [0, 0];
+        for number in (0..2_000).chain((0..2_000).rev()) {
+            let text = text(number);
+            let looks = judged.looks_like_a_credential(&text);
+            assert_eq!(looks, plaintext::find(&text).is_some(), "{text}");
+            found[usize::from(looks)] += 1;
+            assert!(judged.0.len() <= Judged::LIMIT);
+        }
+        assert!(found.iter().all(|count| *count >= 400), "{found:?}");
     }
 
     #[test]

@@ -314,8 +314,9 @@ impl<'a> Session<'a> {
 
     fn read(&self, batch: AuditBatch) -> Result<(Vec<AuditEvent>, Option<Received>), ingest::EventFault> {
         let name = &self.bouncer.name;
-        let events =
-            batch.events.into_iter().map(|event| ingest::event(event, name, self.dev)).collect::<Result<_, _>>()?;
+        let mut judged = ingest::Judged::default();
+        let event = |event| ingest::event(event, name, self.dev, &mut judged);
+        let events = batch.events.into_iter().map(event).collect::<Result<_, _>>()?;
         let checkpoint = batch.checkpoint.map(|checkpoint| ingest::checkpoint(checkpoint, name, &self.peer.id));
         Ok((events, checkpoint.transpose()?))
     }

@@ -27,8 +27,6 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes and connections at once.
-const CONNECTIONS: usize = 4_096;
 /// HTTP/2: pings that find dead peers.
 const PING: Duration = Duration::from_secs(20);
 /// One stream is all a resolver needs; a few more cover its reconnects.
@@ -119,25 +117,28 @@ where
         .await
 }
 
-/// Accepts and authenticates connections until told to stop: by their SVIDs.
+/// Accepts and authenticates connections until told to stop: by their SVIDs. So many at once, with those that are in their
+/// handshake.
 pub fn accept(
     listener: TcpListener,
     tls: ServerConfig,
+    most: usize,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> ReceiverStream<io::Result<Identified<TlsStream<TcpStream>>>> {
-    accept_by(listener, tls, metrics, stop, |leaf, _| peer(leaf).ok_or(Refused::NoSpiffeId))
+    accept_by(listener, tls, most, metrics, stop, |leaf, _| peer(leaf).ok_or(Refused::NoSpiffeId))
 }
 
 /// The same for connections of resolvers that have no SVID: by their keys, which identify nobody before they enrol.
 pub fn accept_keys(
     listener: TcpListener,
     tls: ServerConfig,
+    most: usize,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     enrolment: Arc<Enrolment>,
 ) -> ReceiverStream<io::Result<Identified<TlsStream<TcpStream>, KeyHolder>>> {
-    accept_by(listener, tls, metrics, stop, move |leaf, address| {
+    accept_by(listener, tls, most, metrics, stop, move |leaf, address| {
         KeyHolder::of(leaf, address, Arc::clone(&enrolment)).ok_or(Refused::NoKey)
     })
 }
@@ -145,13 +146,14 @@ pub fn accept_keys(
 fn accept_by<P: Send + 'static>(
     listener: TcpListener,
     tls: ServerConfig,
+    most: usize,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     known: impl Fn(&[u8], IpAddr) -> Result<P, Refused> + Clone + Send + Sync + 'static,
 ) -> ReceiverStream<io::Result<Identified<TlsStream<TcpStream>, P>>> {
     let (ready, connections) = mpsc::channel(16);
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(most));
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {

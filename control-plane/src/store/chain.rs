@@ -90,6 +90,11 @@ impl Chains {
         self.ends.get(chain)?.as_ref()
     }
 
+    /// The last event of a chain that was looked up; 0 for one that is new.
+    pub(super) fn sequence(&self, chain: &ChainId) -> u64 {
+        self.end(chain).map_or(0, |(_, end)| end.sequence)
+    }
+
     /// Whether the chain is another owner's.
     pub(super) fn is_foreign(&self, chain: &ChainId) -> bool {
         self.end(chain).is_some_and(|(owner, _)| *owner != self.owner)

@@ -200,6 +200,7 @@ fn its_own_dependencies_are_these_and_no_others() {
         "rand",
         "reqwest",
         "roxmltree",
+        "rustix",
         "rustls",
         "rustls-pki-types",
         "serde",

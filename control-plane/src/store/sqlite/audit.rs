@@ -1,7 +1,7 @@
 //! The audit: decisions from bouncers, changes by administrators.
 
 use super::chains::Incoming;
-use super::database::Database;
+use super::database::{Database, Write};
 use super::filter;
 use crate::model::{AdminRecord, Appended, AuditEvent, AuditRecord, Received};
 use crate::store::chain::withheld;
@@ -10,11 +10,15 @@ use crate::store::rows::{part, signed, time, unsigned};
 use crate::store::{AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditSummary, Page, Part, Result};
 use bouncer_custody::BouncerName;
 use sqlx::{QueryBuilder, Sqlite};
+use std::collections::{BTreeMap, HashSet};
 
 /// Administrative changes; conditions follow.
 pub(super) const SELECT_ADMIN: &str = "SELECT seq, time_ms, actor, action, subject, detail, e.sequence, e.head,
          CASE WHEN e.sequence IS NULL THEN NULL ELSE c.chain END AS chain
          FROM admin_events e LEFT JOIN audit_chains c ON c.owner = 'control-plane'";
+
+/// Events inserted by one statement.
+const AT_ONCE: usize = 64;
 
 pub(super) async fn append(
     database: &Database,
@@ -24,55 +28,33 @@ pub(super) async fn append(
 ) -> Result<Appended> {
     let mut write = database.begin().await?;
     let mut incoming = Incoming::new(bouncer);
+    let mut totals: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
     let mut new = 0;
-    for event in events {
-        let received_ms = write.now_ms();
-        let evidence = incoming.evidence(&mut write, event).await?;
-        let withheld = withheld(evidence)?;
-        let inserted = sqlx::query(
-            "INSERT OR IGNORE INTO audit_events (bouncer, id, sequence, time_ms, received_ms, caller, resource,
-                 logical_path, generation, key_id, aad_sha256, cluster, destination, outcome, reason,
-                 backend_request_id, count, decision_id, authority, dev, chain, leaf, head, withheld)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(bouncer.as_str())
-        .bind(event.id.to_string())
-        .bind(signed(event.sequence)?)
-        .bind(event.at.as_millisecond())
-        .bind(received_ms)
-        .bind(&event.caller)
-        .bind(&event.resource)
-        .bind(&event.logical_path)
-        .bind(signed(event.generation)?)
-        .bind(&event.key_id)
-        .bind(&event.aad_sha256)
-        .bind(&event.cluster)
-        .bind(&event.destination)
-        .bind(&event.outcome)
-        .bind(&event.reason)
-        .bind(&event.backend_request_id)
-        .bind(signed(event.count)?)
-        .bind(&event.decision_id)
-        .bind(&event.authority)
-        .bind(event.dev)
-        .bind(evidence.map(|evidence| evidence.chain.as_str()))
-        .bind(evidence.map(|evidence| evidence.leaf.as_bytes().as_slice()))
-        .bind(evidence.map(|evidence| evidence.head.as_bytes().as_slice()))
-        .bind(withheld)
-        .execute(write.connection())
-        .await?;
-        if inserted.rows_affected() == 0 {
-            incoming.again(&mut write, event).await?;
-            continue;
+    let mut left = events;
+    while !left.is_empty() {
+        let (some, rest) = left.split_at(incoming.following(&mut write, left).await?.clamp(1, AT_ONCE));
+        left = rest;
+        let inserted = insert(&mut write, bouncer, &mut incoming, some).await?;
+        for (event, inserted) in some.iter().zip(inserted) {
+            if !inserted {
+                incoming.again(&mut write, event).await?;
+                continue;
+            }
+            new += 1;
+            incoming.take(&mut write, event).await?;
+            let at = event.at.as_millisecond();
+            let (count, last) = totals.entry(event.outcome.as_str()).or_insert((0, at));
+            (*count, *last) = (*count + 1, at.max(*last));
         }
-        new += 1;
-        incoming.take(&mut write, event).await?;
+    }
+    for (outcome, (events, last_ms)) in totals {
         sqlx::query(
-            "INSERT INTO audit_totals (outcome, events, last_ms) VALUES (?1, 1, ?2)
-             ON CONFLICT (outcome) DO UPDATE SET events = events + 1, last_ms = max(last_ms, ?2)",
+            "INSERT INTO audit_totals (outcome, events, last_ms) VALUES (?1, ?2, ?3)
+             ON CONFLICT (outcome) DO UPDATE SET events = events + ?2, last_ms = max(last_ms, ?3)",
         )
-        .bind(&event.outcome)
-        .bind(event.at.as_millisecond())
+        .bind(outcome)
+        .bind(events)
+        .bind(last_ms)
         .execute(write.connection())
         .await?;
     }
@@ -82,6 +64,58 @@ pub(super) async fn append(
     let divergences = incoming.finish(&mut write).await?;
     write.commit().await?;
     Ok(Appended { new, divergences })
+}
+
+/// Inserts events by one statement. Returns of each whether it was new.
+async fn insert(
+    write: &mut Write<'_>,
+    bouncer: &BouncerName,
+    incoming: &mut Incoming,
+    events: &[AuditEvent],
+) -> Result<Vec<bool>> {
+    let received_ms = write.now_ms();
+    let mut query = QueryBuilder::<Sqlite>::new(
+        "INSERT OR IGNORE INTO audit_events (bouncer, id, sequence, time_ms, received_ms, caller, resource,
+             logical_path, generation, key_id, aad_sha256, cluster, destination, outcome, reason,
+             backend_request_id, count, decision_id, authority, dev, chain, leaf, head, withheld) VALUES ",
+    );
+    for (at, event) in events.iter().enumerate() {
+        let evidence = incoming.evidence(write, event).await?;
+        let withheld = withheld(evidence)?;
+        query.push(if at == 0 { "(" } else { ", (" });
+        query
+            .separated(", ")
+            .push_bind(bouncer.as_str())
+            .push_bind(event.id.to_string())
+            .push_bind(signed(event.sequence)?)
+            .push_bind(event.at.as_millisecond())
+            .push_bind(received_ms)
+            .push_bind(&event.caller)
+            .push_bind(&event.resource)
+            .push_bind(&event.logical_path)
+            .push_bind(signed(event.generation)?)
+            .push_bind(&event.key_id)
+            .push_bind(&event.aad_sha256)
+            .push_bind(&event.cluster)
+            .push_bind(&event.destination)
+            .push_bind(&event.outcome)
+            .push_bind(&event.reason)
+            .push_bind(&event.backend_request_id)
+            .push_bind(signed(event.count)?)
+            .push_bind(&event.decision_id)
+            .push_bind(&event.authority)
+            .push_bind(event.dev)
+            .push_bind(evidence.map(|evidence| evidence.chain.as_str()))
+            .push_bind(evidence.map(|evidence| evidence.leaf.as_bytes().as_slice()))
+            .push_bind(evidence.map(|evidence| evidence.head.as_bytes().as_slice()))
+            .push_bind(withheld);
+        query.push(")");
+    }
+    query.push(" RETURNING id");
+    // The ids of those that are new, in any order. Of two with the same id the first one is.
+    let ids: Vec<String> = query.build_query_scalar().fetch_all(write.connection()).await?;
+    let mut ids: HashSet<String> = ids.into_iter().collect();
+    Ok(events.iter().map(|event| ids.remove(&event.id.to_string())).collect())
 }
 
 pub(super) async fn list(

@@ -1,14 +1,16 @@
 //! Bouncers, and what was last heard of each.
 
 use super::database::Database;
-use super::{filter, proposals};
+use super::proposals;
+use super::search::{self, Condition, Wanted};
 use crate::edit::Edit;
 use crate::model::{Bouncer, BouncerRecord, Sighting};
 use crate::store::rows::bouncers::{BouncerRow, taken};
 use crate::store::rows::{part, signed};
 use crate::store::{BouncerFilter, Conflict, Page, Part, Result, StoreError, expected};
 use bouncer_custody::{BouncerIdentity, BouncerName};
-use sqlx::{QueryBuilder, SqliteExecutor};
+use sqlx::SqliteExecutor;
+use std::collections::HashMap;
 
 macro_rules! select_bouncer {
     ($rest:literal) => {
@@ -81,6 +83,16 @@ pub(super) async fn by_name(executor: impl SqliteExecutor<'_>, name: &BouncerNam
     row.map(BouncerRow::read).transpose()
 }
 
+/// Those of the names, a JSON array, that are registered.
+pub(super) async fn by_names(executor: impl SqliteExecutor<'_>, names: &str) -> Result<HashMap<BouncerName, Bouncer>> {
+    let rows: Vec<BouncerRow> = sqlx::query_as(select_bouncer!("WHERE b.name IN (SELECT value FROM json_each(?))"))
+        .bind(names)
+        .fetch_all(executor)
+        .await?;
+    let read = |row: BouncerRow| row.read().map(|record| (record.bouncer.name.clone(), record.bouncer));
+    rows.into_iter().map(read).collect()
+}
+
 pub(super) async fn by_identity(database: &Database, id: &BouncerIdentity) -> Result<Option<Bouncer>> {
     let row: Option<BouncerRow> = sqlx::query_as(select_bouncer!("WHERE b.identity = ?"))
         .bind(id.as_str())
@@ -94,11 +106,24 @@ pub(super) async fn list(
     wanted: &BouncerFilter,
     page: &Page<BouncerName>,
 ) -> Result<Part<BouncerRecord>> {
-    let mut query = QueryBuilder::new(select_bouncer!("WHERE b.name > "));
-    query.push_bind(page.after.as_ref().map_or("", BouncerName::as_str).to_owned());
-    filter::contains(&mut query, "b.name", wanted.contains.as_deref());
-    query.push(" ORDER BY b.name LIMIT ").push_bind(i64::from(page.limit) + 1);
-    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, BouncerRow::read)
+    // One read transaction, so that what was found is there.
+    let mut read = database.reader.begin().await?;
+    let after = page.after.as_ref().map_or("", BouncerName::as_str);
+    let names = found(wanted).keys(&mut read, after, i64::from(page.limit) + 1).await?;
+    let names = serde_json::to_string(&names).map_err(|_| StoreError::Corrupt("bouncers"))?;
+    let rows: Vec<BouncerRow> =
+        sqlx::query_as(select_bouncer!("WHERE b.name IN (SELECT value FROM json_each(?)) ORDER BY b.name"))
+            .bind(names)
+            .fetch_all(&mut *read)
+            .await?;
+    read.commit().await?;
+    part(rows, page.limit, BouncerRow::read)
+}
+
+/// What is wanted.
+pub(super) fn found(wanted: &BouncerFilter) -> Wanted {
+    let conditions = wanted.contains.as_deref().map(Condition::contains).into_iter().collect();
+    Wanted { list: &search::BOUNCERS, ranges: search::everything(), conditions }
 }
 
 pub(super) async fn delete(database: &Database, name: &BouncerName, edit: &Edit) -> Result<()> {
@@ -118,19 +143,23 @@ pub(super) async fn delete(database: &Database, name: &BouncerName, edit: &Edit)
     write.commit().await
 }
 
-pub(super) async fn record_sighting(database: &Database, name: &BouncerName, sighting: &Sighting) -> Result<()> {
+/// What was heard of several bouncers, in one change.
+pub(super) async fn record_sightings(database: &Database, sightings: &[(BouncerName, Sighting)]) -> Result<Vec<()>> {
     let mut write = database.begin().await?;
-    // Its registration may have gone in the meantime; then there is nothing to remember.
-    sqlx::query(
-        "INSERT INTO bouncer_sightings (bouncer, seen_ms, version, epoch_acked)
-         SELECT name, ?2, ?3, ?4 FROM bouncers WHERE name = ?1
-         ON CONFLICT (bouncer) DO UPDATE SET seen_ms = ?2, version = ?3, epoch_acked = ?4",
-    )
-    .bind(name.as_str())
-    .bind(sighting.at.as_millisecond())
-    .bind(&sighting.version)
-    .bind(signed(sighting.epoch_acked)?)
-    .execute(write.connection())
-    .await?;
-    write.commit().await
+    for (name, sighting) in sightings {
+        // Its registration may have gone in the meantime; then there is nothing to remember.
+        sqlx::query(
+            "INSERT INTO bouncer_sightings (bouncer, seen_ms, version, epoch_acked)
+             SELECT name, ?2, ?3, ?4 FROM bouncers WHERE name = ?1
+             ON CONFLICT (bouncer) DO UPDATE SET seen_ms = ?2, version = ?3, epoch_acked = ?4",
+        )
+        .bind(name.as_str())
+        .bind(sighting.at.as_millisecond())
+        .bind(&sighting.version)
+        .bind(signed(sighting.epoch_acked)?)
+        .execute(write.connection())
+        .await?;
+    }
+    write.commit().await?;
+    Ok(vec![(); sightings.len()])
 }

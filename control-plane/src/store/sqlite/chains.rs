@@ -10,6 +10,7 @@ use bouncer_audit::{ChainId, ChainPoint, Checkpoint, Owner, Signed};
 use bouncer_custody::BouncerName;
 use jiff::Timestamp;
 use sqlx::SqliteConnection;
+use std::collections::HashMap;
 
 const CHAINS: &str = "audit_chains";
 /// Events removed in one transaction, so that nobody waits long for the next.
@@ -161,6 +162,27 @@ impl Incoming {
             self.look_up(write, &evidence.chain).await?;
         }
         Ok(self.chains.evidence(event))
+    }
+
+    /// How many of these can be stored before any of them is held against what is stored: those that go on where their
+    /// chain, or another of them, ended. What comes late or twice is stored by itself.
+    pub(super) async fn following(&mut self, write: &mut Write<'_>, events: &[AuditEvent]) -> Result<usize> {
+        let mut ends: HashMap<&ChainId, u64> = HashMap::new();
+        for (at, event) in events.iter().enumerate() {
+            let Some(evidence) = &event.evidence else { continue };
+            let end = match ends.get(&evidence.chain) {
+                Some(end) => *end,
+                None => {
+                    self.look_up(write, &evidence.chain).await?;
+                    self.chains.sequence(&evidence.chain)
+                }
+            };
+            if event.sequence <= end {
+                return Ok(at);
+            }
+            ends.insert(&evidence.chain, event.sequence);
+        }
+        Ok(events.len())
     }
 
     /// An event was stored: does it follow?

@@ -31,10 +31,3 @@ where
         query.push(" AND ").push(column).push(" = ").push_bind(wanted);
     }
 }
-
-/// Only where the column has this in it, whatever the case of its ASCII letters.
-pub(super) fn contains(query: &mut QueryBuilder<Sqlite>, column: &'static str, wanted: Option<&str>) {
-    if let Some(wanted) = wanted {
-        query.push(" AND instr(lower(").push(column).push("), ").push_bind(wanted.to_ascii_lowercase()).push(") > 0");
-    }
-}

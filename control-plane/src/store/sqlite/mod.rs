@@ -10,8 +10,11 @@ mod envelopes;
 mod export;
 pub mod files;
 mod filter;
+mod gathered;
+mod policies;
 mod proposals;
 mod registry;
+mod search;
 mod sessions;
 mod tokens;
 
@@ -34,6 +37,8 @@ use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerIdentity, BouncerName, ClusterName, Generation, LogicalPath, ResourceName};
 use database::Database;
+use futures::FutureExt as _;
+use gathered::Gathered;
 use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,6 +48,8 @@ use uuid::Uuid;
 /// The control plane's database in one SQLite file.
 pub struct SqliteStore {
     database: Database,
+    policies: Gathered<BouncerName, Option<Policy>>,
+    sightings: Gathered<(BouncerName, Sighting), ()>,
 }
 
 impl SqliteStore {
@@ -52,7 +59,8 @@ impl SqliteStore {
     /// [`super::StoreError::Unavailable`] if it cannot be opened, [`super::StoreError::Migration`] if it is newer than
     /// this program or was changed by another hand.
     pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
-        Ok(Self { database: Database::open(path, clock).await? })
+        let database = Database::open(path, clock).await?;
+        Ok(Self { database, policies: Gathered::default(), sightings: Gathered::default() })
     }
 }
 
@@ -180,7 +188,9 @@ impl Store for SqliteStore {
         bouncers::delete(&self.database, name, edit).await
     }
     async fn record_sighting(&self, name: &BouncerName, sighting: &Sighting) -> Result<()> {
-        bouncers::record_sighting(&self.database, name, sighting).await
+        let sighting = (name.clone(), sighting.clone());
+        let all: gathered::All<_, _, _> = |database, all| bouncers::record_sightings(database, all).boxed();
+        self.sightings.ask(&self.database, sighting, all).await
     }
 
     async fn tell_sessions(&self, replica: Uuid, ids: &[Uuid], changed: &[&Told]) -> Result<()> {
@@ -235,7 +245,8 @@ impl Store for SqliteStore {
     }
 
     async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>> {
-        registry::policy(&self.database, name).await
+        let all: gathered::All<_, _, _> = |database, all| policies::of(database, all).boxed();
+        self.policies.ask(&self.database, name.clone(), all).await
     }
     async fn policy_marks(&self) -> Result<PolicyMarks> {
         registry::policy_marks(&self.database).await

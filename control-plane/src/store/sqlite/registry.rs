@@ -1,16 +1,15 @@
-//! The protected resources that bouncers guard, and the policy that each bouncer may see.
+//! The protected resources that bouncers guard.
 
 use super::database::{Database, Write};
-use super::envelopes::select_latest;
-use super::{bouncers, crypto, filter, proposals};
+use super::search::{self, Condition, Value, Wanted};
+use super::{bouncers, crypto, proposals};
 use crate::edit::Edit;
-use crate::model::{Flag, Policy, PolicyMarks, Resource, ResourceRecord};
-use crate::store::rows::envelopes::EnvelopeRow;
+use crate::model::{Flag, PolicyMarks, Resource, ResourceRecord};
 use crate::store::rows::resources::{MARKS, MarkRow, ResourceRow, TABLE, marks};
-use crate::store::rows::{part, signed, unsigned};
+use crate::store::rows::{part, signed};
 use crate::store::{Conflict, Page, Part, ResourceFilter, Result, StoreError, expected};
-use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName};
-use sqlx::{QueryBuilder, SqliteExecutor};
+use bouncer_custody::{BouncerName, ClusterName, ResourceName};
+use sqlx::SqliteExecutor;
 
 async fn require_bouncer(write: &mut Write<'_>, resource: &Resource) -> Result<()> {
     match bouncers::by_name(write.connection(), &resource.bouncer).await? {
@@ -99,15 +98,38 @@ pub(super) async fn resources(
     wanted: &ResourceFilter,
     page: &Page<ResourceName>,
 ) -> Result<Part<ResourceRecord>> {
-    let mut query = QueryBuilder::new("SELECT * FROM protected_resources WHERE name > ");
-    query.push_bind(page.after.as_ref().map_or("", ResourceName::as_str).to_owned());
-    filter::within(&mut query, "logical_path", &wanted.scope);
-    filter::contains(&mut query, "name", wanted.contains.as_deref());
-    filter::equals(&mut query, "bouncer", wanted.bouncer.as_ref().map(BouncerName::to_string));
-    filter::equals(&mut query, "logical_path", wanted.path.as_ref().map(LogicalPath::to_string));
-    filter::equals(&mut query, "enabled", wanted.enabled);
-    query.push(" ORDER BY name LIMIT ").push_bind(i64::from(page.limit) + 1);
-    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, ResourceRow::read)
+    // One read transaction, so that what was found is there.
+    let mut read = database.reader.begin().await?;
+    let after = page.after.as_ref().map_or("", ResourceName::as_str);
+    let names = found(wanted).keys(&mut read, after, i64::from(page.limit) + 1).await?;
+    let names = serde_json::to_string(&names).map_err(|_| StoreError::Corrupt(TABLE))?;
+    let rows: Vec<ResourceRow> = sqlx::query_as(
+        "SELECT * FROM protected_resources WHERE name IN (SELECT value FROM json_each(?)) ORDER BY name",
+    )
+    .bind(names)
+    .fetch_all(&mut *read)
+    .await?;
+    read.commit().await?;
+    part(rows, page.limit, ResourceRow::read)
+}
+
+/// What is wanted, the conditions that single out fewer first.
+pub(super) fn found(wanted: &ResourceFilter) -> Wanted {
+    let is = |column, index, value| Condition::Is { column, index, value };
+    let path = wanted.path.as_ref().map(|path| Value::Text(path.to_string()));
+    let bouncer = wanted.bouncer.as_ref().map(|bouncer| Value::Text(bouncer.to_string()));
+    let enabled = wanted.enabled.map(Value::Flag);
+    let scoped = !wanted.scope.is_everything();
+    let (column, index) = ("logical_path", "resource_search_by_path");
+    let conditions = [
+        path.map(|value| is(column, index, value)),
+        bouncer.map(|value| is("bouncer", "resource_search_by_bouncer", value)),
+        enabled.map(|value| is("enabled", "resource_search_by_enabled", value)),
+        scoped.then(|| Condition::Within { column, index, ranges: search::ranges(&wanted.scope) }),
+        wanted.contains.as_deref().map(Condition::contains),
+    ];
+    let conditions = conditions.into_iter().flatten().collect();
+    Wanted { list: &search::RESOURCES, ranges: search::everything(), conditions }
 }
 
 pub(super) async fn resources_behind(
@@ -135,40 +157,6 @@ pub(super) async fn delete_resource(database: &Database, name: &ResourceName, ed
     write.record(&edit.actor, "resource.deleted", name.as_str(), "").await?;
     write.raise_epoch().await?;
     write.commit().await
-}
-
-pub(super) async fn policy(database: &Database, name: &BouncerName) -> Result<Option<Policy>> {
-    // One read transaction, so that epoch and content belong together.
-    let mut read = database.reader.begin().await?;
-    let Some(record) = bouncers::by_name(&mut *read, name).await? else { return Ok(None) };
-    let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM meta").fetch_one(&mut *read).await?;
-    let intercept_enabled = crypto::flag(&mut *read, Flag::DualCustodyIntercept).await?.enabled;
-    let resources: Vec<ResourceRow> =
-        sqlx::query_as("SELECT * FROM protected_resources WHERE bouncer = ? ORDER BY name")
-            .bind(name.as_str())
-            .fetch_all(&mut *read)
-            .await?;
-    // While the flag is off a bouncer needs no envelope, and what it does not hold it cannot use.
-    let envelopes: Vec<EnvelopeRow> = if intercept_enabled {
-        sqlx::query_as(select_latest!(
-            "AND g.enabled = 1
-             AND s.logical_path IN (SELECT logical_path FROM protected_resources WHERE bouncer = ?)
-             ORDER BY s.logical_path"
-        ))
-        .bind(name.as_str())
-        .fetch_all(&mut *read)
-        .await?
-    } else {
-        Vec::new()
-    };
-    read.commit().await?;
-    Ok(Some(Policy {
-        epoch: unsigned(epoch)?,
-        bouncer: record.bouncer,
-        intercept_enabled,
-        resources: resources.into_iter().map(|row| row.read().map(|r| r.resource)).collect::<Result<_>>()?,
-        envelopes: envelopes.into_iter().map(EnvelopeRow::read).collect::<Result<_>>()?,
-    }))
 }
 
 pub(super) async fn policy_marks(database: &Database) -> Result<PolicyMarks> {

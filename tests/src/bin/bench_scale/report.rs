@@ -1,0 +1,133 @@
+//! The results, as a table and as JSON.
+
+use crate::fleet::Fleet;
+use crate::intake::Intake;
+use crate::pages::Pages;
+use bouncer_tests::stats::Spread;
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// All of it, as scale.json has it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// Of this format.
+    pub version: u32,
+    /// Built without optimisation: no figure counts.
+    pub debug: bool,
+    /// What was measured on each database.
+    pub databases: Vec<OnDatabase>,
+    /// Streams.
+    pub fleet: Option<Fleet>,
+}
+
+/// What was measured on one database.
+#[derive(Debug, Serialize)]
+pub(crate) struct OnDatabase {
+    /// Its name.
+    pub database: &'static str,
+    /// Pages.
+    pub pages: Option<Pages>,
+    /// Audit.
+    pub intake: Option<Intake>,
+}
+
+/// At most so many times a page of the short list.
+const PAGE: f64 = 2.0;
+/// At least so much of the database's own rate.
+const INTAKE: f64 = 0.5;
+/// At most so many times a bare broadcast.
+const CHANGE: f64 = 3.0;
+/// At most so many bytes a stream.
+const STREAM: f64 = 50_000.0;
+
+impl Pages {
+    fn held(&self) -> bool {
+        self.pages.iter().all(|page| page.ratio <= PAGE && page.items.0 == page.items.1)
+    }
+}
+
+impl Report {
+    /// Whether every promise held.
+    pub(crate) fn held(&self) -> bool {
+        let on = |on: &OnDatabase| {
+            on.pages.as_ref().is_none_or(Pages::held)
+                && on.intake.as_ref().is_none_or(|intake| intake.ratio.median >= INTAKE)
+        };
+        let fleet = |fleet: &Fleet| fleet.ratio <= CHANGE && fleet.bytes_each <= STREAM;
+        !self.debug && self.databases.iter().all(on) && self.fleet.as_ref().is_none_or(fleet)
+    }
+
+    /// The table.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "\nScale: each figure beside its peer of the same run; median (min to max).")?;
+        if self.debug {
+            writeln!(out, "VOID: built without optimisation. No promise counts as held.")?;
+        }
+        for on in &self.databases {
+            if let Some(pages) = &on.pages {
+                print_pages(out, on.database, pages)?;
+            }
+            if let Some(intake) = &on.intake {
+                let Intake { senders, batch, events, rounds, bridge, database, ratio } = intake;
+                writeln!(
+                    out,
+                    "\naudit on {}: {rounds} rounds of {events} events, by {senders} bouncers in batches of {batch}\n  \
+                     by the Policy Bridge {} a second, by its own inserts {} a second\n  at least half: {}, {}",
+                    on.database,
+                    whole(bridge),
+                    whole(database),
+                    met(ratio.median >= INTAKE),
+                    span(ratio),
+                )?;
+            }
+        }
+        let Some(fleet) = &self.fleet else { return Ok(()) };
+        writeln!(
+            out,
+            "\n{} streams, each of a bouncer, an SVID and a connection of its own; up in {:.1} s\n  {:.0} bytes of \
+             memory a stream, at most 50,000: {}\n  a change of {} bytes for each reaches all in {} ms, a bare broadcast \
+             in {} ms\n  at most 3 times: {}, {:.2}\n  a change for one of them reaches it in {} ms",
+            fleet.streams,
+            fleet.up_s,
+            fleet.bytes_each,
+            met(fleet.bytes_each <= STREAM),
+            fleet.snapshot_bytes,
+            span(&fleet.change_ms),
+            span(&fleet.broadcast_ms),
+            met(fleet.ratio <= CHANGE),
+            fleet.ratio,
+            span(&fleet.one_ms),
+        )
+    }
+}
+
+fn print_pages(out: &mut impl Write, database: &str, pages: &Pages) -> io::Result<()> {
+    let (short, long) = pages.secrets;
+    writeln!(out, "\npages of envelope secrets on {database}, {} rounds: of {short}, of {long}, ms", pages.rounds)?;
+    for page in &pages.pages {
+        let items = match page.items {
+            (short, long) if short == long => format!("{long} items"),
+            (short, long) => format!("{short} and {long} items: NOT the same page"),
+        };
+        let Spread { median: short, .. } = page.short_ms;
+        let Spread { median: long, .. } = page.long_ms;
+        writeln!(out, "  {:36} {short:>7.2} {long:>7.2}  {:>5.2}  {items}", page.kind, page.ratio)?;
+    }
+    let worst = pages.pages.iter().map(|page| page.ratio).fold(0.0, f64::max);
+    writeln!(out, "  every kind at most twice: {}, {worst:.2}", met(pages.held()))
+}
+
+const fn met(met: bool) -> &'static str {
+    if met { "met" } else { "NOT met" }
+}
+
+fn span(spread: &Spread) -> String {
+    format!("{:.2} ({:.2}–{:.2})", spread.median, spread.min, spread.max)
+}
+
+fn whole(spread: &Spread) -> String {
+    format!("{:.0} ({:.0}–{:.0})", spread.median, spread.min, spread.max)
+}
