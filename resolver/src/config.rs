@@ -6,6 +6,7 @@
 mod kms;
 mod raw;
 mod sds_key;
+mod telemetry;
 mod vault;
 
 use bouncer_custody::{BouncerName, ClusterName, ClusterRail, Environment, KmsKeyArn, Malformed, SpiffeId};
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+pub use telemetry::TelemetryConfig;
 pub use vault::{PkiRail, VaultConfig, VaultLogin, VaultLoginMethod, VaultMountRail};
 
 /// Everything the resolver is told, parsed.
@@ -47,6 +49,8 @@ pub struct Config {
     pub kms: Option<KmsConfig>,
     /// Vault; `None` where no `[vault]` is configured.
     pub vault: Option<VaultConfig>,
+    /// Where traces go; `None` for nowhere.
+    pub telemetry: Option<TelemetryConfig>,
     /// Health and metrics.
     pub http: SocketAddr,
     /// How the process is confined.

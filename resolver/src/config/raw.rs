@@ -65,6 +65,7 @@ pub(super) struct Config {
     bridge: Bridge,
     kms: Option<RawKms>,
     vault: Option<vault::Vault>,
+    telemetry: Option<super::telemetry::RawTelemetry>,
     #[serde(default)]
     http: Http,
     #[serde(default)]
@@ -196,6 +197,7 @@ impl Config {
         let limits = self.limits.parse(faults);
         let decide_ms = u64::try_from(limits.decide_deadline.as_millis()).unwrap_or(u64::MAX);
         let vault = self.vault.map(|vault| vault.parse(dev, decide_ms, faults));
+        let telemetry = self.telemetry.and_then(|telemetry| telemetry.parse(dev, faults));
         let rails = self.rails.parse(faults);
         let kms = self.kms.map(|kms| kms.parse(dev, &rails.kms_keys, faults));
         Some(super::Config {
@@ -213,6 +215,7 @@ impl Config {
             // What is there and no good has its fault already.
             kms: kms.flatten(),
             vault: vault.flatten(),
+            telemetry,
             http: self.http.listen,
             sandbox,
             limits,
@@ -372,7 +375,7 @@ impl RawLimits {
     }
 }
 
-fn read_ca(path: &std::path::Path, key: &str, faults: &mut Faults) -> Option<Vec<u8>> {
+pub(super) fn read_ca(path: &std::path::Path, key: &str, faults: &mut Faults) -> Option<Vec<u8>> {
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject as _;
     let pem = match std::fs::read(path) {

@@ -95,7 +95,7 @@ fn folder_of(file: &Path) -> Option<PathBuf> {
     file.parent().filter(|folder| folder.parent().is_some()).map(Path::to_path_buf)
 }
 
-/// The ports of all servers that are configured: the control plane, Vault, KMS, STS, and DNS for long answers.
+/// The ports of all servers that are configured: the control plane, Vault, KMS, STS, the collector of traces, and DNS for long answers.
 fn ports(config: &Config) -> BTreeSet<u16> {
     const DNS: u16 = 53;
     const HTTPS: u16 = 443;
@@ -105,6 +105,7 @@ fn ports(config: &Config) -> BTreeSet<u16> {
     if let Some(vault) = &config.vault {
         ports.extend(vault.addresses.iter().filter_map(|address| port_of(address)));
     }
+    ports.extend(config.telemetry.as_ref().and_then(|telemetry| port_of(&telemetry.endpoint)));
     let Some(kms) = &config.kms else { return ports };
     ports.extend(kms.kms_endpoints.values().filter_map(|url| port_of(url)));
     for endpoint in [&kms.kms_endpoint, &kms.sts_endpoint] {
