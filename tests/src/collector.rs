@@ -1,6 +1,7 @@
 //! A collector of traces: takes spans by OTLP, and keeps them.
 
 use crate::Result;
+use crate::pki::Identity;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -9,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 /// A running collector, and what it was told.
@@ -23,10 +25,23 @@ impl Collector {
     /// # Errors
     /// If no port is free.
     pub async fn start() -> Result<(Self, SocketAddr)> {
+        Self::serve(Server::builder()).await
+    }
+
+    /// The same, over TLS.
+    ///
+    /// # Errors
+    /// If no port is free, or the identity can't be used.
+    pub async fn start_tls(identity: &Identity) -> Result<(Self, SocketAddr)> {
+        let identity = tonic::transport::Identity::from_pem(identity.bundle(), &identity.key_pem);
+        Self::serve(Server::builder().tls_config(ServerTlsConfig::new().identity(identity))?).await
+    }
+
+    async fn serve(mut server: Server) -> Result<(Self, SocketAddr)> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let (address, collector) = (listener.local_addr()?, Self::default());
         let service = TraceServiceServer::new(collector.clone());
-        let server = tonic::transport::Server::builder().add_service(service);
+        let server = server.add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         Ok((collector, address))
     }

@@ -4,6 +4,7 @@ use bouncer_tests::client::Protocol;
 use bouncer_tests::collector::{Collector, attribute};
 use bouncer_tests::envoy::Bootstrap;
 use bouncer_tests::leak::Needles;
+use bouncer_tests::pki::{Ca, Leaf};
 use bouncer_tests::stack::{BILLING, CART, Credential, Stack};
 use bouncer_tests::{Fault, Result};
 use std::net::SocketAddr;
@@ -89,7 +90,6 @@ async fn one_trace_joins_envoys_span_the_decision_and_the_call_of_kms() -> Resul
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_sampled_trace_has_no_span() -> Result<()> {
-    let (collector, address) = Collector::start().await?;
     let mut stack = Stack::builder("traces-none")
         .credential(Credential::new("payments-api", "payments").callers(&[CART, BILLING]))
         .start()
@@ -101,7 +101,31 @@ async fn what_is_no_sampled_trace_has_no_span() -> Result<()> {
     };
     // With telemetry off.
     ask(&stack, CART, "/", &parent).await?;
-    stack.reconfigure_resolver(|setup| setup.set("telemetry.otlp_endpoint", format!("http://{address}"))).await?;
+    // A collector of another authority gets nothing, and that is counted.
+    let stranger = Ca::new("stranger")?;
+    let (unheard, strangers) = Collector::start_tls(&stranger.issue(&Leaf::server("localhost")?)?).await?;
+    let trusted = stack.scratch.write("collector-ca.pem", stack.server_ca.pem())?.display().to_string();
+    stack
+        .reconfigure_resolver(move |setup| {
+            setup.set("telemetry.otlp_endpoint", format!("https://{strangers}").replace("127.0.0.1", "localhost"));
+            setup.set("telemetry.ca_file", trusted);
+        })
+        .await?;
+    stack
+        .until("a span that is lost", Duration::from_secs(30), || async {
+            // Until the filter has found out about the new resolver, it uses the decision of before.
+            let _ = ask(&stack, CART, "/", &parent).await;
+            let lost = stack.resolver().ok()?.metric("bouncer_resolver_spans_lost_total").await.ok()??;
+            (lost > 0).then_some(())
+        })
+        .await?;
+    assert!(unheard.received().is_empty());
+    let (collector, address) = Collector::start_tls(&stack.server_ca.issue(&Leaf::server("localhost")?)?).await?;
+    stack
+        .reconfigure_resolver(move |setup| {
+            setup.set("telemetry.otlp_endpoint", format!("https://{address}").replace("127.0.0.1", "localhost"));
+        })
+        .await?;
     stack
         .until("the new resolver", Duration::from_secs(15), || async {
             ask(&stack, CART, "/", "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").await.ok()
