@@ -10,8 +10,9 @@ use crate::config::Limits;
 use crate::credential::ClientCertificate;
 use crate::metrics::{self, Metrics};
 use crate::policy::Envelope;
+use crate::trace::{self, Span};
 use crate::unwrap::{Unwrap, UnwrapError, Unwrapped};
-use bouncer_custody::{EncryptionContext, Reason, Tag};
+use bouncer_custody::{EncryptionContext, KeyId, Reason, Tag};
 use bouncer_proto::bridge::v1::SecretStatus;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -148,11 +149,15 @@ impl Cache {
         }
         let (tell, waiting) = watch::channel(None);
         entry.state = State::Loading(waiting.clone());
-        tokio::spawn(Arc::clone(self).load(Arc::clone(envelope), tell));
+        let span = trace::child(match envelope.key_id {
+            KeyId::Kms(_) => "kms.Decrypt",
+            KeyId::Vault(_) => "vault.read",
+        });
+        tokio::spawn(Arc::clone(self).load(Arc::clone(envelope), tell, span));
         Step::Wait(waiting)
     }
 
-    async fn load(self: Arc<Self>, envelope: Arc<Envelope>, tell: watch::Sender<Option<Outcome>>) {
+    async fn load(self: Arc<Self>, envelope: Arc<Envelope>, tell: watch::Sender<Option<Outcome>>, span: Option<Span>) {
         let call = tokio::time::timeout(CALL, self.unwrap.unwrap(&envelope)).await;
         let outcome = call.unwrap_or_else(|_| Err(envelope.unavailable().into()));
         let outcome = outcome.and_then(|unwrapped| self.parse(&envelope, unwrapped));
@@ -161,6 +166,14 @@ impl Cache {
             Err(error) => metrics::Outcome::bad("failed", error.reason),
         };
         self.metrics.unwraps.get_or_create(&counted).inc();
+        if let Some(span) = span {
+            let (outcome, reason, request_id) = match &outcome {
+                Ok((_, request_id)) => ("unwrapped", None, request_id),
+                Err(error) => ("failed", Some(error.reason), &error.request_id),
+            };
+            span.set("bouncer.backend_request_id", request_id.clone().unwrap_or_default());
+            span.ended(outcome, reason);
+        }
         let now = Instant::now();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = match entries.get_mut(&envelope.tag) {

@@ -7,6 +7,7 @@ mod iam;
 mod kms;
 mod raw;
 mod sds_key;
+mod telemetry;
 mod vault;
 
 use bouncer_custody::{BouncerName, ClusterName, ClusterRail, Environment, KmsKeyArn, Malformed, SpiffeId};
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+pub use telemetry::TelemetryConfig;
 pub use vault::{PkiRail, VaultConfig, VaultLogin, VaultLoginMethod, VaultMountRail};
 
 /// Everything the resolver is told, parsed.
@@ -49,6 +51,8 @@ pub struct Config {
     pub kms: Option<KmsConfig>,
     /// Vault; `None` where no `[vault]` is configured.
     pub vault: Option<VaultConfig>,
+    /// Where traces go; `None` for nowhere.
+    pub telemetry: Option<TelemetryConfig>,
     /// Health and metrics.
     pub http: SocketAddr,
     /// How the process is confined.

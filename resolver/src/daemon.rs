@@ -15,6 +15,7 @@ use crate::metrics::{Layer, Metrics};
 use crate::policy::PolicyStore;
 use crate::sds::SdsService;
 use crate::socket::{self, Incoming, Unlink};
+use crate::trace::Tracer;
 use crate::unwrap::Providers;
 use crate::vault::{Vault, VaultError};
 use crate::{admin, bridge, http};
@@ -70,6 +71,9 @@ pub enum StartError {
     /// No TLS client can be made for Vault.
     #[error("vault.ca_file can't be used: {0}")]
     Vault(VaultError),
+    /// No client can be made for the collector of traces.
+    #[error("telemetry.otlp_endpoint can't be used: {0}")]
+    Telemetry(tonic::transport::Error),
     /// Signals can't be handled.
     #[error("signals can't be handled: {0}")]
     Signal(io::Error),
@@ -102,8 +106,11 @@ pub async fn run(config: Config, confinement: Confinement) -> Result<(), StartEr
     let stop = engine.stop.clone();
     let mut tasks = JoinSet::new();
     let _sockets = (Unlink(config.intercept.path.clone()), Unlink(config.sds.path.clone()));
+    let lost = engine.metrics.spans_lost.clone();
+    let tracer = config.telemetry.as_ref().map(|telemetry| Tracer::start(telemetry, config.bouncer.as_str(), lost));
+    let tracer = tracer.transpose().map_err(StartError::Telemetry)?;
     let intercept = server().add_service(
-        InterceptServer::new(InterceptService::new(Arc::clone(&engine))).max_decoding_message_size(1 << 20),
+        InterceptServer::new(InterceptService::new(Arc::clone(&engine), tracer)).max_decoding_message_size(1 << 20),
     );
     serve(&engine, &config.intercept, intercept, &stop, &mut tasks)?;
     let sds = server().add_service(SdsService::new(Arc::clone(&engine)));

@@ -20,6 +20,7 @@ use crate::policy::{Changes, Envelope, Pairs, Policy, PolicyStore};
 use crate::revocations::Revocations;
 use crate::rotation::Rotation;
 use crate::sds::{Cooling, SdsHub};
+use crate::trace;
 use crate::watch::WatchHub;
 use bouncer_custody::{ClusterName, EncryptionContext, Reason, SpiffeId, Tag};
 use bouncer_proto::bridge::v1::SecretStatus;
@@ -284,10 +285,13 @@ impl Engine {
         match self.cache.get(envelope).await {
             Ok(fetched) => {
                 event.backend_request_id = fetched.request_id.clone().unwrap_or_default();
+                // Also of a call that another decision began, whose span is in another trace.
+                trace::note("bouncer.backend_request_id", &event.backend_request_id);
                 Ok(fetched)
             }
             Err(error) => {
                 event.backend_request_id = error.request_id.unwrap_or_default();
+                trace::note("bouncer.backend_request_id", &event.backend_request_id);
                 if !error.reason.is_transient() {
                     self.end(&envelope.tag, error.reason);
                 }

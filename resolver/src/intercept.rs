@@ -2,6 +2,7 @@
 
 use crate::engine::{Engine, Question, Verdict};
 use crate::grants::Peer;
+use crate::trace::{self, Tracer};
 use bouncer_proto::intercept::v1::decide_reply::Outcome;
 use bouncer_proto::intercept::v1::intercept_server::Intercept;
 use bouncer_proto::intercept::v1::{
@@ -31,13 +32,14 @@ const MOST: u64 = 1 << 32;
 /// `bouncer.intercept.v1.Intercept`.
 pub struct InterceptService {
     engine: Arc<Engine>,
+    tracer: Option<Tracer>,
 }
 
 impl InterceptService {
-    /// The service of one resolver.
+    /// The service of one resolver; without a tracer nothing is traced.
     #[must_use]
-    pub const fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    pub const fn new(engine: Arc<Engine>, tracer: Option<Tracer>) -> Self {
+        Self { engine, tracer }
     }
 }
 
@@ -75,9 +77,22 @@ fn millis(ttl: Duration) -> u32 {
 impl Intercept for InterceptService {
     async fn decide(&self, request: Request<DecideRequest>) -> Result<Response<DecideReply>, Status> {
         let peer = *request.extensions().get::<Peer>().ok_or_else(|| Status::internal("no peer"))?;
+        let parent = request.metadata().get("traceparent");
+        let parent = parent.and_then(|parent| parent.to_str().ok()).and_then(trace::Parent::parse);
+        let span = self.tracer.as_ref().zip(parent).map(|(tracer, parent)| tracer.span("decide", parent));
         let question = parse(request.into_inner(), peer)
             .ok_or_else(|| Status::invalid_argument("a fact is too long, empty, or not visible ASCII"))?;
-        let decision = self.engine.decide(&question).await;
+        let decision = trace::within(span.as_ref(), self.engine.decide(&question)).await;
+        if let Some(span) = &span {
+            let (outcome, reason) = match &decision.verdict {
+                Verdict::Inject(..) => ("inject", None),
+                Verdict::PassThrough(_) => ("pass_through", None),
+                Verdict::Deny(reason, _) => ("deny", Some(*reason)),
+            };
+            span.set("bouncer.cluster", question.cluster.to_string());
+            span.set("bouncer.decision_id", decision.id.clone());
+            span.ended(outcome, reason);
+        }
         let outcome = match decision.verdict {
             Verdict::Inject(tag, ttl) => Outcome::Inject(Inject { tag: tag.to_string(), ttl_ms: millis(ttl) }),
             Verdict::PassThrough(ttl) => Outcome::PassThrough(PassThrough { ttl_ms: millis(ttl) }),

@@ -28,6 +28,7 @@ pub mod rotation;
 pub mod sds;
 pub mod socket;
 pub mod state_file;
+pub mod trace;
 pub mod unwrap;
 pub mod vault;
 pub mod watch;

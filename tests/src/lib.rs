@@ -11,6 +11,7 @@ pub mod api;
 pub mod bridge;
 pub mod browser;
 pub mod client;
+pub mod collector;
 pub mod control_plane;
 pub mod envoy;
 pub mod fault;

@@ -196,7 +196,7 @@ impl Filter {
         }
         if let Some(report) = self.uses.report(now_ms) {
             // Its answer says nothing, and a lost report is a lost count.
-            let _ = host.call(Method::ReportUses, &self.cluster, &report.encode_to_vec(), REPORT_TIMEOUT_MS);
+            let _ = host.call(Method::ReportUses, &self.cluster, &report.encode_to_vec(), REPORT_TIMEOUT_MS, None);
         }
         while let Some(call) = self.pending.overdue(now_ms) {
             self.fail(host, &call, Reason::ResolverTimeout);
@@ -236,14 +236,17 @@ impl Filter {
         if !self.pending.has_room() {
             return Err(Reason::Overloaded);
         }
-        self.dispatch(host, &facts, header.into(), vec![id], 1).map_err(|_| Reason::ResolverUnavailable)
+        let trace = host.trace();
+        self.dispatch(host, &facts, header.into(), vec![id], 1, trace.as_deref())
+            .map_err(|_| Reason::ResolverUnavailable)
     }
 
     /// The answer was overtaken by an invalidation: the same streams wait for another.
     fn ask_again(&mut self, host: &mut impl Host, call: Call) {
         let dispatched = match Facts::parse(&call.key) {
             Ok(facts) => {
-                self.dispatch(host, &facts, Rc::clone(&call.key), call.waiting.clone(), call.asked + 1).is_ok()
+                // The first question is in the trace already.
+                self.dispatch(host, &facts, Rc::clone(&call.key), call.waiting.clone(), call.asked + 1, None).is_ok()
             }
             Err(_) => false,
         };
@@ -259,10 +262,11 @@ impl Filter {
         key: Rc<[u8]>,
         waiting: Vec<StreamId>,
         asked: u8,
+        trace: Option<&str>,
     ) -> Result<(), Refused> {
         let timeout_ms = self.plugins.policy().decide_timeout_ms;
         let asked_wall_ms = host.wall_ms();
-        let token = host.call(Method::Decide, &self.cluster, &facts.to_request().encode_to_vec(), timeout_ms)?;
+        let token = host.call(Method::Decide, &self.cluster, &facts.to_request().encode_to_vec(), timeout_ms, trace)?;
         let ends_ms = self.clock.now_ms() + u64::from(timeout_ms + TICK_MS) + GRACE_MS;
         self.pending.add(token, Call { key, waiting, asked, asked_wall_ms, ends_ms });
         Ok(())
@@ -323,7 +327,7 @@ impl Filter {
     fn open_watch(&mut self, host: &mut impl Host) {
         let mut request = self.watch.request();
         request.carried = self.unchecked.iter().take(CARRIED).map(|tag| String::from(&**tag)).collect();
-        match host.call(Method::Watch, &self.cluster, &request.encode_to_vec(), WATCH_TIMEOUT_MS) {
+        match host.call(Method::Watch, &self.cluster, &request.encode_to_vec(), WATCH_TIMEOUT_MS, None) {
             Ok(token) => {
                 self.asked = request.carried.len();
                 let ends_ms = self.clock.now_ms() + u64::from(WATCH_TIMEOUT_MS + TICK_MS) + GRACE_MS;

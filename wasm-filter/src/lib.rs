@@ -24,5 +24,6 @@ pub mod pending;
 pub mod plugins;
 pub mod stream;
 pub mod streams;
+pub mod trace;
 pub mod uses;
 pub mod watch;

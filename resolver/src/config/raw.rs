@@ -68,6 +68,7 @@ pub(super) struct Config {
     bridge: Bridge,
     kms: Option<RawKms>,
     vault: Option<vault::Vault>,
+    telemetry: Option<super::telemetry::RawTelemetry>,
     #[serde(default)]
     http: Http,
     #[serde(default)]
@@ -202,6 +203,7 @@ impl Config {
         let limits = self.limits.parse(faults);
         let decide_ms = u64::try_from(limits.decide_deadline.as_millis()).unwrap_or(u64::MAX);
         let vault = self.vault.map(|vault| vault.parse(dev, decide_ms, faults));
+        let telemetry = self.telemetry.and_then(|telemetry| telemetry.parse(dev, faults));
         let rails = self.rails.parse(faults);
         let kms = self.kms.map(|kms| kms.parse(dev, &rails.kms_keys, faults));
         if enrols {
@@ -237,6 +239,7 @@ impl Config {
             // What is there and no good has its fault already.
             kms: kms.flatten(),
             vault: vault.flatten(),
+            telemetry,
             http: self.http.listen,
             sandbox,
             limits,

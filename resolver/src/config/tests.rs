@@ -197,3 +197,24 @@ fn a_resolver_that_enrols_needs_no_workload_api_and_can_use_nothing_that_does() 
     let error = Config::load(&nobody, false).unwrap_err().to_string();
     assert!(error.contains("  identity: ") && error.contains("  bridge.server_id: "), "{error}");
 }
+
+#[test]
+fn traces_go_over_tls_or_under_dev_to_loopback() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |endpoint: &str, dev| {
+        let section = format!("\n[telemetry]\notlp_endpoint = \"{endpoint}\"\n");
+        Config::load(&write(folder.path(), |text| text + &section), dev).map(|config| config.telemetry.is_some())
+    };
+    assert!(load("https://collector.example.org:4317", false).unwrap());
+    assert!(load("http://127.0.0.1:4317", true).unwrap());
+    for (bad, dev) in [
+        ("http://127.0.0.1:4317", false),
+        ("http://collector.example.org:4317", true),
+        ("https://user:word@collector.example.org:4317", false),
+        ("https://collector.example.org:4317/v1/traces", false),
+        ("collector.example.org:4317", false),
+    ] {
+        let error = load(bad, dev).unwrap_err().to_string();
+        assert!(error.contains("telemetry.otlp_endpoint: must be https") && !error.contains(bad), "{error}");
+    }
+}

@@ -94,7 +94,7 @@ fn folder_of(file: &Path) -> Option<PathBuf> {
     file.parent().filter(|folder| folder.parent().is_some()).map(Path::to_path_buf)
 }
 
-/// The ports of all servers that are configured: the control plane, Vault, KMS, STS, and DNS for long answers.
+/// The ports of all servers that are configured: the control plane, Vault, KMS, STS, the collector of traces, and DNS for long answers.
 fn ports(config: &Config) -> BTreeSet<u16> {
     const DNS: u16 = 53;
     const HTTPS: u16 = 443;
@@ -104,6 +104,7 @@ fn ports(config: &Config) -> BTreeSet<u16> {
     if let Some(vault) = &config.vault {
         ports.extend(vault.addresses.iter().filter_map(|address| port_of(address)));
     }
+    ports.extend(config.telemetry.as_ref().and_then(|telemetry| port_of(&telemetry.endpoint)));
     if let Some(kms) = &config.kms {
         ports.extend(kms.kms_endpoints.values().filter_map(|url| port_of(url)));
         for endpoint in [&kms.kms_endpoint, &kms.sts_endpoint] {

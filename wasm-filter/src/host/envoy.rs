@@ -8,7 +8,7 @@
 use super::landing::Received;
 use super::{Host, Method, Refused, StreamId, Token, wire};
 use crate::denial::{DECISION_HEADER, Denial, REASON_HEADER};
-use crate::facts;
+use crate::{facts, trace};
 use std::ptr;
 
 const TAG: &str = "bouncer.tag";
@@ -227,16 +227,29 @@ impl Host for Envoy {
         wall_ns() / 1_000_000
     }
 
-    fn call(&mut self, method: Method, cluster: &str, message: &[u8], timeout_ms: u32) -> Result<Token, Refused> {
+    fn trace(&mut self) -> Option<String> {
+        trace::parent(header(REQUEST_HEADERS, trace::HEADER).ok()?.bytes())
+    }
+
+    fn call(
+        &mut self,
+        method: Method,
+        cluster: &str,
+        message: &[u8],
+        timeout_ms: u32,
+        traceparent: Option<&str>,
+    ) -> Result<Token, Refused> {
         // Envoy's own gRPC calls would take any server's address, and credentials that Envoy reads from its environment
         // and files: with them a sandbox could send out the SDS key. A plain call takes the name of a cluster only.
-        let headers = wire::pairs(&[
+        let mut headers = vec![
             (":method", "POST"),
             (":path", method.path()),
             (":authority", "bouncer-resolver"),
             ("content-type", "application/grpc"),
             ("te", "trailers"),
-        ]);
+        ];
+        headers.extend(traceparent.map(|parent| ("traceparent", parent)));
+        let headers = wire::pairs(&headers);
         let body = wire::frame(message);
         // A call lives as long as the plugin that made it: not that of another stream.
         self.enter(self.home)?;

@@ -77,9 +77,21 @@ pub trait Host {
     /// The wall clock, in milliseconds since 1970; 0 if the host won't say.
     fn wall_ms(&mut self) -> u64;
 
-    /// Calls the resolver behind this cluster. The answer comes with the token, or never.
+    /// The `traceparent` of the stream whose headers have just come, if it is traced. To be asked for in that callback
+    /// only.
+    fn trace(&mut self) -> Option<String>;
+
+    /// Calls the resolver behind this cluster, within the trace of this `traceparent`. The answer comes with the token,
+    /// or never.
     ///
     /// # Errors
     /// There was no call.
-    fn call(&mut self, method: Method, cluster: &str, message: &[u8], timeout_ms: u32) -> Result<Token, Refused>;
+    fn call(
+        &mut self,
+        method: Method,
+        cluster: &str,
+        message: &[u8],
+        timeout_ms: u32,
+        traceparent: Option<&str>,
+    ) -> Result<Token, Refused>;
 }

@@ -93,7 +93,18 @@ impl Host for Envoy {
         self.wall_ms
     }
 
-    fn call(&mut self, method: Method, _: &str, message: &[u8], timeout_ms: u32) -> Result<Token, Refused> {
+    fn trace(&mut self) -> Option<String> {
+        None
+    }
+
+    fn call(
+        &mut self,
+        method: Method,
+        _: &str,
+        message: &[u8],
+        timeout_ms: u32,
+        _: Option<&str>,
+    ) -> Result<Token, Refused> {
         self.obey(None)?;
         self.next_token += 2;
         if method == Method::Watch {
