@@ -27,7 +27,7 @@ const NAME: &str = "bench";
 /// Measures what one control plane carries: long lists, audit, and many streams.
 ///
 /// The control plane is the shipped one, with its sandbox, its mTLS and every commit synced. Prints a table; writes
-/// scale.json. Fails if a promise did not hold.
+/// scale.json. Fails only if the run does not count: a debug build.
 #[derive(Parser, Debug)]
 struct Args {
     #[command(flatten)]
@@ -93,7 +93,7 @@ pub(crate) fn progress(line: impl Display) {
     stop::progress(NAME, line);
 }
 
-/// Whether every promise held; `None` if it was told to stop.
+/// Whether the run counts; `None` if it was told to stop.
 fn run(args: Args) -> Result<Option<bool>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -120,5 +120,5 @@ async fn measure(sizes: &Sizes) -> Result<bool> {
     let folder = sizes.out.clone().unwrap_or_else(|| tools::root().join("target/bench"));
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join("scale.json"), serde_json::to_vec_pretty(&report)?)?;
-    Ok(report.held())
+    Ok(!report.debug)
 }

@@ -47,16 +47,6 @@ impl Pages {
 }
 
 impl Report {
-    /// Whether every promise held.
-    pub(crate) fn held(&self) -> bool {
-        let on = |on: &OnDatabase| {
-            on.pages.as_ref().is_none_or(Pages::held)
-                && on.intake.as_ref().is_none_or(|intake| intake.ratio.median >= INTAKE)
-        };
-        let fleet = |fleet: &Fleet| fleet.ratio <= CHANGE && fleet.bytes_each <= STREAM;
-        !self.debug && self.databases.iter().all(on) && self.fleet.as_ref().is_none_or(fleet)
-    }
-
     /// The table.
     ///
     /// # Errors
