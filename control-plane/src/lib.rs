@@ -19,6 +19,7 @@ pub mod console;
 pub mod descriptors;
 pub mod edit;
 pub mod folder;
+pub mod forward;
 pub mod health;
 pub mod http_server;
 pub mod metrics;

@@ -67,6 +67,18 @@ struct RefusalLabel {
     reason: BridgeRefusal,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutletLabel {
+    outlet: String,
+}
+
+impl From<&str> for OutletLabel {
+    /// The name comes from the configuration.
+    fn from(outlet: &str) -> Self {
+        Self { outlet: outlet.to_owned() }
+    }
+}
+
 /// Every metric of the process.
 pub struct Metrics {
     registry: Registry,
@@ -84,6 +96,9 @@ pub struct Metrics {
     audit_duplicates: Counter,
     audit_missing: Counter,
     audit_divergences: Counter,
+    forwarded: Family<OutletLabel, Counter>,
+    forward_connected: Family<OutletLabel, Gauge>,
+    forward_lag_seconds: Family<OutletLabel, Gauge>,
     epoch: Gauge,
     lag_epochs: Gauge,
     silence_seconds: Gauge,
@@ -122,6 +137,9 @@ impl Default for Metrics {
             audit_duplicates: Counter::default(),
             audit_missing: Counter::default(),
             audit_divergences: Counter::default(),
+            forwarded: Family::default(),
+            forward_connected: Family::default(),
+            forward_lag_seconds: Family::default(),
             epoch: Gauge::default(),
             lag_epochs: Gauge::default(),
             silence_seconds: Gauge::default(),
@@ -155,6 +173,18 @@ impl Metrics {
         registry.register("bridge_policy_divergences", "Policies that were not what was sent", divergences);
         registry.register("audit_events_stored", "Audit events stored", self.audit_stored.clone());
         registry.register("audit_events_duplicate", "Audit events delivered again", self.audit_duplicates.clone());
+        registry.register("audit_forwarded", "Records written to an outlet of the audit", self.forwarded.clone());
+        registry.register(
+            "audit_forward_connected",
+            "1 while this control plane tells an outlet of the audit",
+            self.forward_connected.clone(),
+        );
+        registry.register_with_unit(
+            "audit_forward_lag",
+            "Since when the oldest record waits that an outlet of the audit is to be told",
+            Unit::Seconds,
+            self.forward_lag_seconds.clone(),
+        );
         registry.register("audit_events_missing", "Gaps in resolvers' audit sequences", self.audit_missing.clone());
         let divergences = self.audit_divergences.clone();
         registry.register("audit_divergences", "Audit that contradicted its chain as it came in", divergences);
@@ -248,6 +278,21 @@ impl Metrics {
     pub fn audit(&self, stored: u64, duplicates: u64) {
         self.audit_stored.inc_by(stored);
         self.audit_duplicates.inc_by(duplicates);
+    }
+
+    /// Records were written to an outlet of the audit.
+    pub(crate) fn forwarded(&self, outlet: &str, records: u64) {
+        self.forwarded.get_or_create(&outlet.into()).inc_by(records);
+    }
+
+    /// An outlet of the audit is told by this control plane, or not.
+    pub(crate) fn forward_connected(&self, outlet: &str, connected: bool) {
+        self.forward_connected.get_or_create(&outlet.into()).set(connected.into());
+    }
+
+    /// Since when the oldest record waits for an outlet of the audit.
+    pub(crate) fn forward_lag(&self, outlet: &str, seconds: i64) {
+        self.forward_lag_seconds.get_or_create(&outlet.into()).set(seconds);
     }
 
     /// A resolver's audit sequence skipped.

@@ -506,6 +506,15 @@ pub struct AuditRecord {
     pub event: AuditEvent,
 }
 
+/// How far an outlet of the audit has come: the last of each that is known to be there, 0 for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Of the decisions, by their order of arrival.
+    pub decisions: u64,
+    /// Of the administrative changes.
+    pub changes: u64,
+}
+
 /// One administrative change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminRecord {

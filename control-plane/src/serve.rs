@@ -7,6 +7,7 @@ use crate::bridge::{Bridge, Live, Replica, Timing, transport};
 use crate::clock::SystemClock;
 use crate::config::{Config, IamConfig, TlsFault};
 use crate::descriptors;
+use crate::forward;
 use crate::http_server;
 use crate::metrics::Metrics;
 use crate::oidc::{Oidc, OidcError};
@@ -119,6 +120,11 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     if let Some(days) = config.audit_retention_days {
         tokio::spawn(retention::keep(store.clone(), clock.clone(), days, stop.clone()));
     }
+    let forwarding = config
+        .outlets
+        .into_iter()
+        .map(|outlet| tokio::spawn(forward::keep(outlet, store.clone(), clock.clone(), metrics.clone(), stop.clone())));
+    let forwarding = futures::future::join_all(forwarding.collect::<Vec<_>>());
     let sharing = tokio::spawn(Replica::new(store.clone(), live.clone()).keep(stop.clone()));
     let (editions, timing) = (Arc::default(), Timing::default());
     let bridge = Bridge { store: store.clone(), clock, metrics, live, editions, timing, stop: stop.clone() };
@@ -136,7 +142,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     readiness.set_draining();
     stop.cancel();
     let drained = tokio::time::timeout(DRAIN, async {
-        let _ = tokio::join!(api, bridge, sharing, futures::future::OptionFuture::from(enrolled));
+        let _ = tokio::join!(api, bridge, sharing, forwarding, futures::future::OptionFuture::from(enrolled));
         store.close().await;
     });
     if drained.await.is_err() {

@@ -276,7 +276,8 @@ impl<'a> Checkpoints<'a> {
     }
 }
 
-fn decision(record: AuditRecord) -> Line {
+/// A decision as a line of an export.
+pub(crate) fn decision(record: AuditRecord) -> Line {
     let event = record.event;
     let proof = event.evidence.map(|evidence| Proof {
         chain: evidence.chain,
@@ -308,7 +309,8 @@ fn decision(record: AuditRecord) -> Line {
     }))
 }
 
-fn change(record: AdminRecord) -> Line {
+/// An administrative change as a line of an export.
+pub(crate) fn change(record: AdminRecord) -> Line {
     let sequence = record.place.as_ref().map_or(0, |place| place.sequence);
     let proof = record.place.map(|place| Proof { chain: place.chain, head: place.head, withheld: Withheld::new() });
     Line::AdminEvent(AdminLine {

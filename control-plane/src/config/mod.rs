@@ -2,11 +2,13 @@
 //! reported, and each names its key, never its value.
 
 mod database;
+mod forward;
 mod iam;
 mod oidc;
 mod table;
 
 pub use self::database::{DatabaseConfig, Server};
+use crate::forward::Outlet;
 use crate::oidc::OidcConfig;
 pub use iam::IamConfig;
 use rustls::sign::CertifiedKey;
@@ -35,6 +37,8 @@ pub struct Config {
     pub oidc: Option<OidcConfig>,
     /// Whether changes of binding wait for a second person.
     pub second_person: bool,
+    /// Who is told of the audit as it comes in.
+    pub outlets: Vec<Outlet>,
     /// How many days audit events are kept; absent, for good.
     pub audit_retention_days: Option<u32>,
 }
@@ -145,7 +149,9 @@ impl Config {
         let database = database::database(Section::take(&mut file, "database", &mut faults));
         let mut section = Section::take(&mut file, "audit", &mut faults);
         let audit_retention_days = section.optional_number("retention_days", 1..=100_000);
+        let tables = section.tables("forward");
         section.end();
+        let outlets = forward::outlets(tables, &mut faults);
         let mut section = Section::take(&mut file, "access", &mut faults);
         let second_person = section.switch("second_person");
         section.end();
@@ -156,9 +162,17 @@ impl Config {
             faults.push(Fault::new(crate::plaintext::speakable(key), "is not a known section"));
         }
         match (api, bridge_listen, workload_api, database) {
-            (Some(api), Some(bridge_listen), Some(workload_api), Some(database)) if faults.is_empty() => {
-                Ok(Self { api, bridge_listen, iam, workload_api, database, audit_retention_days, second_person, oidc })
-            }
+            (Some(api), Some(bridge_listen), Some(workload_api), Some(database)) if faults.is_empty() => Ok(Self {
+                api,
+                bridge_listen,
+                iam,
+                workload_api,
+                database,
+                outlets,
+                audit_retention_days,
+                second_person,
+                oidc,
+            }),
             _ => Err(ConfigError::Faults(faults)),
         }
     }

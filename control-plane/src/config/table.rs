@@ -109,7 +109,7 @@ impl<'a> Section<'a> {
                 items.into_iter().filter_map(|item| item.try_into().ok()).collect()
             }
             Some(_) => {
-                self.fault(key, "must be tables, as in [[oidc.roles]]");
+                self.fault(key, format!("must be tables, as in [[{}.{key}]]", self.name));
                 Vec::new()
             }
         }

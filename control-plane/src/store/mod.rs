@@ -14,14 +14,15 @@ use crate::bridge::Told;
 use crate::edit::{Edit, Reason};
 use crate::model::{
     Actor, AdminRecord, Appended, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag,
-    FlagState, OwnChain, Policy, PolicyMarks, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting,
-    Terms,
+    FlagState, OwnChain, Policy, PolicyMarks, Position, Received, Resource, ResourceRecord, Settings, SettingsRecord,
+    Sighting, Terms,
 };
 use crate::proposal::{Asked, ProposalFilter, ProposalRecord, ProposalState, Proposed};
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerIdentity, BouncerName, ClusterName, Generation, LogicalPath, Provider, ResourceName};
 use jiff::Timestamp;
+use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -456,6 +457,17 @@ pub trait Store: Send + Sync {
     async fn own_chain(&self) -> Result<Option<OwnChain>>;
     /// Stores a checkpoint of the control plane's own chain, unless its number is taken.
     async fn add_own_checkpoint(&self, signed: &Signed) -> Result<()>;
+    /// Takes an outlet of the audit for so long, or holds on to it. Returns how far it has come; `None` while another
+    /// control plane has it. One that is new begins with what comes from now on.
+    async fn lease_outlet(&self, outlet: &str, holder: Uuid, lease: Duration) -> Result<Option<Position>>;
+    /// Notes how far an outlet has come. False if it is another's by now.
+    async fn advance_outlet(&self, outlet: &str, holder: Uuid, to: Position) -> Result<bool>;
+    /// Leaves an outlet to whoever takes it next.
+    async fn release_outlet(&self, outlet: &str, holder: Uuid) -> Result<()>;
+    /// Decisions in the order of their arrival, behind one. None comes in between them later.
+    async fn decisions_behind(&self, seq: u64, limit: u16) -> Result<Vec<AuditRecord>>;
+    /// Administrative changes in their order, behind one. None comes in between them later.
+    async fn changes_behind(&self, seq: u64, limit: u16) -> Result<Vec<AdminRecord>>;
     /// Removes events from before a time: of each chain only what a checkpoint covers, so that what is left can be
     /// verified from there on. Records the change first. Returns how many were removed.
     async fn prune_audit(&self, before: Timestamp) -> Result<u64>;

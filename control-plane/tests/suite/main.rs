@@ -20,6 +20,7 @@ mod dependencies;
 mod durability;
 mod editing;
 mod file;
+mod forward;
 mod guide;
 mod harness;
 mod lookalikes;

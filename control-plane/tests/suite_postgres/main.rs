@@ -26,6 +26,8 @@ mod deltas;
 mod durability;
 #[path = "../suite/editing.rs"]
 mod editing;
+#[path = "../suite/forward.rs"]
+mod forward;
 #[path = "../suite/guide.rs"]
 mod guide;
 #[path = "../suite/harness.rs"]

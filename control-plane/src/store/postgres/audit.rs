@@ -25,6 +25,7 @@ pub(super) async fn append(
     checkpoint: Option<&Received>,
 ) -> Result<Appended> {
     let mut write = database.begin_beside().await?;
+    write.share(super::outlets::arrival()).await?;
     let mut incoming = Incoming::begin(&mut write, bouncer, events, checkpoint).await?;
     let inserted = insert(&mut write, bouncer, events, &incoming).await?;
     let mut stored = inserted.clone();

@@ -158,6 +158,12 @@ impl Write<'_> {
         Ok(())
     }
 
+    /// Waits until no other transaction has this lock alone, and shares it until this one ends.
+    pub(super) async fn share(&mut self, number: i64) -> Result<()> {
+        sqlx::query("SELECT pg_advisory_xact_lock_shared($1)").bind(number).execute(self.connection()).await?;
+        Ok(())
+    }
+
     /// Takes this lock if no other transaction has it.
     pub(super) async fn try_lock(&mut self, number: i64) -> Result<bool> {
         let locked = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)").bind(number);

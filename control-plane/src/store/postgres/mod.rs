@@ -10,6 +10,7 @@ mod database;
 mod envelopes;
 mod export;
 mod filter;
+mod outlets;
 mod proposals;
 mod registry;
 mod sessions;
@@ -26,8 +27,8 @@ use crate::clock::Clock;
 use crate::edit::{Edit, Reason};
 use crate::model::{
     Actor, AdminRecord, Appended, AuditEvent, AuditRecord, Bouncer, BouncerRecord, Envelope, EnvelopeRecord, Flag,
-    FlagState, OwnChain, Policy, PolicyMarks, Received, Resource, ResourceRecord, Settings, SettingsRecord, Sighting,
-    Terms,
+    FlagState, OwnChain, Policy, PolicyMarks, Position, Received, Resource, ResourceRecord, Settings, SettingsRecord,
+    Sighting, Terms,
 };
 use crate::proposal::{Asked, ProposalFilter, ProposalRecord, ProposalState, Proposed};
 use crate::token::TokenHash;
@@ -37,6 +38,7 @@ use database::Database;
 use jiff::Timestamp;
 use sqlx::postgres::PgConnectOptions;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -290,6 +292,21 @@ impl Store for PostgresStore {
     }
     async fn add_own_checkpoint(&self, signed: &Signed) -> Result<()> {
         chains::add_own_checkpoint(&self.database, signed).await
+    }
+    async fn lease_outlet(&self, outlet: &str, holder: Uuid, lease: Duration) -> Result<Option<Position>> {
+        outlets::lease(&self.database, outlet, holder, lease).await
+    }
+    async fn advance_outlet(&self, outlet: &str, holder: Uuid, to: Position) -> Result<bool> {
+        outlets::advance(&self.database, outlet, holder, to).await
+    }
+    async fn release_outlet(&self, outlet: &str, holder: Uuid) -> Result<()> {
+        outlets::release(&self.database, outlet, holder).await
+    }
+    async fn decisions_behind(&self, seq: u64, limit: u16) -> Result<Vec<AuditRecord>> {
+        outlets::decisions(&self.database, seq, limit).await
+    }
+    async fn changes_behind(&self, seq: u64, limit: u16) -> Result<Vec<AdminRecord>> {
+        outlets::changes(&self.database, seq, limit).await
     }
     async fn prune_audit(&self, before: Timestamp) -> Result<u64> {
         chains::prune(&self.database, before).await
