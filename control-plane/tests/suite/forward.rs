@@ -159,7 +159,7 @@ fn event(sequence: u64) -> AuditEvent {
         aad_sha256: String::new(),
         cluster: "payments".into(),
         destination: String::new(),
-        outcome: if sequence % 2 == 0 { "deny" } else { "inject" }.into(),
+        outcome: if sequence.is_multiple_of(2) { "deny" } else { "inject" }.into(),
         reason: String::new(),
         backend_request_id: String::new(),
         count: 1,
