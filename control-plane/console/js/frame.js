@@ -62,6 +62,8 @@ function openMenu(open) {
 function drawNav() {
   const nav = document.getElementById("nav");
   if (!nav) return;
+  // Whoever is on one of its links stays on it.
+  const held = nav.contains(document.activeElement) ? document.activeElement?.getAttribute("href") : null;
   nav.replaceChildren(...GROUPS.map(([title, items]) => {
     const shown = items.filter(([, , , when]) => !when || when(flagOn));
     if (shown.length === 0) return "";
@@ -69,6 +71,7 @@ function drawNav() {
       h("ul", {}, shown.map(([path, label, image]) => h("li", {},
         h("a", { href: href(path), "aria-current": path === current ? "page" : null }, icon(image), h("span", {}, label), path === "proposals" && waiting > 0 && badge())))));
   }));
+  if (held) /** @type {HTMLElement | null} */ (nav.querySelector(`a[href=${JSON.stringify(held)}]`))?.focus();
 }
 
 /** How many changes wait. */

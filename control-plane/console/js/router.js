@@ -55,7 +55,8 @@ export async function show({ focus = true } = {}) {
   leave();
   visit = new AbortController();
   const { signal } = visit;
-  const [path] = here().split("?");
+  const address = here();
+  const [path] = address.split("?");
   const [name, ...rest] = path.split("/").map(decodeURIComponent);
   arrived(name);
   const main = /** @type {HTMLElement} */ (document.getElementById("main"));
@@ -66,7 +67,10 @@ export async function show({ focus = true } = {}) {
   try {
     page = await render({
       rest, query: new URLSearchParams(location.search), leaving: signal,
-      go: (to) => void go(to), reload: () => void show({ focus: false }),
+      go: (to) => void go(to), reload: () => {
+        // Whoever has gone elsewhere meanwhile is not called back, and their focus stays where it is.
+        if (here() === address) void show({ focus: false });
+      },
     });
   } catch (fault) {
     if (signal.aborted) return;
