@@ -2,6 +2,7 @@
 //! a bad one changes nothing, and says why.
 
 use bouncer_custody::Reason;
+use bouncer_proto::bridge::v1::Envelope;
 use bouncer_tests::client::Protocol;
 use bouncer_tests::stack::{Bundle, CART, Credential, Stack};
 use bouncer_tests::traffic::Traffic;
@@ -18,10 +19,16 @@ fn payments() -> Credential {
 
 /// Wraps a credential and pushes it as the next generation; gives the generation and its certificate's serial number.
 async fn next_generation(stack: &Stack, credential: &Credential) -> Result<(u64, u64)> {
+    next_generation_of(stack, credential, vec![]).await
+}
+
+/// The same, of what was taken away too, without a policy in between that brings it back.
+async fn next_generation_of(stack: &Stack, credential: &Credential, taken: Vec<Envelope>) -> Result<(u64, u64)> {
     let (identity, body) = credential.wrap(&stack.kms, &stack.key_arn, None, &stack.customer_ca).await?;
     let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
     let mut generation = 0;
     stack.bridge()?.push(|snapshot| {
+        snapshot.envelopes.extend(taken);
         for envelope in &mut snapshot.envelopes {
             envelope.generation += 1;
             generation = envelope.generation;
@@ -130,8 +137,7 @@ async fn a_bad_generation_is_taken_up_when_the_one_before_ends() -> Result<()> {
         client.denies(reason)
     };
     stack.until("the denial", SOON, || denied(Reason::EnvelopeMissing)).await?;
-    stack.bridge()?.push(|snapshot| snapshot.envelopes = taken);
-    next_generation(&stack, &payments().bundle(Bundle::Expired)).await?;
+    next_generation_of(&stack, &payments().bundle(Bundle::Expired), taken).await?;
     stack.until("a denial, not the older one", SOON, || denied(Reason::CredentialExpired)).await
 }
 
