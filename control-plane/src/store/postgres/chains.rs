@@ -281,6 +281,9 @@ pub(super) async fn prune(database: &Database, before: Timestamp) -> Result<u64>
     let cuts = cuts(database, before_ms).await?;
     let events: u64 = cuts.iter().map(|cut| cut.events).sum();
     if events == 0 {
+        // A transaction that is only dropped keeps its lock until the connection is cleaned up, and whoever comes next
+        // would leave the events to it.
+        turn.commit().await?;
         return Ok(0);
     }
     let mut write = database.begin().await?;
