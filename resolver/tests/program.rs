@@ -2,9 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
+#[expect(unreachable_pub, reason = "it is a public module of the end-to-end harness")]
+#[path = "../../tests/src/ports.rs"]
+mod ports;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -17,7 +21,7 @@ fn config(folder: &Path) -> (PathBuf, SocketAddr) {
     let ca = rcgen::CertificateParams::new(vec!["ca.test".to_owned()]).unwrap().self_signed(&key).unwrap();
     fs::write(folder.join("ca.pem"), ca.pem()).unwrap();
     fs::write(folder.join("sds.key"), "ab".repeat(32)).unwrap();
-    let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let http = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free_port().unwrap()));
     let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
     let text = include_str!("../resolver.example.toml")
         .replace("/etc/bouncer/payments-ca.pem", &at("ca.pem"))

@@ -24,6 +24,7 @@ pub mod openbao;
 pub mod operator;
 pub mod pki;
 pub mod plain_http;
+pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod resolver;

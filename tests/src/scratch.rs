@@ -1,11 +1,11 @@
 //! A scenario's own folder, its ports, and its waiting.
 
+pub use crate::ports::free_port;
 use crate::{Fault, Result, fault::Doing as _};
 use std::fmt::Write as _;
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(20);
@@ -136,27 +136,6 @@ impl Drop for Scratch {
             let _ = folder.keep();
         }
     }
-}
-
-/// A port of the loopback address that nobody uses, from below the range that the kernel takes for outgoing
-/// connections, so that none of those can take it before a server does.
-///
-/// # Errors
-/// If none is free.
-pub fn free_port() -> Result<u16> {
-    // Only spreads the search: two test processes begin at different places, two threads never try the same.
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    const FIRST: u16 = 12_000;
-    const COUNT: u16 = 18_000;
-    let start = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(COUNT))?;
-    for _ in 0..COUNT {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = FIRST + (u32::from(start) + u32::from(step)).rem_euclid(u32::from(COUNT)) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err(Fault::new("no free port on 127.0.0.1"))
 }
 
 /// Whether something listens there.

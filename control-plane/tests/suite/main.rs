@@ -25,6 +25,9 @@ mod guide;
 mod harness;
 mod lookalikes;
 mod plaintext;
+#[expect(unreachable_pub, reason = "it is a public module of the end-to-end harness")]
+#[path = "../../../tests/src/ports.rs"]
+mod ports;
 mod proposals;
 mod registry;
 mod resolver;

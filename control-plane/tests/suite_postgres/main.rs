@@ -39,6 +39,9 @@ mod lookalikes {
 }
 #[path = "../suite/plaintext.rs"]
 mod plaintext;
+#[expect(unreachable_pub, reason = "it is a public module of the end-to-end harness")]
+#[path = "../../../tests/src/ports.rs"]
+mod ports;
 #[path = "../suite/proposals.rs"]
 mod proposals;
 #[path = "../suite/registry.rs"]

@@ -368,7 +368,7 @@ async fn the_server_proves_itself_before_it_is_told_the_password() {
         (rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap().pem(), key.serialize_pem())
     };
     let folder = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::ports::free_port().unwrap();
     let (certificate, key) = issue(&["localhost"]);
     let server = Server::start(Some(&Tls { certificate: certificate.clone(), key, port })).unwrap();
     let good = over_tcp(folder.path(), port, "verify-full", &certificate);
