@@ -20,6 +20,7 @@ pub mod intercept;
 pub mod kms;
 pub mod kms_proxy;
 pub mod leak;
+pub mod memory;
 pub mod openbao;
 pub mod operator;
 pub mod pki;

@@ -1,13 +1,13 @@
 //! Many idle secrets, each with an SDS stream of its own: what memory they take, and how fast they are served.
 
 use crate::fleet::{self, Secret};
-use crate::{memory, progress};
+use crate::progress;
 use bouncer_tests::intercept::Decider;
 use bouncer_tests::scratch::Scratch;
 use bouncer_tests::sds::{self, Delta, State};
 use bouncer_tests::spire::{Entry, Selector, Spire};
 use bouncer_tests::stack::Stack;
-use bouncer_tests::{Fault, Result};
+use bouncer_tests::{Fault, Result, memory};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use std::time::{Duration, Instant};

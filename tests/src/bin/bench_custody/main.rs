@@ -8,7 +8,6 @@ mod append;
 mod cold;
 mod fleet;
 mod idle;
-mod memory;
 mod one_envoy;
 mod report;
 mod warm;

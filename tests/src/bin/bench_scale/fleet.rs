@@ -4,11 +4,11 @@
 use crate::database::Kind;
 use crate::plane::Plane;
 use crate::streams::{Event, Got, Stream, message};
-use crate::{Sizes, broadcast, memory, progress};
+use crate::{Sizes, broadcast, progress};
 use bouncer_proto::bridge::v1 as wire;
 use bouncer_tests::pki::Identity;
 use bouncer_tests::stats::Spread;
-use bouncer_tests::{Fault, Result};
+use bouncer_tests::{Fault, Result, memory};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::Method;
 use prost::Message as _;

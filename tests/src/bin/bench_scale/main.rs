@@ -8,7 +8,6 @@ mod broadcast;
 mod database;
 mod fleet;
 mod intake;
-mod memory;
 mod pages;
 mod plane;
 mod report;

@@ -1,6 +1,6 @@
-//! How much memory a process holds of its own.
+//! How much memory a process holds of its own, for the benchmarks.
 
-use bouncer_tests::{Fault, Result, fault::Doing as _};
+use crate::{Fault, Result, fault::Doing as _};
 use std::time::Duration;
 
 /// Between two looks.
@@ -14,7 +14,7 @@ const LOOKS: usize = 60;
 ///
 /// # Errors
 /// If the process has ended.
-pub(crate) async fn settled(pid: u32) -> Result<u64> {
+pub async fn settled(pid: u32) -> Result<u64> {
     let (mut last, mut still) = (anonymous(pid)?, 0);
     for _ in 0..LOOKS {
         tokio::time::sleep(LOOK).await;
