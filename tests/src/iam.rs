@@ -246,6 +246,17 @@ impl Claim<'_> {
     /// Signed now.
     #[must_use]
     pub fn sign(&self) -> EnrollRequest {
+        self.sign_all_but(0)
+    }
+
+    /// Signed now, without a word about the control plane or the key.
+    #[must_use]
+    pub fn sign_bare(&self) -> EnrollRequest {
+        self.sign_all_but(2)
+    }
+
+    /// Without the last so many headers.
+    fn sign_all_but(&self, last: usize) -> EnrollRequest {
         let amz_date = amz_date(SystemTime::now());
         let headers = [
             ("content-type", FORM),
@@ -255,20 +266,7 @@ impl Claim<'_> {
             ("x-bouncer-audience", self.audience),
             ("x-bouncer-key", self.key),
         ];
-        self.request(&amz_date, &headers)
-    }
-
-    /// Signed now, without a word about the control plane or the key.
-    #[must_use]
-    pub fn sign_bare(&self) -> EnrollRequest {
-        let amz_date = amz_date(SystemTime::now());
-        let headers = [
-            ("content-type", FORM),
-            ("host", self.host),
-            ("x-amz-date", &amz_date),
-            ("x-amz-security-token", &self.credentials.token),
-        ];
-        self.request(&amz_date, &headers)
+        self.request(&amz_date, &headers[..headers.len() - last])
     }
 
     fn request(&self, amz_date: &str, headers: &[(&str, &str)]) -> EnrollRequest {
