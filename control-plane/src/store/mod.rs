@@ -5,6 +5,7 @@
 //! epoch in the same transaction, and [`Store::changes`] wakes whoever waits for one.
 
 mod chain;
+mod filter;
 pub mod postgres;
 mod rows;
 pub mod sqlite;

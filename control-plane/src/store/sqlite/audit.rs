@@ -2,9 +2,9 @@
 
 use super::chains::Incoming;
 use super::database::{Database, Write};
-use super::filter;
 use crate::model::{AdminRecord, Appended, AuditEvent, AuditRecord, Received};
 use crate::store::chain::withheld;
+use crate::store::filter;
 use crate::store::rows::audit::{AdminRow, AuditRow};
 use crate::store::rows::{part, signed, time, unsigned};
 use crate::store::{AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditSummary, Page, Part, Result};

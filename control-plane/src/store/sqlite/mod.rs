@@ -9,7 +9,6 @@ mod database;
 mod envelopes;
 mod export;
 pub mod files;
-mod filter;
 mod gathered;
 mod outlets;
 mod policies;

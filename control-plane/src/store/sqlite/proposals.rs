@@ -1,11 +1,11 @@
 //! Proposals, and the approval that is part of the change's own transaction.
 
 use super::database::{Database, Write};
-use super::filter;
 use crate::access::Principal;
 use crate::edit::{Edit, Reason};
 use crate::model::Actor;
 use crate::proposal::{Asked, LIFE, MOST_PENDING, ProposalFilter, ProposalRecord, ProposalState, Proposed};
+use crate::store::filter;
 use crate::store::rows::proposals::{ProposalRow, detail};
 use crate::store::rows::tokens::write_scope;
 use crate::store::rows::{KEPT_MS, part, signed};

@@ -10,7 +10,7 @@
 mod tests;
 
 use crate::access::Scope;
-use crate::store::Result;
+use crate::store::{Result, filter};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 /// So many entries are quickly looked up and put in order.
@@ -135,11 +135,11 @@ pub(super) fn ranges(scope: &Scope) -> Vec<Range> {
         })
     };
     let range = |pattern: &bouncer_custody::PathPattern| {
-        let prefix = pattern.prefix().as_str().to_owned();
         if pattern.is_below() {
-            // From "prefix/" up to "prefix0", which is the next character.
-            Range { above: format!("{prefix}/"), with_it: false, below: Some(format!("{prefix}0")) }
+            let (above, end) = filter::below(pattern);
+            Range { above, with_it: false, below: Some(end) }
         } else {
+            let prefix = pattern.prefix().as_str().to_owned();
             Range { above: prefix.clone(), with_it: true, below: Some(prefix) }
         }
     };
