@@ -19,6 +19,7 @@ mod reason;
 mod reference;
 mod spiffe_id;
 mod tag;
+mod trace;
 mod upstream;
 mod vault;
 
@@ -36,6 +37,7 @@ pub use reason::{Reason, UnknownReason};
 pub use reference::{CiphertextRef, Wrapped};
 pub use spiffe_id::{CallerPattern, SpiffeId};
 pub use tag::{Generation, Issue, IssueOf, Tag};
+pub use trace::TraceParent;
 pub use upstream::{Upstream, UpstreamPattern};
 pub use vault::{
     BoundBy, TransitCiphertext, VaultEngine, VaultItem, VaultMount, VaultMountName, VaultName, VaultPath, VaultRef,

@@ -8,7 +8,7 @@
 //! would make ids and keep queues for every span, sampled or not.
 
 use crate::config::TelemetryConfig;
-use bouncer_custody::Reason;
+use bouncer_custody::{Reason, TraceParent};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
@@ -45,15 +45,11 @@ pub struct Parent {
 }
 
 impl Parent {
-    /// Reads a `traceparent`: `00-<32 hex>-<16 hex>-<2 hex>` in lower case. `None` for any other text, for ids that are
-    /// all zero, and where it is not sampled.
+    /// Reads a `traceparent`. `None` where it is none, and where it is not sampled.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut fields = text.split('-');
-        let (version, trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        let (trace, span, flags) = (hex::<16>(trace)?, hex::<8>(span)?, hex::<1>(flags)?);
-        let good = version == "00" && fields.next().is_none() && trace != [0; 16] && span != [0; 8];
-        (good && flags[0] & 1 == 1).then_some(Self { trace, span })
+        let parent = TraceParent::parse(text).filter(TraceParent::is_sampled)?;
+        Some(Self { trace: hex(parent.trace_id())?, span: hex(parent.span_id())? })
     }
 }
 

@@ -4,6 +4,8 @@
 //! It is read only where a stream makes the filter ask, goes along with the question as a `traceparent` (W3C Trace
 //! Context), and has no part in the decision or in its key. Whatever is not exactly of this form is no trace.
 
+use bouncer_custody::TraceParent;
+
 /// The header that carries it.
 pub const HEADER: &str = "x-bouncer-trace";
 
@@ -22,36 +24,19 @@ pub fn parent(header: &[u8]) -> Option<String> {
     if fields.next().is_some() {
         return None;
     }
-    let own = traceparent(own);
+    let own = TraceParent::parse(own);
     let sampled = match own {
-        Some((_, _, sampled)) => sampled,
+        Some(own) => own.is_sampled(),
         // The trace begins in this Envoy, which notes in the request's id whether it samples it: 9 by chance, a because
         // it was made to, b because the client asked. It has no formatter that says so.
         None => matches!(request.as_bytes().get(14), Some(b'9' | b'a' | b'b')),
     };
-    let (trace, span) = match (id::<32>(trace), id::<16>(span), own) {
-        (Some(trace), Some(span), _) => (trace, span),
-        (None, None, Some((trace, span, _))) => (trace, span),
-        _ => return None,
+    let parent = if TraceParent::is_trace_id(trace) || TraceParent::is_span_id(span) {
+        TraceParent::of(trace, span, sampled)?
+    } else {
+        own?
     };
-    sampled.then(|| format!("00-{trace}-{span}-01"))
-}
-
-/// `00-<trace id>-<span id>-<flags>`, and whether the flags say that it is sampled.
-fn traceparent(text: &str) -> Option<(&str, &str, bool)> {
-    let mut fields = text.split('-');
-    let (version, trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-    let flags = if flags.len() == 2 && is_hex(flags) { u8::from_str_radix(flags, 16).ok()? } else { return None };
-    (version == "00" && fields.next().is_none()).then_some((id::<32>(trace)?, id::<16>(span)?, flags & 1 == 1))
-}
-
-/// An id of so many lower-case hex digits that is not all zero.
-fn id<const DIGITS: usize>(text: &str) -> Option<&str> {
-    (text.len() == DIGITS && is_hex(text) && text.bytes().any(|digit| digit != b'0')).then_some(text)
-}
-
-fn is_hex(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    sampled.then(|| parent.to_string())
 }
 
 #[cfg(test)]
