@@ -11,6 +11,7 @@ pub mod api;
 pub mod backup;
 pub mod bootstrap;
 pub mod bridge;
+pub mod buckets;
 pub mod certificate;
 pub mod cli;
 pub mod clock;

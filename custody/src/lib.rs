@@ -7,6 +7,7 @@
 
 mod binding;
 mod context;
+mod enrolment;
 mod envelope;
 mod hex;
 mod identity;
@@ -25,6 +26,7 @@ mod vault;
 
 pub use binding::{Binding, ClusterRail, StreamFacts};
 pub use context::{EncryptionContext, Reserved};
+pub use enrolment::{Audience, GetCallerIdentity};
 pub use envelope::{EnvelopeHeader, SealedEnvelope};
 pub use hex::Hex;
 pub use identity::{BouncerIdentity, RoleArn};

@@ -13,7 +13,7 @@ use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsP
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use bouncer_custody::Hex;
+use bouncer_custody::{GetCallerIdentity, Hex};
 use bouncer_proto::bridge::v1 as wire;
 use bouncer_proto::bridge::v1::enrolment_client::EnrolmentClient;
 use rcgen::{CertificateParams, KeyPair};
@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
 /// How long the credential chain may take: its servers are on this machine or next to it.
 const CREDENTIALS: Duration = Duration::from_secs(5);
 /// How long the control plane may take over an enrolment; it asks STS.
@@ -110,12 +109,17 @@ impl Enroller {
             .map_err(|_| EnrolError::Sign)?
             .into();
         let headers = [
-            ("content-type", "application/x-www-form-urlencoded"),
-            ("x-bouncer-audience", &*self.login.audience),
-            ("x-bouncer-key", key),
+            ("content-type", GetCallerIdentity::CONTENT_TYPE),
+            (GetCallerIdentity::AUDIENCE_HEADER, self.login.audience.as_str()),
+            (GetCallerIdentity::KEY_HEADER, key),
         ];
         let url = format!("https://{}/", self.login.sts_host);
-        let call = SignableRequest::new("POST", url, headers.into_iter(), SignableBody::Bytes(BODY.as_bytes()));
+        let call = SignableRequest::new(
+            "POST",
+            url,
+            headers.into_iter(),
+            SignableBody::Bytes(GetCallerIdentity::BODY.as_bytes()),
+        );
         let signed = sign(call.map_err(|_| EnrolError::Sign)?, &params).map_err(|_| EnrolError::Sign)?;
         let (instructions, signature) = signed.into_parts();
         let date = instructions.headers().find(|(name, _)| name.eq_ignore_ascii_case("x-amz-date"));

@@ -1,7 +1,7 @@
 //! `[bridge] iam`: a control plane known by its CA and name, to which the resolver proves its IAM role.
 
 use super::raw::{Faults, read_ca};
-use bouncer_custody::is_region;
+use bouncer_custody::{Audience, is_region};
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -17,7 +17,7 @@ pub struct IamLogin {
     /// The name in it.
     pub server_name: ServerName<'static>,
     /// The control plane's own name, which is signed.
-    pub audience: String,
+    pub audience: Audience,
     /// The region of the signature.
     pub region: String,
     /// The STS that the control plane is to ask, host or host:port.
@@ -69,8 +69,8 @@ impl RawIam {
                 "must be the DNS name or IP address in the control plane's certificate",
             );
         }
-        let audience = |b: u8| b.is_ascii_alphanumeric() || b".:/_-".contains(&b);
-        if !(1..=128).contains(&self.audience.len()) || !self.audience.bytes().all(audience) {
+        let audience = self.audience.parse().ok();
+        if audience.is_none() {
             faults.rule("bridge.iam.audience", "must be 1 to 128 letters, digits and .:/_-, as in the control plane's");
         }
         if !is_region(&self.region) {
@@ -89,7 +89,7 @@ impl RawIam {
         Some(IamLogin {
             roots: Arc::new(roots?),
             server_name: server_name?,
-            audience: self.audience,
+            audience: audience?,
             region: self.region,
             sts_host: sts_host?,
         })

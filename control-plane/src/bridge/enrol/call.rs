@@ -3,16 +3,13 @@
 //! Method, path, body, the set of signed headers, the audience and the key's digest are not among them. They are written
 //! here ([`SignedCall::headers`]), so that another action, a further header or one that is not signed can't be asked for.
 
-use bouncer_custody::is_region;
+use bouncer_custody::{Audience, GetCallerIdentity, is_region};
 use bouncer_proto::bridge::v1::EnrollRequest;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-/// The one body.
-pub(super) const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
-const FORM: &str = "application/x-www-form-urlencoded";
 /// How far the time of the signature may be from ours.
 const SLACK: SignedDuration = SignedDuration::from_mins(5);
 /// Longest session token, in bytes. AWS says that there is no maximum; those of today have up to 2,000.
@@ -117,13 +114,13 @@ impl SignedCall {
 
     /// Every header but host, which the client makes of the URL. The signature is over all of them and host; over any
     /// others it is none.
-    pub(super) fn headers(&self, audience: &str, key: &str) -> Option<HeaderMap> {
+    pub(super) fn headers(&self, audience: &Audience, key: &str) -> Option<HeaderMap> {
         let mut signed = vec![
-            ("content-type", FORM),
+            ("content-type", GetCallerIdentity::CONTENT_TYPE),
             ("host", self.host.as_str()),
             ("x-amz-date", &self.amz_date),
-            ("x-bouncer-audience", audience),
-            ("x-bouncer-key", key),
+            (GetCallerIdentity::AUDIENCE_HEADER, audience.as_str()),
+            (GetCallerIdentity::KEY_HEADER, key),
         ];
         if let Some(token) = &self.token {
             signed.insert(3, ("x-amz-security-token", token));

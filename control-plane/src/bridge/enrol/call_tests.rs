@@ -34,7 +34,7 @@ fn fault(edit: impl FnOnce(&mut EnrollRequest)) -> Option<CallFault> {
 fn a_good_call_becomes_one_request_and_no_other() {
     let call = read(|_| {}, &[]).ok().unwrap();
     assert_eq!(call.url(), format!("https://{OFFICIAL}/"));
-    let headers = call.headers("control-plane.example.org", &"ab".repeat(32)).unwrap();
+    let headers = call.headers(&"control-plane.example.org".parse().unwrap(), &"ab".repeat(32)).unwrap();
     let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
     let wanted =
@@ -54,7 +54,7 @@ fn a_good_call_becomes_one_request_and_no_other() {
     assert!(!shown.contains("IQoJb3") && !shown.contains("0f0f"), "{shown}");
 
     let long_lived = read(|call| call.security_token.clear(), &[]).ok().unwrap();
-    let headers = long_lived.headers("a", "b").unwrap();
+    let headers = long_lived.headers(&"a".parse().unwrap(), "b").unwrap();
     assert!(!headers.contains_key("x-amz-security-token"));
     assert!(!headers[header::AUTHORIZATION].to_str().unwrap().contains("security-token"));
 }

@@ -14,12 +14,13 @@ mod sts;
 mod tls;
 
 use super::service::{Bridge, Peer};
+use crate::buckets::Buckets;
 use crate::clock::Clock;
 use crate::metrics::BridgeRefusal;
-use bouncer_custody::{BouncerIdentity, RoleArn};
+use bouncer_custody::{Audience, BouncerIdentity, RoleArn};
 use bouncer_proto::bridge::v1::{EnrollReply, EnrollRequest};
 use call::{CallFault, SignedCall};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::Quota;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 use std::net::IpAddr;
@@ -40,8 +41,6 @@ const LIFE: SignedDuration = SignedDuration::from_mins(15);
 const LOOK: Duration = Duration::from_secs(1);
 /// Attempts at once of one address, which may be that of many resolvers; then one each second.
 const BURST: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
-/// So many addresses, and those that are full again are forgotten.
-const ADDRESSES: usize = 10_000;
 /// Calls to STS at once, of all.
 const CALLS: usize = 16;
 
@@ -56,19 +55,6 @@ pub struct EnrolmentConfig {
     pub sts_ca_file: Option<PathBuf>,
 }
 
-/// A name of a control plane: 1 to 128 letters, digits and `.:/_-`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Audience(String);
-
-impl std::str::FromStr for Audience {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b".:/_-".contains(&b);
-        let good = (1..=128).contains(&text.len()) && text.bytes().all(allowed);
-        if good { Ok(Self(text.to_owned())) } else { Err(()) }
-    }
-}
-
 pub use call::StsHost;
 
 /// What all connections of the listener share.
@@ -76,7 +62,7 @@ pub struct Enrolment {
     audience: Audience,
     hosts: Vec<StsHost>,
     sts: Sts,
-    attempts: DefaultKeyedRateLimiter<IpAddr>,
+    attempts: Buckets<IpAddr>,
     calls: Semaphore,
 }
 
@@ -90,16 +76,9 @@ impl Enrolment {
             sts: Sts::new(config.sts_ca_file.as_deref())?,
             audience: config.audience,
             hosts: config.sts_endpoints,
-            attempts: RateLimiter::keyed(Quota::per_second(NonZeroU32::MIN).allow_burst(BURST)),
+            attempts: Buckets::new(Quota::per_second(NonZeroU32::MIN).allow_burst(BURST)),
             calls: Semaphore::new(CALLS),
         })
-    }
-
-    fn attempt(&self, address: IpAddr) -> bool {
-        if self.attempts.len() > ADDRESSES {
-            self.attempts.retain_recent();
-        }
-        self.attempts.check_key(&address).is_ok()
     }
 }
 
@@ -183,14 +162,14 @@ impl KeyHolder {
 
     async fn vouched(&self, request: EnrollRequest, now: Timestamp) -> Result<RoleArn, Refusal> {
         let Holder { key, address, enrolment, .. } = &*self.0;
-        if !enrolment.attempt(*address) {
+        if enrolment.attempts.count(*address).is_err() {
             return Err(limited("too many enrolments came from this address; try again in a few seconds"));
         }
         let call = SignedCall::read(request, &enrolment.hosts, now).map_err(malformed)?;
         let Ok(_slot) = enrolment.calls.try_acquire() else {
             return Err(limited("too many enrolments are under way; try again in a moment"));
         };
-        let caller = enrolment.sts.ask(&call, &enrolment.audience.0, key).await.map_err(refused)?;
+        let caller = enrolment.sts.ask(&call, &enrolment.audience, key).await.map_err(refused)?;
         RoleArn::of_session(&caller.arn).filter(|role| role.account() == caller.account).ok_or_else(|| {
             let text = "the caller is no assumed role; users and account roots can't enrol";
             (BridgeRefusal::NoRole, Status::permission_denied(text))

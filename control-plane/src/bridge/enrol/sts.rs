@@ -1,7 +1,8 @@
 //! Asks STS with a resolver's signed call: one host, no redirects, a deadline, a bounded answer.
 
 use super::answer::{self, Caller};
-use super::call::{BODY, SignedCall};
+use super::call::SignedCall;
+use bouncer_custody::{Audience, GetCallerIdentity};
 use std::path::Path;
 use std::time::Duration;
 
@@ -56,9 +57,9 @@ impl Sts {
     }
 
     /// Whose signature this is, over this audience and this key.
-    pub(super) async fn ask(&self, call: &SignedCall, audience: &str, key: &str) -> Result<Caller, StsFault> {
+    pub(super) async fn ask(&self, call: &SignedCall, audience: &Audience, key: &str) -> Result<Caller, StsFault> {
         let headers = call.headers(audience, key).ok_or(StsFault::Unavailable("it can't be asked with this"))?;
-        let sent = self.0.post(call.url()).headers(headers).body(BODY).send().await;
+        let sent = self.0.post(call.url()).headers(headers).body(GetCallerIdentity::BODY).send().await;
         let mut response =
             sent.map_err(|_| StsFault::Unavailable("it cannot be reached, or its certificate is not trusted"))?;
         match response.status().as_u16() {
