@@ -125,7 +125,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         .into_iter()
         .map(|outlet| tokio::spawn(forward::keep(outlet, store.clone(), clock.clone(), metrics.clone(), stop.clone())));
     let forwarding = futures::future::join_all(forwarding.collect::<Vec<_>>());
-    let sharing = tokio::spawn(Replica::new(store.clone(), live.clone()).keep(stop.clone()));
+    // On a file there are no others to tell.
+    let replica = config.database.is_shared().then(|| Replica::new(store.clone(), live.clone()));
+    let sharing = replica.map(|replica| tokio::spawn(replica.keep(stop.clone())));
     let (editions, timing) = (Arc::default(), Timing::default());
     let bridge = Bridge { store: store.clone(), clock, metrics, live, editions, timing, stop: stop.clone() };
     // Whoever reaches the one listener takes nothing from those who come by the other.
@@ -142,7 +144,13 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     readiness.set_draining();
     stop.cancel();
     let drained = tokio::time::timeout(DRAIN, async {
-        let _ = tokio::join!(api, bridge, sharing, forwarding, futures::future::OptionFuture::from(enrolled));
+        let _ = tokio::join!(
+            api,
+            bridge,
+            forwarding,
+            futures::future::OptionFuture::from(sharing),
+            futures::future::OptionFuture::from(enrolled)
+        );
         store.close().await;
     });
     if drained.await.is_err() {

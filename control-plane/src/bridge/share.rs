@@ -1,5 +1,5 @@
 //! Tells the other control planes on the database which resolvers are connected to this one, and hears of theirs. Run by
-//! [`crate::serve`]; with one control plane nobody reads what it tells.
+//! [`crate::serve`] where the database may have others.
 //!
 //! Losing it loses a view, and nothing else: no decision hangs on it.
 
