@@ -129,7 +129,8 @@ struct Line {
 
 impl Forward {
     async fn step(&mut self) -> Result<Step, Fault> {
-        if self.renewal.is_none_or(|at| at <= Instant::now()) {
+        // Where it stands is known only with the outlet in hand.
+        if self.line.is_none() || self.renewal.is_none_or(|at| at <= Instant::now()) {
             let held = self.store.lease_outlet(&self.outlet.name, self.holder, LEASE).await?;
             let Some(position) = held else {
                 self.hang_up();
@@ -140,10 +141,6 @@ impl Forward {
             if self.line.is_none() {
                 self.connect(position).await?;
             }
-        } else if self.line.is_none() {
-            // Where it stands is known only with the outlet in hand.
-            self.renewal = None;
-            return Ok(Step::More);
         }
         let Some(line) = &mut self.line else { return Ok(Step::Idle) };
         let decisions = self.store.decisions_behind(line.written.decisions, BATCH).await?;

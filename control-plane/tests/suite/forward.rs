@@ -1,6 +1,7 @@
 //! The audit on its way out: to syslog receivers that read strictly, go away, and are not who they should be.
 
-use crate::harness::{ControlPlane, DEADLINE};
+use crate::binary::free_address;
+use crate::harness::{ControlPlane, until};
 use bouncer_control_plane::clock::SystemClock;
 use bouncer_control_plane::forward::{self, Outlet, Receiver, ReceiverFault};
 use bouncer_control_plane::metrics::Metrics;
@@ -87,17 +88,20 @@ impl Syslog {
         outlet(self.address)
     }
 
+    /// What came of decisions so far.
+    fn decisions_so_far(&self) -> Vec<Message> {
+        self.got.lock().unwrap().iter().filter(|one| one.kind == "decision").cloned().collect()
+    }
+
     /// What came once this many decisions had.
     async fn decisions(&self, count: usize) -> Vec<Message> {
-        let start = Instant::now();
-        loop {
-            let got: Vec<_> = self.got.lock().unwrap().iter().filter(|one| one.kind == "decision").cloned().collect();
-            if got.len() >= count {
-                return got;
-            }
-            assert!(start.elapsed() < DEADLINE, "{} of {count} came", got.len());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until("as many decisions", || Some(self.decisions_so_far()).filter(|got| got.len() >= count)).await
+    }
+
+    /// The decisions that came, once the last one is this.
+    async fn through(&self, sequence: u64) -> Vec<u64> {
+        let last = || Some(sequences(&self.decisions_so_far())).filter(|seen| seen.last() == Some(&sequence));
+        until("the last decision", last).await
     }
 }
 
@@ -190,13 +194,10 @@ async fn decisions_and_changes_go_out_in_order_and_one_message_each() {
     let syslog = Syslog::start().await;
     settled(&plane).await;
     let served = Served::new(&plane, syslog.outlet());
-    let hostile = "x\n<110>1 2026-01-01T00:00:00Z - forged - decision - \u{feff}{}\r\0\u{1b}]\"\\";
+    let hostile = "x\n<110>1 2026-01-01T00:00:00Z - forged - decision - \u{feff}{}\r\u{1b}]\"\\";
     let texts = [hostile, "12 <110>1 forged", "ünïcode \u{2028} \u{feff}"];
     let events: Vec<_> = (1..=1_203)
-        .map(|n| AuditEvent {
-            authority: texts.get(n as usize - 1).map_or("", |text| text.trim_matches('\0')).replace('\0', ""),
-            ..event(n)
-        })
+        .map(|n| AuditEvent { authority: (*texts.get(n as usize - 1).unwrap_or(&"")).to_owned(), ..event(n) })
         .collect();
     store(&plane, &events[..3]).await;
     store(&plane, &events[3..]).await;
@@ -209,21 +210,15 @@ async fn decisions_and_changes_go_out_in_order_and_one_message_each() {
     }
     // The same text in a message that ends with its line would be two of them.
     assert_eq!(hostile.lines().count(), 2);
-    let start = Instant::now();
     let registered = |one: &Message| one.kind == "change" && one.object["action"] == "bouncer.registered";
-    while !syslog.got.lock().unwrap().iter().any(registered) {
-        assert!(start.elapsed() < DEADLINE);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the change", || syslog.got.lock().unwrap().iter().any(registered).then_some(())).await;
     served.end().await;
 }
 
 #[tokio::test]
 async fn what_came_while_the_receiver_or_the_control_plane_was_away_is_told_later() {
     let plane = ControlPlane::new().await;
-    let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = reserved.local_addr().unwrap();
-    drop(reserved);
+    let address = free_address();
     // A new outlet begins with what comes from now on.
     store(&plane, &[event(1)]).await;
     settled(&plane).await;
@@ -235,33 +230,15 @@ async fn what_came_while_the_receiver_or_the_control_plane_was_away_is_told_late
     store(&plane, &[event(4)]).await;
     let served = Served::new(&plane, outlet(address));
     // What nobody knows to have been received comes again; nothing is missing, and nothing is out of order.
-    let start = Instant::now();
-    loop {
-        let mut seen = sequences(&syslog.decisions(3).await);
-        if seen.last() == Some(&4) {
-            assert!(seen.starts_with(&[2, 3]));
-            seen.drain(..2);
-            assert!(seen == [4] || seen == [2, 3, 4], "{seen:?}");
-            break;
-        }
-        assert!(start.elapsed() < DEADLINE, "{seen:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let seen = syslog.through(4).await;
+    assert!(seen.starts_with(&[2, 3]) && (seen[2..] == [4] || seen[2..] == [2, 3, 4]), "{seen:?}");
     // The connection breaks: the receiver is another one, at the same place.
     drop(syslog);
-    let syslog = loop {
-        if let Ok(listener) = TcpListener::bind(address).await {
-            break Syslog::on(listener, None).await;
-        }
-        assert!(start.elapsed() < DEADLINE);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    let listener = until("the place", || std::net::TcpListener::bind(address).ok()).await;
+    listener.set_nonblocking(true).unwrap();
+    let syslog = Syslog::on(TcpListener::from_std(listener).unwrap(), None).await;
     store(&plane, &[event(5)]).await;
-    let start = Instant::now();
-    while sequences(&syslog.decisions(1).await).last() != Some(&5) {
-        assert!(start.elapsed() < DEADLINE);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    syslog.through(5).await;
     served.end().await;
 }
 
@@ -282,11 +259,7 @@ async fn one_control_plane_serves_an_outlet_and_another_takes_over() {
     // Its lease is given back, so that the other one need not wait for its end.
     one.end().await;
     store(&plane, &[event(21)]).await;
-    let start = Instant::now();
-    while !sequences(&syslog.decisions(20).await).contains(&21) {
-        assert!(start.elapsed() < DEADLINE);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    syslog.through(21).await;
     other.end().await;
 }
 

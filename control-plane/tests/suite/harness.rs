@@ -14,7 +14,7 @@ use bouncer_control_plane::token::Token;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -23,6 +23,18 @@ pub(crate) const KEY: &str = "arn:aws:kms:ca-central-1:123456789012:key/abc-123"
 pub(crate) const PATH: &str = "protected-resources/payments-api/upstream-tls";
 /// Nothing here takes longer unless it is broken.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Looks again and again until there is something, for no longer than [`DEADLINE`].
+pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < DEADLINE, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 pub(crate) struct ControlPlane {
     pub(crate) store: Arc<dyn Store>,
