@@ -1,7 +1,8 @@
 //! The operator's own way in, on a Unix socket: revoke at this resolver, now, with the control plane gone or in hostile
 //! hands. JSON over HTTP, so that `bouncerctl revoke --socket` and `curl --unix-socket` both do.
 //!
-//! It can only take away, and give back what it took, and tell how the way to the control plane is. Nothing here shows a secret or a ciphertext.
+//! It can only take away, and give back what it took, and tell how the way to the control plane is. Nothing here shows a
+//! secret or a ciphertext.
 
 use crate::engine::{Engine, Revoked};
 use crate::socket::{Admitted, Incoming};
