@@ -34,6 +34,9 @@ use tokio_util::sync::CancellationToken;
 /// How long a denial by a rule may be reused. A change of policy ends it sooner.
 const DENIAL_TTL: Duration = Duration::from_secs(1);
 
+/// The outcome of a stream that is given a credential.
+const INJECT: &str = "inject";
+
 /// So many calls are made at once that no stream waits for.
 const AT_ONCE: usize = 8;
 
@@ -179,21 +182,18 @@ impl Engine {
             ..Event::default()
         };
         let deadline = self.config.limits.decide_deadline;
-        let verdict = match self.permits.try_acquire() {
-            Ok(_permit) => match tokio::time::timeout(deadline, self.evaluate(question, &mut event)).await {
-                Ok(Ok(verdict)) => verdict,
-                Ok(Err(reason)) => self.deny(reason, event),
-                // Recorded as released already: what follows is an event of its own.
-                Err(_) if event.outcome == "inject" => {
-                    event.decision_id = std::mem::replace(&mut event.id, uuid::Uuid::now_v7().to_string());
-                    self.deny(Reason::SdsNotAcknowledged, event)
-                }
-                Err(_) => self.deny(Reason::ResolverTimeout, event),
-            },
-            Err(_) => self.deny(Reason::Overloaded, event),
+        let decided = match self.permits.try_acquire() {
+            Ok(_permit) => tokio::time::timeout(deadline, self.evaluate(question, &mut event)).await,
+            Err(_) => Ok(Err(Reason::Overloaded)),
+        };
+        let verdict = match decided {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(reason)) => self.deny(reason, event),
+            Err(_) if event.outcome == INJECT => self.deny(Reason::SdsNotAcknowledged, event),
+            Err(_) => self.deny(Reason::ResolverTimeout, event),
         };
         let outcome = match &verdict {
-            Verdict::Inject(..) => Outcome::good("inject"),
+            Verdict::Inject(..) => Outcome::good(INJECT),
             Verdict::PassThrough(_) => Outcome::good("pass_through"),
             Verdict::Deny(reason, _) => Outcome::bad("deny", *reason),
         };
@@ -209,7 +209,7 @@ impl Engine {
             return Ok(self.pass_through(event));
         }
         let allowed = self.allow(question, event).await?;
-        event.outcome = "inject".to_owned();
+        event.outcome = INJECT.to_owned();
         self.spool.append(event.clone()).map_err(|error| {
             tracing::error!(%error, "nothing is released without audit");
             Reason::AuditUnavailable
@@ -307,9 +307,16 @@ impl Engine {
     }
 
     fn deny(&self, reason: Reason, mut event: Event) -> Verdict {
+        let recorded = event.outcome == INJECT;
         event.outcome = "deny".to_owned();
         event.reason = reason.code().to_owned();
-        self.record_denial(event, reason.code());
+        if recorded {
+            // The audit has it as released: that this very one was not is an event of its own, never one of a count.
+            event.decision_id = std::mem::replace(&mut event.id, uuid::Uuid::now_v7().to_string());
+            self.append_denial(event);
+        } else {
+            self.record_denial(event, reason.code());
+        }
         Verdict::Deny(reason, if reason.is_transient() { Duration::ZERO } else { DENIAL_TTL })
     }
 

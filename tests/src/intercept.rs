@@ -3,9 +3,9 @@
 use crate::sds;
 use crate::stack::UPSTREAM_NAME;
 use crate::{Fault, Result};
-use bouncer_proto::intercept::v1::DecideRequest;
 use bouncer_proto::intercept::v1::decide_reply::Outcome;
 use bouncer_proto::intercept::v1::intercept_client::InterceptClient;
+use bouncer_proto::intercept::v1::{DecideReply, DecideRequest};
 use std::path::Path;
 use tonic::transport::Channel;
 
@@ -27,10 +27,18 @@ impl Decider {
     /// # Errors
     /// If it may not.
     pub async fn decide(&mut self, caller: &str) -> Result<String> {
-        match self.0.decide(question(caller)).await?.into_inner().outcome {
+        match self.decision(caller).await?.outcome {
             Some(Outcome::Inject(inject)) => Ok(inject.tag),
             other => Err(Fault::new(format!("{caller} was answered {other:?}"))),
         }
+    }
+
+    /// The decision about this caller on the cluster `payments`, whatever it is.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn decision(&mut self, caller: &str) -> Result<DecideReply> {
+        Ok(self.0.decide(question(caller)).await?.into_inner())
     }
 
     /// What the server says to any question.

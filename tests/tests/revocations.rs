@@ -7,15 +7,17 @@
 mod support;
 
 use bouncer_custody::Reason;
-use bouncer_proto::bridge::v1::Snapshot;
+use bouncer_proto::bridge::v1::{AuditEvent, Snapshot};
+use bouncer_proto::intercept::v1::decide_reply::Outcome;
 use bouncer_tests::client::{Client, ENVOY_NAME, Protocol};
 use bouncer_tests::envoy::{Bootstrap, Version, at};
+use bouncer_tests::intercept::Decider;
 use bouncer_tests::resolver::Setup;
 use bouncer_tests::stack::{CART, Cluster, Credential, Stack};
 use bouncer_tests::{Fault, Result, operator, tools};
 use futures::future::join_all;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -23,6 +25,7 @@ use support::Raw;
 
 const ROUNDS: usize = 20;
 const SOON: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Requests, one after the other, until it is stopped: how many were answered, by status. With a `patience`, each is
 /// given up after a while, between nothing and so long.
@@ -127,6 +130,60 @@ async fn what_is_enabled_again_never_uses_a_connection_of_before() -> Result<()>
     let after = stack.until("the flag is on again", SOON, back).await?;
     assert!(after > before, "after a restart: connection {after} of {before} is one of before");
     Ok(())
+}
+
+/// The ids of the decisions that gave a credential, until it is stopped.
+async fn released(mut decider: Decider, stop: Arc<AtomicBool>) -> Result<BTreeSet<String>> {
+    let mut ids = BTreeSet::new();
+    while !stop.load(Ordering::Relaxed) {
+        let reply = decider.decision(CART).await?;
+        if matches!(reply.outcome, Some(Outcome::Inject(_))) {
+            ids.insert(reply.decision_id);
+        }
+    }
+    Ok(ids)
+}
+
+/// What is recorded as released is released, or an event of its own says that it was not: also where a revocation comes
+/// between the two.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_that_a_revocation_overtakes_is_taken_back_in_the_audit() -> Result<()> {
+    // A spool that waits for the disk leaves time for it.
+    let builder = Stack::builder("overtaken").own_bridge().without_envoy();
+    let stack = builder.resolver(|setup| setup.set("limits.spool_fsync", true)).start().await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut deciders = vec![];
+    for _ in 0..4 {
+        let decider = Decider::at(&stack.resolver()?.setup().intercept_socket).await?;
+        deciders.push(tokio::spawn(released(decider, Arc::clone(&stop))));
+    }
+    let overtaken = |event: &AuditEvent| event.reason == Reason::DecisionStale.code();
+    let on = AtomicBool::new(true);
+    stack
+        .until("a decision that a revocation overtakes", DEADLINE, || async {
+            let on = !on.fetch_not(Ordering::Relaxed);
+            let bridge = stack.bridge().ok()?;
+            bridge.push(|snapshot| snapshot.resources.iter_mut().for_each(|resource| resource.enabled = on));
+            bridge.said().events.iter().any(overtaken).then_some(())
+        })
+        .await?;
+    stop.store(true, Ordering::Relaxed);
+    let mut told = BTreeSet::new();
+    for decider in deciders {
+        told.extend(decider.await??);
+    }
+    let accounted = || async {
+        let said = stack.bridge().ok()?.said();
+        let of = |outcome: &'static str| said.events.iter().filter(move |event| event.outcome == outcome);
+        let recorded: BTreeSet<_> = of("inject").map(|event| event.id.clone()).collect();
+        let taken_back: BTreeSet<_> =
+            of("deny").map(|event| event.decision_id.clone()).filter(|id| !id.is_empty()).collect();
+        assert!(taken_back.is_disjoint(&told), "what was released was not taken back");
+        let ids: BTreeSet<_> = said.events.iter().map(|event| &event.id).collect();
+        assert_eq!(ids.len(), said.events.len(), "each event has an id of its own");
+        (recorded == &told | &taken_back).then_some(())
+    };
+    stack.until("each release in the audit, or taken back", DEADLINE, accounted).await
 }
 
 /// A key that is disabled upstream is found at the next re-check, though no new stream asks for anything.
