@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 pub const PASSWORD: &str = "scram-of-a-test";
 
 /// Strings are sorted as people do by default (ICU), so that whoever forgets to ask for the order of bytes is found out.
-/// Without fsync: what is killed here is processes, not machines.
+/// Without fsync, unless it is asked for: what is killed here is processes, not machines.
 const SCRIPT: &str = r#"
 set -eu
 umask 077
@@ -38,7 +38,7 @@ else
     port=5432
 fi
 start() {
-    "$BIN/postgres" -D data -k "$dir" -c fsync=off -c full_page_writes=off -c shared_buffers=64MB \
+    "$BIN/postgres" -D data -k "$dir" -c fsync="$SYNC" -c full_page_writes="$SYNC" -c shared_buffers=64MB \
         -c max_connections=500 -c unix_socket_permissions=0777 "$@" >&2 </dev/null &
     pid=$!
     tries=0
@@ -82,9 +82,21 @@ impl Server {
     /// # Errors
     /// If there is none to start, or it does not.
     pub fn start(tls: Option<&Tls>) -> Result<Self> {
+        Self::start_with(tls, "off")
+    }
+
+    /// The same, with every commit on the disk before it is answered.
+    ///
+    /// # Errors
+    /// If there is none to start, or it does not.
+    pub fn start_synced() -> Result<Self> {
+        Self::start_with(None, "on")
+    }
+
+    fn start_with(tls: Option<&Tls>, sync: &str) -> Result<Self> {
         let bin = binaries()?;
         let mut command = unprivileged()?;
-        command.args(["sh", "-c", SCRIPT]).env("BIN", &bin).env("PASSWORD", PASSWORD);
+        command.args(["sh", "-c", SCRIPT]).env("BIN", &bin).env("PASSWORD", PASSWORD).env("SYNC", sync);
         command.env("TLS_CERTIFICATE", tls.map_or("", |tls| &tls.certificate));
         command.env("TLS_KEY", tls.map_or("", |tls| &tls.key));
         command.env("TCP_PORT", tls.map_or(0, |tls| tls.port).to_string());

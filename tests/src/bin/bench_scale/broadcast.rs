@@ -24,7 +24,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
-use wire::control_message::Body;
 use wire::policy_bridge_server::{PolicyBridge, PolicyBridgeServer};
 use wire::resolver_message;
 
@@ -37,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long)]
     listen: SocketAddr,
     #[arg(long)]
-    snapshot: PathBuf,
+    message: PathBuf,
     #[arg(long)]
     certificate: PathBuf,
     #[arg(long)]
@@ -46,20 +45,20 @@ pub(crate) struct Args {
     clients: PathBuf,
 }
 
-/// Starts one that sends this snapshot.
+/// Starts one that sends this message.
 ///
 /// # Errors
 /// If it does not listen.
 pub(crate) async fn start(
     scratch: &Scratch,
     domain: &TrustDomain,
-    snapshot: &wire::Snapshot,
+    message: &wire::ControlMessage,
 ) -> Result<(Process, SocketAddr)> {
     let svid = domain.svid("spiffe://example.org/control-plane")?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("broadcast").arg("--listen").arg(address.to_string());
-    command.arg("--snapshot").arg(scratch.write("snapshot", snapshot.encode_to_vec())?);
+    command.arg("--message").arg(scratch.write("message", message.encode_to_vec())?);
     command.arg("--certificate").arg(scratch.write("broadcast.pem", &svid.cert_pem)?);
     command.arg("--key").arg(scratch.write("broadcast.key", &svid.key_pem)?);
     command.arg("--clients").arg(scratch.write("clients.pem", domain.ca().pem())?);
@@ -81,8 +80,8 @@ pub(crate) async fn serve(args: &Args) -> Result<()> {
         ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(svid.chain(), svid.key())?;
     tls.alpn_protocols = vec![b"h2".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let snapshot = wire::Snapshot::decode(&*std::fs::read(&args.snapshot)?)?;
-    let server = Server { snapshot: Arc::new(snapshot), all: broadcast::Sender::new(16) };
+    let message = wire::ControlMessage::decode(&*std::fs::read(&args.message)?)?;
+    let server = Server { message: Arc::new(message), all: broadcast::Sender::new(16) };
     let routes = tonic::service::Routes::new(PolicyBridgeServer::new(server));
     let listener = TcpListener::bind(args.listen).await?;
     loop {
@@ -100,15 +99,14 @@ pub(crate) async fn serve(args: &Args) -> Result<()> {
 
 #[derive(Clone)]
 struct Server {
-    snapshot: Arc<wire::Snapshot>,
+    message: Arc<wire::ControlMessage>,
     all: broadcast::Sender<wire::ControlMessage>,
 }
 
 impl Server {
     fn tell(&self) {
         // Nobody there is nobody told.
-        let _ =
-            self.all.send(wire::ControlMessage { body: Some(Body::Snapshot(wire::Snapshot::clone(&self.snapshot))) });
+        let _ = self.all.send(wire::ControlMessage::clone(&self.message));
     }
 }
 

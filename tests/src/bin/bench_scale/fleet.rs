@@ -1,9 +1,9 @@
 //! Many streams on one control plane: how long a change takes to reach the last of them, against a bare broadcast of the
 //! same bytes to as many, and what memory each stream takes.
 
-use crate::database::Kind;
+use crate::database::Databases;
 use crate::plane::Plane;
-use crate::streams::{Event, Got, Stream, message};
+use crate::streams::{Event, Got, Policy, Stream, message};
 use crate::{Sizes, broadcast, progress};
 use bouncer_proto::bridge::v1 as wire;
 use bouncer_tests::pki::Identity;
@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -40,8 +40,8 @@ pub(crate) struct Fleet {
     pub up_s: f64,
     /// Anonymous memory of the control plane that each stream takes, with its connection, in bytes.
     pub bytes_each: f64,
-    /// Bytes of the snapshot that a change sends to each.
-    pub snapshot_bytes: usize,
+    /// Bytes of the message that a change sends to each.
+    pub message_bytes: usize,
     /// From the call that changes something for all to the last stream that has it.
     pub change_ms: Spread,
     /// From the message that asks for a broadcast to the last stream that has it.
@@ -75,8 +75,8 @@ impl Held {
         Ok(Self { streams: svids.len(), events, _tasks: tasks })
     }
 
-    /// Waits for so many streams to have a snapshot that is as wanted. Returns when the last one had it.
-    async fn reach(&mut self, count: usize, wanted: impl Fn(usize, &wire::Snapshot) -> bool) -> Result<Instant> {
+    /// Waits for so many streams to have a policy that is as wanted. Returns when the last one had it.
+    async fn reach(&mut self, count: usize, wanted: impl Fn(usize, &Policy) -> bool) -> Result<Instant> {
         let mut reached = vec![false; self.streams];
         let (mut missing, mut last) = (count, None);
         let deadline = tokio::time::Instant::now() + DEADLINE;
@@ -85,12 +85,12 @@ impl Held {
             let event = event.map_err(|_| Fault::new(format!("{missing} streams have not got a change")))?;
             let event = event.ok_or_else(|| Fault::new("no stream is left"))?;
             match event.got {
-                Got::Snapshot(snapshot) if wanted(event.stream, &snapshot) && !reached[event.stream] => {
+                Got::Policy(policy) if wanted(event.stream, &policy) && !reached[event.stream] => {
                     reached[event.stream] = true;
                     missing -= 1;
                     last = last.max(Some(event.at));
                 }
-                Got::Snapshot(_) => {}
+                Got::Policy(_) => {}
                 Got::End(why) => return Err(Fault::new(format!("stream {} ended: {why}", event.stream))),
             }
         }
@@ -107,7 +107,7 @@ impl Held {
         &mut self,
         count: usize,
         change: impl Future<Output = Result<()>>,
-        wanted: impl Fn(usize, &wire::Snapshot) -> bool,
+        wanted: impl Fn(usize, &Policy) -> bool,
     ) -> Result<f64> {
         let start = Instant::now();
         let (changed, last) = tokio::join!(change, self.reach(count, wanted));
@@ -138,10 +138,10 @@ fn raise_limit(streams: u32) -> Result<()> {
 /// If a stream does not get what it must.
 pub(crate) async fn measure(sizes: &Sizes) -> Result<Fleet> {
     raise_limit(sizes.streams)?;
-    let plane = Plane::start("fleet").await?;
+    let plane = Plane::start("fleet", &Databases::Sqlite).await?;
     let control_plane = &plane.control_plane;
     let api = control_plane.api()?;
-    Kind::Sqlite.connect(&control_plane.setup().database).await?.add_bouncers(sizes.streams).await?;
+    plane.database().await?.add_bouncers(sizes.streams.try_into()?).await?;
     let svid = |number| plane.domain.svid(&format!("spiffe://example.org/bouncer/{}", name(number)));
     let svids = Arc::new((0..sizes.streams as usize).map(svid).collect::<Result<Vec<_>>>()?);
     progress(format_args!("{} bouncers are registered", svids.len()));
@@ -151,23 +151,24 @@ pub(crate) async fn measure(sizes: &Sizes) -> Result<Fleet> {
     let start = Instant::now();
     let mut held = Held::connect(control_plane.setup().bridge().parse()?, &svids).await?;
     let all = held.streams;
-    held.reach(all, |_, snapshot| !snapshot.envelopes.is_empty()).await?;
+    held.reach(all, |_, policy| !policy.envelopes().is_empty()).await?;
     let up_s = start.elapsed().as_secs_f64();
     progress(format_args!("{all} streams are up after {up_s:.1} s"));
     held.quiet().await;
-    let (mut changes, mut sample) = (Vec::new(), wire::Snapshot::default());
+    let (mut changes, mut sample) = (Vec::new(), None);
     for _ in 0..sizes.changes {
-        held.time(all, api.set_flag(false), |_, snapshot| !snapshot.intercept_enabled).await?;
-        let last = std::sync::Mutex::new(None);
-        let on = |_: usize, snapshot: &wire::Snapshot| {
-            if snapshot.intercept_enabled {
-                *last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(snapshot.clone());
+        held.time(all, api.set_flag(false), |_, policy| !policy.is_enabled()).await?;
+        let last = Mutex::new(None);
+        let on = |_: usize, policy: &Policy| {
+            if policy.is_enabled() {
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(policy.clone());
             }
-            snapshot.intercept_enabled
+            policy.is_enabled()
         };
         changes.push(held.time(all, api.set_flag(true), on).await?);
-        sample = last.into_inner().unwrap_or_default().unwrap_or_default();
+        sample = last.into_inner().unwrap_or_else(PoisonError::into_inner);
     }
+    let sample = sample.ok_or_else(|| Fault::new("there was no change"))?.into_message();
     let mut ones = Vec::new();
     for round in 0..sizes.changes {
         let enabled = round % 2 == 1;
@@ -180,8 +181,8 @@ pub(crate) async fn measure(sizes: &Sizes) -> Result<Fleet> {
             let answer = api.call(Method::PUT, "/v1/protected-resources/service-00000", Some(&body)).await?;
             answer.success().map(drop)
         };
-        let wanted = |stream, snapshot: &wire::Snapshot| {
-            stream == 0 && snapshot.resources.first().is_some_and(|resource| resource.enabled == enabled)
+        let wanted = |stream, policy: &Policy| {
+            stream == 0 && policy.resources().first().is_some_and(|resource| resource.enabled == enabled)
         };
         ones.push(held.time(1, change, wanted).await?);
     }
@@ -209,7 +210,7 @@ pub(crate) async fn measure(sizes: &Sizes) -> Result<Fleet> {
         streams: all,
         up_s,
         bytes_each,
-        snapshot_bytes: sample.encoded_len(),
+        message_bytes: sample.encoded_len(),
         ratio: change_ms.median / broadcast_ms.median,
         change_ms,
         broadcast_ms,

@@ -1,7 +1,7 @@
 //! Audit as bouncers send it, chained, over the Policy Bridge with mTLS, until it is acknowledged, against the same rows
 //! inserted into the same schema by the database's own client.
 
-use crate::database::Kind;
+use crate::database::Databases;
 use crate::plane::Plane;
 use crate::streams::{Stream, message};
 use crate::{Sizes, progress};
@@ -115,12 +115,12 @@ impl Sender {
 ///
 /// # Errors
 /// If events are not taken.
-pub(crate) async fn measure(kind: Kind, sizes: &Sizes) -> Result<Intake> {
-    let plane = Plane::start("intake").await?;
+pub(crate) async fn measure(databases: &Databases, sizes: &Sizes) -> Result<Intake> {
+    let plane = Plane::start("intake", databases).await?;
     // The peer's own database has the same schema, since a control plane made it.
-    let peer = Plane::start("intake-peer").await?;
+    let peer = Plane::start("intake-peer", databases).await?;
     peer.control_plane.process().kill();
-    let mut own = kind.connect(&peer.control_plane.setup().database).await?;
+    let mut own = peer.database().await?;
     let mut senders = Vec::new();
     for number in 0..sizes.senders {
         senders.push(Sender::open(&plane, number).await?);

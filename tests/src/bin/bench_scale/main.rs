@@ -16,6 +16,7 @@ mod streams;
 use bouncer_tests::stop::{self, Stop};
 use bouncer_tests::{Result, tools};
 use clap::{Parser, Subcommand, ValueEnum};
+use database::{Databases, Kind};
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +41,9 @@ pub(crate) struct Sizes {
     /// Only these [default: all].
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Lists and audit on these databases.
+    #[arg(long, value_delimiter = ',', default_values = ["sqlite", "postgres"])]
+    databases: Vec<Kind>,
     /// Envelope secrets in the long list; the short one has 1,000.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(2_000..=1_000_000))]
     secrets: u32,
@@ -106,11 +110,15 @@ fn run(args: Args) -> Result<Option<bool>> {
 async fn measure(sizes: &Sizes) -> Result<bool> {
     let wanted = |part| sizes.only.is_empty() || sizes.only.contains(&part);
     let mut report = report::Report { version: 1, debug: cfg!(debug_assertions), databases: vec![], fleet: None };
-    for database in database::ALL {
-        progress(format_args!("on {}", database.name()));
-        let pages = if wanted(Part::Pages) { Some(pages::measure(database, sizes).await?) } else { None };
-        let intake = if wanted(Part::Intake) { Some(intake::measure(database, sizes).await?) } else { None };
-        report.databases.push(report::OnDatabase { database: database.name(), pages, intake });
+    for kind in &sizes.databases {
+        if !wanted(Part::Pages) && !wanted(Part::Intake) {
+            break;
+        }
+        let databases = Databases::start(*kind)?;
+        progress(format_args!("on {}", databases.name()));
+        let pages = if wanted(Part::Pages) { Some(pages::measure(&databases, sizes).await?) } else { None };
+        let intake = if wanted(Part::Intake) { Some(intake::measure(&databases, sizes).await?) } else { None };
+        report.databases.push(report::OnDatabase { database: databases.name(), pages, intake });
     }
     if wanted(Part::Fleet) {
         report.fleet = Some(fleet::measure(sizes).await?);

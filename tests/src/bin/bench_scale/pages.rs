@@ -1,6 +1,6 @@
 //! Pages of a long list of envelope secrets against the same pages of a short one, through the API.
 
-use crate::database::Kind;
+use crate::database::Databases;
 use crate::plane::Plane;
 use crate::{Sizes, progress};
 use base64::Engine as _;
@@ -73,9 +73,9 @@ fn after(path: &str) -> String {
 ///
 /// # Errors
 /// If something is not answered.
-pub(crate) async fn measure(database: Kind, sizes: &Sizes) -> Result<Pages> {
-    let short = filled(database, "short", SHORT).await?;
-    let long = filled(database, "long", sizes.secrets).await?;
+pub(crate) async fn measure(databases: &Databases, sizes: &Sizes) -> Result<Pages> {
+    let short = filled(databases, "short", SHORT).await?;
+    let long = filled(databases, "long", sizes.secrets).await?;
     let (short_api, long_api) = (short.control_plane.api()?, long.control_plane.api()?);
     progress(format_args!("asking for {} kinds of pages", KINDS.len()));
     let mut times = vec![(Vec::new(), Vec::new()); KINDS.len()];
@@ -106,14 +106,14 @@ pub(crate) async fn measure(database: Kind, sizes: &Sizes) -> Result<Pages> {
     Ok(Pages { secrets: (SHORT, sizes.secrets), rounds: sizes.page_rounds, pages })
 }
 
-async fn filled(database: Kind, name: &str, secrets: u32) -> Result<Plane> {
-    let plane = Plane::start(name).await?;
+async fn filled(databases: &Databases, name: &str, secrets: u32) -> Result<Plane> {
+    let plane = Plane::start(name, databases).await?;
     plane.control_plane.api()?.register_bouncer("payments-east", "spiffe://example.org/bouncer/payments-east").await?;
     let chain = Ca::new("bench")?.issue(&Leaf::new("client"))?.cert_pem;
     let end = SystemTime::now().duration_since(UNIX_EPOCH)? + Duration::from_hours(24);
-    let mut connection = database.connect(&plane.control_plane.setup().database).await?;
+    let mut connection = plane.database().await?;
     let start = Instant::now();
-    connection.add_secrets(secrets, &chain, i64::try_from(end.as_millis())?).await?;
+    connection.add_secrets(secrets.try_into()?, &chain, i64::try_from(end.as_millis())?).await?;
     progress(format_args!("{secrets} envelope secrets are registered, in {:.1} s", start.elapsed().as_secs_f64()));
     Ok(plane)
 }

@@ -84,7 +84,7 @@ impl Report {
             fleet.up_s,
             fleet.bytes_each,
             met(fleet.bytes_each <= STREAM),
-            fleet.snapshot_bytes,
+            fleet.message_bytes,
             span(&fleet.change_ms),
             span(&fleet.broadcast_ms),
             met(fleet.ratio <= CHANGE),

@@ -1,6 +1,7 @@
-//! Streams as resolvers hold them on the Policy Bridge: each over a connection and under an SVID of its own, acknowledging
-//! what comes and reporting every ten seconds.
+//! Streams as resolvers hold them on the Policy Bridge: each over a connection and under an SVID of its own, taking deltas,
+//! acknowledging what comes and reporting every ten seconds. They work out nothing: that is other machines' work.
 
+use bouncer_proto::ContentDigest;
 use bouncer_proto::bridge::v1 as wire;
 use bouncer_tests::pki::Identity;
 use bouncer_tests::{Fault, Result};
@@ -30,10 +31,71 @@ pub(crate) struct Stream {
     pub(crate) down: Streaming<wire::ControlMessage>,
 }
 
+/// A policy as it was sent: whole, or what of it differs.
+#[derive(Debug, Clone)]
+pub(crate) enum Policy {
+    /// The whole.
+    Whole(wire::Snapshot),
+    /// From the one before.
+    Delta(wire::PolicyDelta),
+}
+
+impl Policy {
+    /// Whether intercept is enabled.
+    pub(crate) fn is_enabled(&self) -> bool {
+        match self {
+            Self::Whole(snapshot) => snapshot.intercept_enabled,
+            Self::Delta(delta) => delta.intercept_enabled,
+        }
+    }
+
+    /// The resources in it.
+    pub(crate) fn resources(&self) -> &[wire::ProtectedResource] {
+        match self {
+            Self::Whole(snapshot) => &snapshot.resources,
+            Self::Delta(delta) => &delta.resources,
+        }
+    }
+
+    /// The envelopes in it.
+    pub(crate) fn envelopes(&self) -> &[wire::Envelope] {
+        match self {
+            Self::Whole(snapshot) => &snapshot.envelopes,
+            Self::Delta(delta) => &delta.envelopes,
+        }
+    }
+
+    /// The message that it came in.
+    pub(crate) fn into_message(self) -> wire::ControlMessage {
+        let body = match self {
+            Self::Whole(snapshot) => Down::Snapshot(snapshot),
+            Self::Delta(delta) => Down::Delta(delta),
+        };
+        wire::ControlMessage { body: Some(body) }
+    }
+
+    fn ack(&self) -> wire::Ack {
+        match self {
+            Self::Whole(snapshot) => wire::Ack { epoch: snapshot.epoch, ..wire::Ack::default() },
+            Self::Delta(delta) => {
+                wire::Ack { epoch: delta.epoch, digest: delta.digest.clone(), ..wire::Ack::default() }
+            }
+        }
+    }
+
+    /// It goes on in another message.
+    fn is_part(&self) -> bool {
+        match self {
+            Self::Whole(snapshot) => snapshot.more,
+            Self::Delta(delta) => delta.more,
+        }
+    }
+}
+
 /// What a stream got.
 pub(crate) enum Got {
-    /// A whole snapshot.
-    Snapshot(wire::Snapshot),
+    /// A policy.
+    Policy(Policy),
     /// Its end.
     End(String),
 }
@@ -111,7 +173,12 @@ impl Stream {
         });
         let channel = Endpoint::from_static("http://bridge.invalid").connect_with_connector(connect).await?;
         let (up, outgoing) = mpsc::channel(4);
-        let hello = wire::Hello { bouncer: bouncer.to_owned(), version: "bench".to_owned(), ..wire::Hello::default() };
+        let hello = wire::Hello {
+            bouncer: bouncer.to_owned(),
+            version: "bench".to_owned(),
+            delta_form: ContentDigest::FORM,
+            ..wire::Hello::default()
+        };
         let said = up.send(message(Up::Hello(hello))).await;
         said.map_err(|_| Fault::new("a new stream is closed"))?;
         let down = PolicyBridgeClient::new(channel).sync(ReceiverStream::new(outgoing)).await?.into_inner();
@@ -126,35 +193,36 @@ impl Stream {
         Ok(self.down.message().await?.and_then(|message| message.body))
     }
 
-    /// Holds the stream, telling of each whole snapshot, until it ends.
+    /// Holds the stream, telling of each policy, until it ends.
     pub(crate) async fn hold(mut self, stream: usize, events: mpsc::UnboundedSender<Event>) {
         let tell = |got| events.send(Event { stream, at: Instant::now(), got }).is_ok();
         // Not all at the same time.
         let first = tokio::time::Instant::now() + REPORT.mul_f64((stream % 97) as f64 / 97.0);
         let mut reports = tokio::time::interval_at(first, REPORT);
-        let mut whole = wire::Snapshot::default();
         loop {
-            let up = tokio::select! {
-                _ = reports.tick() => Up::Status(wire::Status { ready: true, ..wire::Status::default() }),
+            let policy = tokio::select! {
+                _ = reports.tick() => None,
                 next = self.next() => match next {
-                    Ok(Some(Down::Snapshot(part))) => {
-                        whole.resources.extend_from_slice(&part.resources);
-                        whole.envelopes.extend_from_slice(&part.envelopes);
-                        if part.more {
-                            continue;
-                        }
-                        let whole = wire::Snapshot { resources: std::mem::take(&mut whole.resources),
-                            envelopes: std::mem::take(&mut whole.envelopes), ..part };
-                        let epoch = whole.epoch;
-                        if !tell(Got::Snapshot(whole)) {
-                            return;
-                        }
-                        Up::Ack(wire::Ack { epoch, ..wire::Ack::default() })
-                    }
+                    Ok(Some(Down::Snapshot(snapshot))) => Some(Policy::Whole(snapshot)),
+                    Ok(Some(Down::Delta(delta))) => Some(Policy::Delta(delta)),
                     Ok(Some(_)) => continue,
                     Ok(None) => { tell(Got::End("it ended".to_owned())); return }
                     Err(fault) => { tell(Got::End(fault.to_string())); return }
                 },
+            };
+            let up = match policy {
+                None => Up::Status(wire::Status { ready: true, ..wire::Status::default() }),
+                Some(policy) if policy.is_part() => {
+                    tell(Got::End("a policy came in parts".to_owned()));
+                    return;
+                }
+                Some(policy) => {
+                    let ack = policy.ack();
+                    if !tell(Got::Policy(policy)) {
+                        return;
+                    }
+                    Up::Ack(ack)
+                }
             };
             if self.up.send(message(up)).await.is_err() {
                 tell(Got::End("it takes no more".to_owned()));
