@@ -88,6 +88,19 @@ impl ControlPlane {
         Ok(Self { http, endpoint, authorization, timeout: global.timeout })
     }
 
+    /// The same control plane, as the bearer of another token.
+    ///
+    /// # Errors
+    /// [`ControlPlaneError::BadToken`] if it is none.
+    pub(crate) fn bearing(&self, token: &str) -> Result<Self, ControlPlaneError> {
+        Ok(Self {
+            http: self.http.clone(),
+            endpoint: self.endpoint.clone(),
+            authorization: endpoint::bearer(token)?,
+            timeout: self.timeout,
+        })
+    }
+
     /// `GET path`.
     ///
     /// # Errors

@@ -8,7 +8,9 @@ use bouncer_tests::scratch::Scratch;
 use bouncer_tests::stack::Identities;
 use bouncer_tests::{Fault, Result, tools};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -45,6 +47,15 @@ impl Ground {
     /// The same, which must end well; gives standard output.
     async fn done(&self, arguments: &[&str], input: &str) -> Result<String> {
         Ok(String::from_utf8(self.ctl(arguments, input).await?.success()?)?)
+    }
+
+    /// A first token once more; those of before are revoked.
+    fn bootstrap_again(&self, token_file: &Path) -> Result<()> {
+        let mut bootstrap = std::process::Command::new(tools::binary("bouncer-control-plane")?);
+        bootstrap.arg("bootstrap").arg("--config").arg(self.scratch.file("control-plane.toml"));
+        let output = bootstrap.arg("--replace-tokens").arg("--token-file").arg(token_file).output()?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 
     async fn secret(&self, path: &str) -> Result<Value> {
@@ -205,11 +216,7 @@ async fn what_another_operator_changed_between_plan_and_change_is_not_overwritte
 async fn the_token_of_bootstrap_is_exchanged_once_for_one_in_a_file() -> Result<()> {
     let ground = Ground::new("gitops-tokens").await?;
     let (first, admin) = (ground.scratch.file("first.token"), ground.scratch.file("admin.token"));
-    let config = ground.scratch.file("control-plane.toml");
-    let mut bootstrap = std::process::Command::new(tools::binary("bouncer-control-plane")?);
-    bootstrap.arg("bootstrap").arg("--config").arg(config).arg("--replace-tokens").arg("--token-file").arg(&first);
-    let output = bootstrap.output()?;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ground.bootstrap_again(&first)?;
     let (first, admin) = (first.display().to_string(), admin.display().to_string());
 
     // It is good for the exchange alone, and a file that can't be made does not use it up.
@@ -235,6 +242,68 @@ async fn the_token_of_bootstrap_is_exchanged_once_for_one_in_a_file() -> Result<
     let list: Value = serde_json::from_str(&list)?;
     let revoked = list["items"].as_array().into_iter().flatten().find(|item| item["name"] == "deploy");
     assert!(revoked.is_some_and(|item| item["revoked_at"].is_string()), "{list}");
+    Ok(())
+}
+
+/// Between an operator and the control plane: loses the answer to the first call that changes something.
+async fn lossy(to: &str) -> Result<String> {
+    let to = to.trim_start_matches("http://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let lost = Arc::new(AtomicBool::new(false));
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (to, lost) = (to.clone(), Arc::clone(&lost));
+            tokio::spawn(async move {
+                let mut first = [0; 1];
+                client.peek(&mut first).await?;
+                let (mut from, mut back) = client.into_split();
+                let (mut answers, mut on) = TcpStream::connect(to).await?.into_split();
+                let asking = tokio::spawn(async move { tokio::io::copy(&mut from, &mut on).await });
+                if first != *b"G" && !lost.swap(true, Ordering::SeqCst) {
+                    // It was carried out, or there would be no answer.
+                    answers.readable().await?;
+                    asking.abort();
+                    return Ok(0);
+                }
+                tokio::io::copy(&mut answers, &mut back).await
+            });
+        }
+    });
+    Ok(url)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_token_of_bootstrap_is_not_lost_with_the_answer_to_its_exchange() -> Result<()> {
+    let ground = Ground::new("gitops-lost").await?;
+    let (first, admin) = (ground.scratch.file("first.token"), ground.scratch.file("admin.token"));
+    ground.bootstrap_again(&first)?;
+    let (first, admin) = (first.display().to_string(), admin.display().to_string());
+    let url = lossy(&ground.control_plane.url()).await?;
+    let create = ["tokens", "create", "alice", "--role", "admin", "--token-file", &first, "--out", &admin];
+    let said = operator::ended(operator::at(&url, "", &create)?, b"").await?.success()?;
+    let said = String::from_utf8(said)?;
+    let list = ground.done(&["tokens", "list", "--json", "--token-file", &admin], "").await?;
+    let list: Value = serde_json::from_str(&list)?;
+    let found = |name: &str| -> Vec<&Value> {
+        list["items"].as_array().into_iter().flatten().filter(|item| item["name"] == name).collect()
+    };
+    let alice = found("alice");
+    assert_eq!(alice.len(), 1, "{list}");
+    assert!(said.contains(alice[0]["id"].as_str().unwrap_or("no id")), "{said}");
+    assert!(found("bootstrap").iter().all(|item| item["revoked_at"].is_string()), "{list}");
+
+    // The control: the same exchange by a caller that leaves the token to the control plane loses both.
+    std::fs::remove_file(&first)?;
+    ground.bootstrap_again(first.as_ref())?;
+    let spent = std::fs::read_to_string(&first)?;
+    let url = lossy(&ground.control_plane.url()).await?;
+    let exchange = || {
+        let body = json!({"name": "bob", "role": "admin"});
+        reqwest::Client::new().post(format!("{url}/v1/tokens")).bearer_auth(spent.trim()).json(&body).send()
+    };
+    assert!(exchange().await.is_err());
+    assert_eq!(exchange().await?.status(), 401);
     Ok(())
 }
 

@@ -227,8 +227,10 @@ pub(super) const TOKENS: &str = "\
 Roles: viewer reads; auditor also reads the audit; operator changes credentials, resources and bouncers;
 admin also sets flags and the provider, and hands out tokens. Each may all that those before it may.
 
-A token is shown once. With --out it goes to a new file that only its owner may read; that file is made
-first, so that nothing is asked of the control plane if it can't be. The token that
+A token is made here, and the control plane is sent its SHA-256 alone, so that it is known again where an
+answer is lost and the call is sent once more. It is shown once. With --out it goes to a new file that only
+its owner may read; that file is made first, so that nothing is asked of the control plane if it can't be,
+and stays where nobody knows whether the token was made: `whoami --token-file` tells. The token that
 `bouncer-control-plane bootstrap` wrote is good for one exchange, and its file can be deleted after it.
 
 Examples:

@@ -119,6 +119,16 @@ impl ControlPlaneError {
         matches!(self, Self::Unreachable { source, .. } if !source.is_connect() && !source.is_builder())
     }
 
+    /// Whether nobody knows if the call was carried out: what came back, if anything did, is no word of the API's on it.
+    pub(crate) fn is_open(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Refused { status, .. } => status.is_server_error(),
+            Self::NotTheApi { status, .. } => status.is_success() || status.is_server_error(),
+            other => other.broke(),
+        }
+    }
+
     /// What kind of refusal it is, such as `feature_disabled`; empty where it is none of the API's.
     pub(crate) fn code(&self) -> &str {
         match self {

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 /// How long a session lasts, if its token does.
 const LIFE: SignedDuration = SignedDuration::from_hours(8);
@@ -33,6 +34,9 @@ pub struct SessionAnswer {
     /// As the audit names them.
     #[schema(example = "token:alice")]
     actor: String,
+    /// The id of their token, or of the one that they signed in with, if that lasts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_id: Option<Uuid>,
     role: Role,
     permissions: &'static [Permission],
     /// The logical paths that they are limited to; empty for no limit.
@@ -69,6 +73,7 @@ pub struct OidcMethod {
 fn answer(api: &Api, principal: Principal, csrf_token: Option<String>) -> SessionAnswer {
     SessionAnswer {
         actor: principal.actor.as_str().to_owned(),
+        token_id: principal.token.filter(|_| !principal.single_use),
         role: principal.role,
         permissions: principal.role.permissions(),
         path_prefixes: principal.scope,

@@ -106,6 +106,9 @@ pub enum Conflict {
     /// The last token of an administrator would go.
     #[error("the last administrator's token cannot be revoked")]
     LastToken,
+    /// The hash is that of a token that was made before, by another call.
+    #[error("the hash belongs to another token")]
+    TokenTaken,
     /// A token that was good for one use was used.
     #[error("the token was good for one use")]
     TokenSpent,
@@ -308,7 +311,7 @@ pub trait Store: Send + Sync {
     /// all.
     async fn replace_tokens(&self, name: &str, hash: &TokenHash) -> Result<()>;
     /// Stores another token, and takes its author's out of use if that was good for one. [`Conflict::TokenSpent`] if it
-    /// had been used.
+    /// had been used. The same token again, by the same author, is no change; else a hash is [`Conflict::TokenTaken`].
     async fn add_token(&self, token: &NewToken, hash: &TokenHash, by: &Principal) -> Result<TokenRecord>;
     /// Revokes a token and ends its sessions. [`Conflict::LastToken`] for an administrator's last one.
     async fn revoke_token(&self, id: Uuid, actor: &Actor) -> Result<()>;

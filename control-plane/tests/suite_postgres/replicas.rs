@@ -11,6 +11,8 @@ use bouncer_control_plane::config::Config;
 use bouncer_control_plane::own_chain;
 use bouncer_control_plane::store::StoreError;
 use bouncer_control_plane::store::postgres::PostgresStore;
+use bouncer_control_plane::token::Token;
+use bouncer_custody::Hex;
 use bouncer_proto::bridge::v1::AuditEvent;
 use http::Method;
 use jiff::Timestamp;
@@ -51,6 +53,32 @@ async fn a_change_by_one_replica_reaches_a_bouncer_on_another() {
         }
     };
     timeout(DEADLINE, next).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_asked_for_at_two_replicas_at_once_is_one_token() {
+    let one = ControlPlane::unclaimed().await;
+    let other = ControlPlane::on(one.place.clone(), one.token.clone()).await;
+    let mine = |name: &str| {
+        let token = Token::generate().unwrap();
+        let hash = Hex(token.hash().as_bytes()).to_string();
+        (token, json!({"name": name, "role": "admin", "token_sha256": hash}))
+    };
+    // By the token of bootstrap, which is spent by one of the two.
+    let (token, body) = mine("alice");
+    let (here, there) = tokio::join!(one.post("/v1/tokens", &body), other.post("/v1/tokens", &body));
+    let mut statuses = [here.status.as_u16(), there.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 401], "{} {}", here.text, there.text);
+    let alice = [&one, &other].map(|plane| plane.with_token(token.reveal().to_owned()));
+    for plane in &alice {
+        assert_eq!(plane.get("/v1/session").await.ok()["actor"], "token:alice");
+    }
+    // By one that lasts.
+    let (_, body) = mine("bob");
+    let (here, there) = tokio::join!(alice[0].post("/v1/tokens", &body), alice[1].post("/v1/tokens", &body));
+    assert_eq!(here.ok(), there.ok());
+    assert_eq!(alice[0].get("/v1/tokens").await.ok()["items"].as_array().map(Vec::len), Some(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
