@@ -86,6 +86,9 @@ Interrupted or failed, it is simply run again: what is on the new key already is
 no state is kept anywhere else. One credential that fails stops no other; where the control plane or
 KMS can't be reached three times in a row, the rest is not tried. Exit code 1 if any was not moved.
 
+Where a second person is asked for, a move waits as a proposal, and the exit code is 4.
+Until it is decided, a further run names that proposal, whoever made it, and makes no other.
+
 In this order:
   1. bouncerctl inventory; bouncerctl rewrap --all --dry-run --from-key OLD --to-key NEW
   2. allow the new key in every resolver's rails (`kms_keys`) and kms:Decrypt on it for their role;
