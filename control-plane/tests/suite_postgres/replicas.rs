@@ -6,6 +6,7 @@ use crate::harness::{ControlPlane, DEADLINE, KEY, PATH, envelope, resource};
 use crate::resolver::{Resolver, event};
 use crate::server::{PASSWORD, Server, Tls};
 use bouncer_audit::{Owner, What};
+use bouncer_control_plane::bridge::Replica;
 use bouncer_control_plane::clock::SystemClock;
 use bouncer_control_plane::config::Config;
 use bouncer_control_plane::own_chain;
@@ -415,4 +416,48 @@ async fn the_server_proves_itself_before_it_is_told_the_password() {
         control.database.open(Arc::new(SystemClock)).await.is_ok(),
         "the control: it is there, and takes the password"
     );
+}
+
+#[tokio::test]
+async fn who_is_connected_to_one_control_plane_is_shown_by_another_on_its_database() {
+    let (here, there) = two().await;
+    here.register_bouncer("payments-east").await;
+    let replica = |plane: &ControlPlane| Replica::new(plane.store.clone().others().unwrap(), plane.live.clone());
+    let (mut one, mut other) = (replica(&here), replica(&there));
+    let state = async || there.get("/v1/bouncers/payments-east").await.ok()["bridge"].clone();
+    let mut resolver = Resolver::connect(&here, "payments-east", 0).await;
+    let epoch = resolver.snapshot().await.epoch;
+    resolver.ack(epoch).await;
+    let name = "payments-east".parse().unwrap();
+    let acked = async {
+        while here.live.sessions(&name)[0].epoch_acked != epoch {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(DEADLINE, acked).await.unwrap();
+    one.exchange().await.unwrap();
+    other.exchange().await.unwrap();
+    let seen = state().await;
+    assert_eq!(
+        (&seen["state"], &seen["instances"], &seen["epoch_acked"]),
+        (&json!("connected"), &json!(1), &json!(epoch))
+    );
+    // What it says of itself is told as it changes, and both of two are counted.
+    let mut second = Resolver::connect(&there, "payments-east", epoch).await;
+    second.snapshot().await;
+    assert_eq!(state().await["instances"], 2);
+    // A control plane that was killed told nothing of that; what it told of before ends by itself.
+    here.place.execute("UPDATE bridge_sessions SET told_ms = told_ms - 31000").await;
+    other.exchange().await.unwrap();
+    assert_eq!(state().await["instances"], 1);
+    // One that ends well takes it back at once.
+    let mut again = replica(&here);
+    again.exchange().await.unwrap();
+    other.exchange().await.unwrap();
+    assert_eq!(state().await["instances"], 2);
+    let stop = tokio_util::sync::CancellationToken::new();
+    stop.cancel();
+    again.keep(stop).await;
+    other.exchange().await.unwrap();
+    assert_eq!(state().await["instances"], 1);
 }
