@@ -28,9 +28,14 @@ struct Ground {
 
 impl Ground {
     async fn new(scenario: &str) -> Result<Self> {
+        Self::with(scenario, "").await
+    }
+
+    /// With more in the control plane's configuration.
+    async fn with(scenario: &str, more: &str) -> Result<Self> {
         let scratch = Scratch::new(scenario)?;
         let identities = Identities::own(&scratch)?;
-        let setup = Setup::new(&scratch, identities.control_plane())?;
+        let setup = Setup { more: more.to_owned(), ..Setup::new(&scratch, identities.control_plane())? };
         let control_plane = ControlPlane::start(&scratch, setup).await?;
         Ok(Self { control_plane, _identities: identities, scratch })
     }
@@ -148,6 +153,50 @@ async fn a_file_becomes_the_state_and_the_state_that_file() -> Result<()> {
         ground.ctl(&["apply", "-f", "-"], &first.replace("notes: production", &format!("notes: {token}"))).await?;
     assert!(leaked.code == 1 && !leaked.err.contains(&token), "{}", leaked.err);
     assert_eq!(ground.done(&["export"], "").await?, first);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_more_changes_than_calls_are_taken_in_a_second_is_applied_in_one_run() -> Result<()> {
+    let ground = Ground::with("gitops-many", "[api]\nrequests_per_second = 2\n").await?;
+    let bouncers: Vec<_> =
+        (0..12).map(|n| format!("- {{name: b-{n}, spiffe_id: spiffe://example.org/bouncer/b-{n}}}\n")).collect();
+    let many = format!("version: 1\nbouncers:\n{}", bouncers.concat());
+    let applied = ground.ctl(&["apply", "-f", "-"], &many).await?;
+    assert!(applied.err.contains("going on in "), "{}", applied.err);
+    assert!(String::from_utf8(applied.success()?)?.contains("12 done"));
+
+    // The control: the same by a command that does not wait is refused.
+    let refused = async {
+        loop {
+            let ended = ground.ctl(&["bouncers", "list"], "").await?;
+            if ended.code != 0 {
+                return Ok::<_, Fault>(ended);
+            }
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(60), refused).await;
+    let refused = refused.map_err(|_| Fault::new("nothing is refused"))??;
+    assert!(refused.code == 1 && refused.err.contains("429"), "{}", refused.err);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_file_changes_what_the_flag_guards_and_turns_it_off() -> Result<()> {
+    let ground = Ground::new("gitops-off").await?;
+    ground.done(&["apply", "-f", "-"], &declared()).await?;
+    let off = declared()
+        .replace(&format!("{FLAG}: true"), &format!("{FLAG}: false"))
+        .replace("AQICAHhFIRST=", "AQICAHhSECOND")
+        .replace("notes: production", "notes: retired");
+    let applied = ground.done(&["apply", "-f", "-", "--prune"], &off).await?;
+    assert!(applied.contains("3 done"), "{applied}");
+    let api = ground.api()?;
+    assert_eq!(api.get("/v1/feature-flags").await?.success()?["items"][0]["enabled"], false);
+    api.set_flag(true).await?;
+    assert_eq!(api.get("/v1/crypto/settings").await?.success()?["notes"], "retired");
+    let secret = ground.secret(PATH).await?;
+    assert_eq!((&secret["generation"], &secret["ciphertext_ref"]), (&json!(2), &json!("AQICAHhSECOND")));
     Ok(())
 }
 

@@ -307,12 +307,15 @@ is given, which deletes it (never a flag or the settings). Generations are not w
 content is registered as the next one, equal content is no change. With generation=N in the AAD it must
 become generation N, and is refused otherwise.
 
-Order: flags that go off, settings, bouncers, credentials, resources, flags that go on, deletions
-(resources before bouncers). What is behind a flag that is off can be neither read nor changed: then it
-is turned on first, and the rest is compared after it.
+Order: settings, bouncers, credentials, resources, flags that go on, deletions (resources before
+bouncers). What is behind a flag that is off can be neither read nor changed. So one that goes on is
+turned on first, and the rest is compared after it; one that goes off is turned off right behind the
+changes of settings and credentials, which come first then, their deletions too.
 
-Each change is made only if its thing is as the plan saw it. The first that fails ends it; what was done
-and what was not is told, and the next run takes up what is left.
+Each change is made only if its thing is as the plan saw it. The first that fails ends it, but for what
+is to be off, which is turned off all the same; what was done and what was not is told, and the next run
+takes up what is left. Where there are too many calls (429), apply waits as long as Retry-After says, up
+to 600 s in all, and goes on.
 
 Where the control plane asks for a second person, what gives a credential is told as proposed, with its
 id, and the exit code is 4. Another run while it waits does not propose it again.
