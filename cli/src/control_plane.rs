@@ -17,6 +17,7 @@ pub(crate) use problem::Problem;
 use reqwest::header::{ACCEPT, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// More than any answer of the API: a page of 500 events is a tenth of it.
@@ -61,6 +62,34 @@ pub(crate) struct ControlPlane {
     endpoint: Endpoint,
     authorization: HeaderValue,
     timeout: Duration,
+    waits: Option<Waits>,
+}
+
+/// How long a run may wait in all, where it is told to, in seconds.
+const WAITS: u32 = 600;
+
+/// The waits of a run of many calls.
+#[derive(Debug)]
+struct Waits {
+    /// In seconds.
+    left: AtomicU32,
+    /// Where they are told.
+    output: Output,
+}
+
+impl Waits {
+    /// Waits so many seconds; false if that would be too long.
+    async fn wait(&self, seconds: u32) -> bool {
+        let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(seconds));
+        if left.is_err() {
+            return false;
+        }
+        if !self.output.is_json() {
+            self.output.note(&format!("Too many calls: going on in {seconds} s, as the control plane asks."));
+        }
+        tokio::time::sleep(Duration::from_secs(seconds.into())).await;
+        true
+    }
 }
 
 impl ControlPlane {
@@ -85,7 +114,27 @@ impl ControlPlane {
             builder = builder.tls_certs_only(endpoint::certificates(path)?);
         }
         let http = builder.build().map_err(|source| ControlPlaneError::Client { source })?;
-        Ok(Self { http, endpoint, authorization, timeout: global.timeout })
+        Ok(Self { http, endpoint, authorization, timeout: global.timeout, waits: None })
+    }
+
+    /// The same, for many calls: where it is asked to wait (429, Retry-After) it does, 600 s in all, and calls again.
+    pub(crate) fn waiting_as_told(self, output: &Output) -> Self {
+        let waits = Waits { left: AtomicU32::new(WAITS), output: *output };
+        Self { waits: Some(waits), ..self }
+    }
+
+    /// The same control plane, as the bearer of another token.
+    ///
+    /// # Errors
+    /// [`ControlPlaneError::BadToken`] if it is none.
+    pub(crate) fn bearing(&self, token: &str) -> Result<Self, ControlPlaneError> {
+        Ok(Self {
+            http: self.http.clone(),
+            endpoint: self.endpoint.clone(),
+            authorization: endpoint::bearer(token)?,
+            timeout: self.timeout,
+            waits: None,
+        })
     }
 
     /// `GET path`.
@@ -202,6 +251,23 @@ impl ControlPlane {
     }
 
     async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        terms: Terms<'_>,
+    ) -> Result<Value, ControlPlaneError> {
+        loop {
+            let answer = self.send_once(method.clone(), path, body, terms).await;
+            let asked = answer.as_ref().err().and_then(ControlPlaneError::asks_to_wait);
+            match (asked, &self.waits) {
+                (Some(seconds), Some(waits)) if waits.wait(seconds).await => {}
+                _ => return answer,
+            }
+        }
+    }
+
+    async fn send_once(
         &self,
         method: Method,
         path: &str,

@@ -8,7 +8,7 @@
 use crate::failure::{Exit, Explain};
 use crate::output::Output;
 use std::fs::File;
-use std::io::{Read, Seek as _, Write as _};
+use std::io::{Read, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -167,60 +167,27 @@ fn read_text(source: impl Read, path: &Path, what: &'static str, limit: usize) -
     }
 }
 
-/// A file for a secret that is about to be had: made, of its own, and large enough, before anybody is asked for one.
-#[derive(Debug)]
-pub(crate) struct Reserved {
-    file: File,
-    path: PathBuf,
-    what: &'static str,
+/// Keeps a secret as the one line of a new file, which only its owner may read, durably.
+///
+/// # Errors
+/// [`FileError::NotMade`]; then there is no file.
+pub(crate) fn keep_secret(path: &Path, what: &'static str, secret: &str) -> Result<(), FileError> {
+    let failed = |source| FileError::NotMade { what, path: path.to_owned(), source };
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let line = Zeroizing::new(format!("{secret}\n"));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written =
+        file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| File::open(folder)?.sync_all());
+    written.map_err(|source| {
+        remove_secret(path);
+        failed(source)
+    })
 }
 
-/// More than any token needs.
-const RESERVED: usize = 4096;
-
-impl Reserved {
-    /// Makes the file, which must not exist. Only its owner may read it.
-    ///
-    /// # Errors
-    /// [`FileError::NotMade`]; then there is no file.
-    pub(crate) fn new(path: &Path, what: &'static str) -> Result<Self, FileError> {
-        let failed = |source| FileError::NotMade { what, path: path.to_owned(), source };
-        let file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-        let mut reserved = Self { file, path: path.to_owned(), what };
-        // A full disk is found now, and not when the secret is there and nowhere to be kept.
-        match reserved.replace(&[b'\n'; RESERVED]) {
-            Ok(()) => Ok(reserved),
-            Err(source) => {
-                reserved.remove();
-                Err(failed(source))
-            }
-        }
-    }
-
-    /// Writes the secret as a line, durably.
-    ///
-    /// # Errors
-    /// [`FileError::NotWritten`].
-    pub(crate) fn fill(mut self, secret: &str) -> Result<(), FileError> {
-        let line = Zeroizing::new(format!("{secret}\n"));
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = File::open(folder);
-        let written = self.replace(line.as_bytes()).and_then(|()| folder?.sync_all());
-        written.map_err(|source| FileError::NotWritten { what: self.what, path: self.path, source })
-    }
-
-    /// Takes the file away again: there is no secret for it.
-    pub(crate) fn remove(self) {
-        // What can't be removed holds nothing.
-        let _left = std::fs::remove_file(&self.path);
-    }
-
-    fn replace(&mut self, content: &[u8]) -> std::io::Result<()> {
-        self.file.rewind()?;
-        self.file.write_all(content)?;
-        self.file.set_len(content.len() as u64)?;
-        self.file.sync_all()
-    }
+/// Takes away the file of a secret that came to nothing.
+pub(crate) fn remove_secret(path: &Path) {
+    // What can't be removed is good for nothing.
+    let _left = std::fs::remove_file(path);
 }
 
 /// Writes what is no secret, in place of what the file held: all of it or nothing.
@@ -312,14 +279,12 @@ mod tests {
     fn a_file_for_a_secret_is_new_and_its_owners_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        Reserved::new(&path, "token file").unwrap().remove();
-        assert!(!path.exists());
-        let reserved = Reserved::new(&path, "token file").unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), RESERVED as u64);
-        assert!(matches!(Reserved::new(&path, "token file"), Err(FileError::NotMade { .. })));
-        reserved.fill("abc").unwrap();
+        keep_secret(&path, "token file", "abc").unwrap();
+        assert!(matches!(keep_secret(&path, "token file", "def"), Err(FileError::NotMade { .. })));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "abc\n");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        remove_secret(&path);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) enum Format {
 }
 
 /// Where a command writes to.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     format: Format,
 }

@@ -222,3 +222,72 @@ fn a_file_that_can_not_be_meant_asks_nobody_and_says_every_fault() {
     let (code, ..) = ended(&run("http://127.0.0.1:9", &["diff", "-f", "-"], "version: 1\nbouncers: []\n"));
     assert_eq!(code, 3);
 }
+
+#[test]
+fn what_a_flag_guards_is_changed_before_it_goes_off_and_it_goes_off_whatever_fails() {
+    let text = changed().replace(&format!("{FLAG}: true"), &format!("{FLAG}: false"));
+    let off = format!("PUT /v1/feature-flags/{FLAG} \"r1\"");
+    let server = control_plane(true, "");
+    let (code, out, err) = with(&server, &["apply", "-f", "-"], &text);
+    assert!(code == 0 && out.contains("5 done"), "{out}{err}");
+    let wanted = [
+        "PUT /v1/crypto/settings \"r2\"",
+        "POST /v1/crypto/envelope-secrets \"r4\"",
+        &off,
+        "POST /v1/bouncers none *",
+        "PUT /v1/protected-resources/pay \"r5\"",
+    ];
+    assert_eq!(changes(&server), wanted);
+    let asked = server.asked.lock().unwrap().iter().find(|asked| asked.line.contains(FLAG)).unwrap().clone();
+    assert_eq!(asked.body, json!({"enabled": false}));
+
+    let server = control_plane(true, "settings");
+    let (code, out, err) = with(&server, &["apply", "-f", "-"], &text);
+    assert!(code == 1 && err.contains("Somebody else changed it"), "{out}{err}");
+    assert_eq!(changes(&server), [wanted[0], wanted[2]]);
+    for told in
+        ["FAILED    change settings", "not done  change credential a/b", &format!("done      change flag {FLAG}")]
+    {
+        assert!(out.contains(told), "{told} in {out}");
+    }
+}
+
+/// A control plane that asks each caller to wait so long, once before a list and once before a change.
+fn busy(seconds: u32) -> Server {
+    let refused = Mutex::new(std::collections::BTreeSet::new());
+    Server::with(move |asked| {
+        let mut wait = problem("too_many_requests", "Too many.", "Wait.");
+        wait["retry_after"] = seconds.into();
+        match asked.line.split('?').next().unwrap() {
+            line @ ("GET /v1/bouncers" | "POST /v1/bouncers") if refused.lock().unwrap().insert(line.to_owned()) => {
+                (429, wait)
+            }
+            "GET /v1/bouncers" => (200, json!({"items": []})),
+            _ => (201, json!({})),
+        }
+    })
+}
+
+#[test]
+fn apply_waits_as_it_is_told_to_and_goes_on() {
+    const TEXT: &str =
+        "version: 1\nbouncers:\n- {name: a, spiffe_id: spiffe://a.b/a}\n- {name: b, spiffe_id: spiffe://a.b/b}\n";
+    let server = busy(1);
+    let start = std::time::Instant::now();
+    let (code, out, err) = with(&server, &["apply", "-f", "-"], TEXT);
+    assert!(code == 0 && out.contains("2 done"), "{out}{err}");
+    assert!(start.elapsed() >= std::time::Duration::from_secs(2), "both waits");
+    assert_eq!(err.matches("going on in 1 s").count(), 2, "{err}");
+    let asked = server.asked.lock().unwrap();
+    let sent: Vec<_> = asked.iter().filter(|asked| asked.line.starts_with("POST")).collect();
+    assert_eq!(sent.iter().map(|sent| &sent.body["name"]).collect::<Vec<_>>(), ["a", "a", "b"]);
+    assert!(sent[0].key == sent[1].key && sent[1].key != sent[2].key, "the same call again, and then another");
+    // For a program, standard error stays empty.
+    let (code, _, err) = with(&busy(1), &["apply", "-f", "-", "--json"], TEXT);
+    assert_eq!((code, err.as_str()), (0, ""));
+    // Too long is said at once, with the time; and one call by hand does not wait.
+    let (code, _, err) = with(&busy(3600), &["apply", "-f", "-"], TEXT);
+    assert!(code == 1 && !err.contains("going on") && err.contains("in 3600 seconds"), "{err}");
+    let (code, _, err) = ended(&busy(1).run(&["bouncers", "add", "a", "--spiffe-id", "spiffe://a.b/a"]));
+    assert!(code == 1 && !err.contains("going on"), "{err}");
+}

@@ -5,7 +5,7 @@
 
 use crate::model::{Actor, Change};
 use bouncer_custody::{LogicalPath, PathPattern};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -151,8 +151,18 @@ pub struct NewToken {
     pub role: Role,
     /// To what.
     pub scope: Scope,
-    /// When it ends; `None` for the one that `bootstrap` writes, which ends by its use.
-    pub expires: Option<Timestamp>,
+    /// How long it is good for; `None` for the one that `bootstrap` writes, which ends by its use.
+    pub life: Option<SignedDuration>,
+}
+
+impl NewToken {
+    /// Whether `record` is what comes of it where `by` makes it.
+    #[must_use]
+    pub fn made(&self, record: &TokenRecord, by: &Actor) -> bool {
+        let life = record.expires.map(|end| end.duration_since(record.created.at));
+        record.created.by == by.as_str()
+            && (&record.name, record.role, &record.scope, life) == (&self.name, self.role, &self.scope, self.life)
+    }
 }
 
 /// An API token, without the token.

@@ -55,8 +55,9 @@ static FILES: &[File] = &files! {
         "js/forms.js" "js/frame.js" "js/guard.js" "js/icons.js" "js/notice.js" "js/pill.js" "js/plaintext.js" "js/plot.js"
         "js/poll.js" "js/router.js" "js/session.js" "js/signin.js" "js/table.js" "js/theme.js" "js/time.js"
         "js/pages/audit.js" "js/pages/bouncers.js" "js/pages/changes.js" "js/pages/effective.js" "js/pages/events.js"
-        "js/pages/flags.js" "js/pages/lines.js" "js/pages/overview.js" "js/pages/provider.js" "js/pages/proposals.js"
-        "js/pages/resources.js" "js/pages/secret.js" "js/pages/secret_form.js" "js/pages/secrets.js" "js/pages/setup.js" "js/pages/tokens.js";
+        "js/pages/flags.js" "js/pages/identity.js" "js/pages/lines.js" "js/pages/overview.js"
+        "js/pages/provider.js" "js/pages/proposals.js" "js/pages/resources.js" "js/pages/secret.js" "js/pages/secret_form.js"
+        "js/pages/secrets.js" "js/pages/setup.js" "js/pages/tokens.js";
 };
 
 /// The pages, as their scripts name them. Whatever stands below one of these is the page's own business.

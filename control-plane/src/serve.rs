@@ -125,8 +125,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         .into_iter()
         .map(|outlet| tokio::spawn(forward::keep(outlet, store.clone(), clock.clone(), metrics.clone(), stop.clone())));
     let forwarding = futures::future::join_all(forwarding.collect::<Vec<_>>());
-    // On a file there are no others to tell.
-    let replica = config.database.is_shared().then(|| Replica::new(store.clone(), live.clone()));
+    let replica = store.clone().others().map(|others| Replica::new(others, live.clone()));
     let sharing = replica.map(|replica| tokio::spawn(replica.keep(stop.clone())));
     let (editions, timing) = (Arc::default(), Timing::default());
     let bridge = Bridge { store: store.clone(), clock, metrics, live, editions, timing, stop: stop.clone() };

@@ -24,6 +24,8 @@ pub mod key {
     pub const TAB: &str = "\u{e004}";
     /// Enter.
     pub const ENTER: &str = "\u{e007}";
+    /// The arrow down.
+    pub const DOWN: &str = "\u{e015}";
     /// Escape.
     pub const ESCAPE: &str = "\u{e00c}";
     /// Control, held until the end of the keys.

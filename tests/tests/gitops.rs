@@ -8,7 +8,9 @@ use bouncer_tests::scratch::Scratch;
 use bouncer_tests::stack::Identities;
 use bouncer_tests::{Fault, Result, tools};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,9 +28,14 @@ struct Ground {
 
 impl Ground {
     async fn new(scenario: &str) -> Result<Self> {
+        Self::with(scenario, "").await
+    }
+
+    /// With more in the control plane's configuration.
+    async fn with(scenario: &str, more: &str) -> Result<Self> {
         let scratch = Scratch::new(scenario)?;
         let identities = Identities::own(&scratch)?;
-        let setup = Setup::new(&scratch, identities.control_plane())?;
+        let setup = Setup { more: more.to_owned(), ..Setup::new(&scratch, identities.control_plane())? };
         let control_plane = ControlPlane::start(&scratch, setup).await?;
         Ok(Self { control_plane, _identities: identities, scratch })
     }
@@ -45,6 +52,15 @@ impl Ground {
     /// The same, which must end well; gives standard output.
     async fn done(&self, arguments: &[&str], input: &str) -> Result<String> {
         Ok(String::from_utf8(self.ctl(arguments, input).await?.success()?)?)
+    }
+
+    /// A first token once more; those of before are revoked.
+    fn bootstrap_again(&self, token_file: &Path) -> Result<()> {
+        let mut bootstrap = std::process::Command::new(tools::binary("bouncer-control-plane")?);
+        bootstrap.arg("bootstrap").arg("--config").arg(self.scratch.file("control-plane.toml"));
+        let output = bootstrap.arg("--replace-tokens").arg("--token-file").arg(token_file).output()?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 
     async fn secret(&self, path: &str) -> Result<Value> {
@@ -140,6 +156,50 @@ async fn a_file_becomes_the_state_and_the_state_that_file() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_more_changes_than_calls_are_taken_in_a_second_is_applied_in_one_run() -> Result<()> {
+    let ground = Ground::with("gitops-many", "[api]\nrequests_per_second = 2\n").await?;
+    let bouncers: Vec<_> =
+        (0..12).map(|n| format!("- {{name: b-{n}, spiffe_id: spiffe://example.org/bouncer/b-{n}}}\n")).collect();
+    let many = format!("version: 1\nbouncers:\n{}", bouncers.concat());
+    let applied = ground.ctl(&["apply", "-f", "-"], &many).await?;
+    assert!(applied.err.contains("going on in "), "{}", applied.err);
+    assert!(String::from_utf8(applied.success()?)?.contains("12 done"));
+
+    // The control: the same by a command that does not wait is refused.
+    let refused = async {
+        loop {
+            let ended = ground.ctl(&["bouncers", "list"], "").await?;
+            if ended.code != 0 {
+                return Ok::<_, Fault>(ended);
+            }
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(60), refused).await;
+    let refused = refused.map_err(|_| Fault::new("nothing is refused"))??;
+    assert!(refused.code == 1 && refused.err.contains("429"), "{}", refused.err);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_file_changes_what_the_flag_guards_and_turns_it_off() -> Result<()> {
+    let ground = Ground::new("gitops-off").await?;
+    ground.done(&["apply", "-f", "-"], &declared()).await?;
+    let off = declared()
+        .replace(&format!("{FLAG}: true"), &format!("{FLAG}: false"))
+        .replace("AQICAHhFIRST=", "AQICAHhSECOND")
+        .replace("notes: production", "notes: retired");
+    let applied = ground.done(&["apply", "-f", "-", "--prune"], &off).await?;
+    assert!(applied.contains("3 done"), "{applied}");
+    let api = ground.api()?;
+    assert_eq!(api.get("/v1/feature-flags").await?.success()?["items"][0]["enabled"], false);
+    api.set_flag(true).await?;
+    assert_eq!(api.get("/v1/crypto/settings").await?.success()?["notes"], "retired");
+    let secret = ground.secret(PATH).await?;
+    assert_eq!((&secret["generation"], &secret["ciphertext_ref"]), (&json!(2), &json!("AQICAHhSECOND")));
+    Ok(())
+}
+
 /// Between an operator and the control plane: holds the first call that changes something until it is let through.
 async fn gate(to: &str) -> Result<(String, Arc<Notify>, Arc<Notify>)> {
     let to = to.trim_start_matches("http://").to_owned();
@@ -205,11 +265,7 @@ async fn what_another_operator_changed_between_plan_and_change_is_not_overwritte
 async fn the_token_of_bootstrap_is_exchanged_once_for_one_in_a_file() -> Result<()> {
     let ground = Ground::new("gitops-tokens").await?;
     let (first, admin) = (ground.scratch.file("first.token"), ground.scratch.file("admin.token"));
-    let config = ground.scratch.file("control-plane.toml");
-    let mut bootstrap = std::process::Command::new(tools::binary("bouncer-control-plane")?);
-    bootstrap.arg("bootstrap").arg("--config").arg(config).arg("--replace-tokens").arg("--token-file").arg(&first);
-    let output = bootstrap.output()?;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ground.bootstrap_again(&first)?;
     let (first, admin) = (first.display().to_string(), admin.display().to_string());
 
     // It is good for the exchange alone, and a file that can't be made does not use it up.
@@ -235,6 +291,68 @@ async fn the_token_of_bootstrap_is_exchanged_once_for_one_in_a_file() -> Result<
     let list: Value = serde_json::from_str(&list)?;
     let revoked = list["items"].as_array().into_iter().flatten().find(|item| item["name"] == "deploy");
     assert!(revoked.is_some_and(|item| item["revoked_at"].is_string()), "{list}");
+    Ok(())
+}
+
+/// Between an operator and the control plane: loses the answer to the first call that changes something.
+async fn lossy(to: &str) -> Result<String> {
+    let to = to.trim_start_matches("http://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let lost = Arc::new(AtomicBool::new(false));
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (to, lost) = (to.clone(), Arc::clone(&lost));
+            tokio::spawn(async move {
+                let mut first = [0; 1];
+                client.peek(&mut first).await?;
+                let (mut from, mut back) = client.into_split();
+                let (mut answers, mut on) = TcpStream::connect(to).await?.into_split();
+                let asking = tokio::spawn(async move { tokio::io::copy(&mut from, &mut on).await });
+                if first != *b"G" && !lost.swap(true, Ordering::SeqCst) {
+                    // It was carried out, or there would be no answer.
+                    answers.readable().await?;
+                    asking.abort();
+                    return Ok(0);
+                }
+                tokio::io::copy(&mut answers, &mut back).await
+            });
+        }
+    });
+    Ok(url)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_token_of_bootstrap_is_not_lost_with_the_answer_to_its_exchange() -> Result<()> {
+    let ground = Ground::new("gitops-lost").await?;
+    let (first, admin) = (ground.scratch.file("first.token"), ground.scratch.file("admin.token"));
+    ground.bootstrap_again(&first)?;
+    let (first, admin) = (first.display().to_string(), admin.display().to_string());
+    let url = lossy(&ground.control_plane.url()).await?;
+    let create = ["tokens", "create", "alice", "--role", "admin", "--token-file", &first, "--out", &admin];
+    let said = operator::ended(operator::at(&url, "", &create)?, b"").await?.success()?;
+    let said = String::from_utf8(said)?;
+    let list = ground.done(&["tokens", "list", "--json", "--token-file", &admin], "").await?;
+    let list: Value = serde_json::from_str(&list)?;
+    let found = |name: &str| -> Vec<&Value> {
+        list["items"].as_array().into_iter().flatten().filter(|item| item["name"] == name).collect()
+    };
+    let alice = found("alice");
+    assert_eq!(alice.len(), 1, "{list}");
+    assert!(said.contains(alice[0]["id"].as_str().unwrap_or("no id")), "{said}");
+    assert!(found("bootstrap").iter().all(|item| item["revoked_at"].is_string()), "{list}");
+
+    // The control: the same exchange by a caller that leaves the token to the control plane loses both.
+    std::fs::remove_file(&first)?;
+    ground.bootstrap_again(first.as_ref())?;
+    let spent = std::fs::read_to_string(&first)?;
+    let url = lossy(&ground.control_plane.url()).await?;
+    let exchange = || {
+        let body = json!({"name": "bob", "role": "admin"});
+        reqwest::Client::new().post(format!("{url}/v1/tokens")).bearer_auth(spent.trim()).json(&body).send()
+    };
+    assert!(exchange().await.is_err());
+    assert_eq!(exchange().await?.status(), 401);
     Ok(())
 }
 

@@ -1,10 +1,14 @@
 //! A move to another KMS key: inside KMS, whole or not at all for each credential, and repeatable.
 
 use bouncer_custody::Reason;
+use bouncer_tests::api::{Api, FLAG};
 use bouncer_tests::client::Protocol;
+use bouncer_tests::control_plane::{ControlPlane, Setup};
+use bouncer_tests::kms::Kms;
 use bouncer_tests::kms_proxy::Behaviour;
 use bouncer_tests::operator::{self, Ended, bouncerctl, run};
-use bouncer_tests::stack::{AAD, Credential, Login, Stack, caller};
+use bouncer_tests::scratch::Scratch;
+use bouncer_tests::stack::{AAD, Credential, Identities, Login, Stack, caller};
 use bouncer_tests::{Fault, Result};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -224,5 +228,74 @@ async fn in_vault_a_credential_moves_to_the_newest_version_of_its_key_unless_it_
     stack.until("what was moved to be served", Duration::from_secs(20), known).await?;
     let again = moved(&[]).await?.json()?;
     assert_eq!(item(&again, "free")["result"], "already", "{again}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_waits_for_a_second_person_is_proposed_once() -> Result<()> {
+    let scratch = Scratch::new("rewrap-waits")?;
+    let identities = Identities::own(&scratch)?;
+    let setup = Setup::new(&scratch, identities.control_plane())?;
+    let setup = Setup { more: "[access]\nsecond_person = true\n".to_owned(), ..setup };
+    let plane = ControlPlane::start(&scratch, setup).await?;
+    let (kms, first) = (Kms::start(&scratch).await?, plane.api()?);
+    let mut people = vec![];
+    for name in ["alice", "bob"] {
+        let made = first.post("/v1/tokens", &json!({"name": name, "role": "admin"})).await?.success()?;
+        people.push(made["token"].as_str().unwrap_or_default().to_owned());
+    }
+    let (alice, bob) = (Api::new(plane.url(), Some(&people[0]))?, Api::new(plane.url(), Some(&people[1]))?);
+    let approve = async |proposal: &Value| {
+        let id = proposal["id"].as_str().unwrap_or_default();
+        bob.post(&format!("/v1/proposals/{id}/approve"), &json!({})).await?.success()
+    };
+    let flag = format!("/v1/feature-flags/{FLAG}");
+    approve(&alice.put(&flag, &json!({"enabled": true})).await?.success()?).await?;
+    let (old, new) = (kms.create_key().await?, kms.create_key().await?);
+    for name in ["one", "two"] {
+        let aad = format!("bouncer=payments-east,generation=1,env={name}");
+        let reference = kms.encrypt(&old, &aad, name.as_bytes()).await?;
+        let body = json!({
+            "logical_path": path(name), "key_id": old, "ciphertext_ref": reference, "aad": aad, "provider": "kms_envelope",
+        });
+        approve(&alice.post("/v1/crypto/envelope-secrets", &body).await?.success()?).await?;
+    }
+    let endpoint = kms.endpoint();
+    let rewrap = async |to: &str, person: &str, more: &[&str]| {
+        let options = [&with_rewrap(&endpoint, to, &["--all", "--from-key", &old])[..], more].concat();
+        operator::ended(operator::at(&plane.url(), person, &options)?, b"").await
+    };
+    let pending = async || {
+        let list = first.get("/v1/proposals?state=pending").await?.success()?;
+        Ok::<_, Fault>(list["items"].as_array().cloned().unwrap_or_default())
+    };
+
+    kms.proxy().reset();
+    let proposed = rewrap(&new, &people[0], &[]).await?;
+    let answer = proposed.json()?;
+    assert_eq!((proposed.code, &answer["proposed"]), (4, &json!(2)), "{answer}");
+    assert_eq!((pending().await?.len(), kms.proxy().count("ReEncrypt")), (2, 2));
+    // Again, by whomever, and as a rehearsal: the same proposals, and KMS is not even asked.
+    for (person, more) in [(&people[0], &[][..]), (&people[1], &[]), (&people[0], &["--dry-run"])] {
+        let again = rewrap(&new, person, more).await?;
+        assert_eq!((again.code, &again.json()?["items"]), (4, &answer["items"]), "{}", again.err);
+    }
+    assert_eq!((pending().await?.len(), kms.proxy().count("ReEncrypt")), (2, 2));
+    // The control: a move to another key is another change.
+    let other = kms.create_key().await?;
+    let elsewhere = rewrap(&other, &people[0], &[]).await?;
+    assert_eq!((elsewhere.code, pending().await?.len()), (4, 4), "{}", elsewhere.err);
+
+    // One is approved, the other rejected: the one is there, the other is proposed anew.
+    let id = |name: &str| item(&answer, name)["proposal"].as_str().unwrap_or_default().to_owned();
+    approve(&json!({"id": id("one")})).await?;
+    bob.post(&format!("/v1/proposals/{}/reject", id("two")), &json!({})).await?.success()?;
+    let after = rewrap(&new, &people[0], &[]).await?;
+    let after = after.json()?;
+    assert_eq!(
+        (&item(&after, "one")["result"], &item(&after, "two")["result"]),
+        (&json!("already"), &json!("proposed"))
+    );
+    assert_ne!(item(&after, "two")["proposal"], json!(id("two")));
     Ok(())
 }

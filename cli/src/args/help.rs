@@ -86,6 +86,9 @@ Interrupted or failed, it is simply run again: what is on the new key already is
 no state is kept anywhere else. One credential that fails stops no other; where the control plane or
 KMS can't be reached three times in a row, the rest is not tried. Exit code 1 if any was not moved.
 
+Where a second person is asked for, a move waits as a proposal, and the exit code is 4.
+Until it is decided, a further run names that proposal, whoever made it, and makes no other.
+
 In this order:
   1. bouncerctl inventory; bouncerctl rewrap --all --dry-run --from-key OLD --to-key NEW
   2. allow the new key in every resolver's rails (`kms_keys`) and kms:Decrypt on it for their role;
@@ -227,8 +230,10 @@ pub(super) const TOKENS: &str = "\
 Roles: viewer reads; auditor also reads the audit; operator changes credentials, resources and bouncers;
 admin also sets flags and the provider, and hands out tokens. Each may all that those before it may.
 
-A token is shown once. With --out it goes to a new file that only its owner may read; that file is made
-first, so that nothing is asked of the control plane if it can't be. The token that
+A token is made here, and the control plane is sent its SHA-256 alone, so that it is known again where an
+answer is lost and the call is sent once more. It is shown once. With --out it goes to a new file that only
+its owner may read; that file is made first, so that nothing is asked of the control plane if it can't be,
+and stays where nobody knows whether the token was made: `whoami --token-file` tells. The token that
 `bouncer-control-plane bootstrap` wrote is good for one exchange, and its file can be deleted after it.
 
 Examples:
@@ -302,12 +307,15 @@ is given, which deletes it (never a flag or the settings). Generations are not w
 content is registered as the next one, equal content is no change. With generation=N in the AAD it must
 become generation N, and is refused otherwise.
 
-Order: flags that go off, settings, bouncers, credentials, resources, flags that go on, deletions
-(resources before bouncers). What is behind a flag that is off can be neither read nor changed: then it
-is turned on first, and the rest is compared after it.
+Order: settings, bouncers, credentials, resources, flags that go on, deletions (resources before
+bouncers). What is behind a flag that is off can be neither read nor changed. So one that goes on is
+turned on first, and the rest is compared after it; one that goes off is turned off right behind the
+changes of settings and credentials, which come first then, their deletions too.
 
-Each change is made only if its thing is as the plan saw it. The first that fails ends it; what was done
-and what was not is told, and the next run takes up what is left.
+Each change is made only if its thing is as the plan saw it. The first that fails ends it, but for what
+is to be off, which is turned off all the same; what was done and what was not is told, and the next run
+takes up what is left. Where there are too many calls (429), apply waits as long as Retry-After says, up
+to 600 s in all, and goes on.
 
 Where the control plane asks for a second person, what gives a credential is told as proposed, with its
 id, and the exit code is 4. Another run while it waits does not propose it again.

@@ -63,7 +63,7 @@ pub(super) async fn apply(
     output: &Output,
 ) -> Result<Exit, Failure> {
     let declared = read(&options.what.files)?;
-    let api = connect()?;
+    let api = connect()?.waiting_as_told(output);
     let mut done = Vec::new();
     loop {
         let mut plan = match plan(&declared, options.what.prune, &api).await {

@@ -5,6 +5,7 @@
 //! state there is: whatever is not on the new key yet is moved by the next run.
 
 mod unmovable;
+mod waiting;
 
 pub(crate) use unmovable::Unmovable;
 
@@ -23,6 +24,7 @@ use bouncer_custody::{
 };
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use waiting::Waiting;
 
 /// So many in a row that can't be reached, and the rest is not tried.
 const UNREACHABLE: usize = 3;
@@ -40,7 +42,7 @@ enum End {
     WouldMove(Generation),
     /// It is on the new key.
     Already(Generation),
-    /// Its registration waits for a second person, as this proposal.
+    /// Its registration waits for a second person, as this proposal, from now on or already.
     Proposed(String),
     /// It is where it was.
     Failed(Failure),
@@ -60,6 +62,8 @@ enum Target<'a> {
 struct Move<'a> {
     api: &'a ControlPlane,
     target: Target<'a>,
+    /// What was proposed before.
+    waiting: Waiting,
     dry_run: bool,
 }
 
@@ -84,7 +88,7 @@ pub(super) async fn rewrap(
         (None, Some(to)) => Target::Kms { kms: Kms::connect(to.region(), endpoint.as_deref(), args.dev).await, to },
         (None, None) => return Err(Failure::Usage { what: "nowhere to move to", advice: "Give --to-key or --vault." }),
     };
-    let mover = Move { api: &api, target, dry_run: args.dry_run };
+    let mover = Move { api: &api, target, waiting: Waiting::list(&api).await?, dry_run: args.dry_run };
     let (mut progress, mut unreachable) = (Progress::new(work.len(), output), 0);
     for secret in work {
         let path = secret.path.to_string();
@@ -176,6 +180,9 @@ impl Move<'_> {
         check_keys(key, to)?;
         let next = secret.generation.next();
         let moving = Moving::new(secret, Some(to), next)?;
+        if let Some(id) = self.waiting.under(secret, to, moving.aad()) {
+            return Ok(End::Proposed(id));
+        }
         if self.dry_run {
             moving.rehearse(kms).await?;
             return Ok(End::WouldMove(next));
@@ -195,16 +202,20 @@ impl Move<'_> {
         }
         let key = TransitKey { namespace, mount: &mount, name: &name };
         if self.dry_run {
-            let is_newest = vault.newest_version(key).await? <= ciphertext.version();
-            return Ok(if is_newest {
+            let newest = vault.newest_version(key).await?;
+            return Ok(if newest <= ciphertext.version() {
                 End::Already(secret.generation)
             } else {
-                End::WouldMove(secret.generation.next())
+                let proposed = self.waiting.under_version(secret, newest).map(End::Proposed);
+                proposed.unwrap_or(End::WouldMove(secret.generation.next()))
             });
         }
         let moved = vault.rewrap(key, &ciphertext, secret.aad.as_ref()).await?;
         if moved.version() == ciphertext.version() {
             return Ok(End::Already(secret.generation));
+        }
+        if let Some(id) = self.waiting.under_version(secret, moved.version()) {
+            return Ok(End::Proposed(id));
         }
         let reference = format!("transit:{mount}/{name}#{moved}");
         let reference: CiphertextRef = reference.parse().map_err(|_| VaultError::UnusableAnswer)?;

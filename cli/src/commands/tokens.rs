@@ -1,12 +1,17 @@
-//! `tokens` and `whoami`: who may do what. A new token's text goes to a file or to standard output, and nowhere else.
+//! `tokens` and `whoami`: who may do what. A new token is made here. Its text goes to a file or to standard output and
+//! nowhere else; the control plane is sent its hash.
 
 use super::inventory::show;
 use super::view::View;
 use crate::args::{TokenCreate, Tokens};
-use crate::control_plane::{ControlPlane, Expects, segment};
+use crate::control_plane::{ControlPlane, ControlPlaneError, Expects, segment};
 use crate::failure::{Exit, Failure};
-use crate::files::Reserved;
+use crate::files;
 use crate::output::{Output, Table};
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bouncer_custody::Hex;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -53,29 +58,30 @@ pub(super) async fn whoami(api: &ControlPlane, output: &Output) -> Result<Exit, 
 }
 
 async fn create(options: &TokenCreate, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
+    let token = generate()?;
+    let hash = digest(&SHA256, token.as_bytes());
     let mut body = json!({"name": options.name, "role": options.role, "path_prefixes": options.path_prefixes});
+    body["token_sha256"] = Hex(hash.as_ref()).to_string().into();
     if let Some(days) = options.expires_in_days {
         body["expires_in_days"] = days.into();
     }
-    // First of all a place to keep it: a token for one exchange is used up by the answer.
-    let file = options.out.as_deref().map(|path| Reserved::new(path, "token file")).transpose()?;
-    let mut answer = match api.post(PATH, &body).await {
+    // Kept before anybody is asked: whatever breaks from here on, a token that was made is not lost.
+    if let Some(path) = &options.out {
+        files::keep_secret(path, "token file", &token)?;
+    }
+    let mut answer = match register(api, &body, &token).await {
         Ok(answer) => answer,
-        Err(error) => {
-            if let Some(file) = file {
-                file.remove();
+        Err(NotMade { error, open }) => {
+            match &options.out {
+                Some(path) if open => output.note(&format!(
+                    "Whether the token was made is not known. It is kept: bouncerctl whoami --token-file {} tells.",
+                    path.display()
+                )),
+                Some(path) => files::remove_secret(path),
+                None => {}
             }
             return Err(error.into());
         }
-    };
-    let Some(token) = take(&mut answer) else {
-        if let Some(file) = file {
-            file.remove();
-        }
-        return Err(Failure::Unexpected {
-            what: "the control plane made a token and did not say which",
-            advice: "Revoke it (bouncerctl tokens list), and update the control plane or this program.",
-        });
     };
     let view = View(&answer);
     let said = format!(
@@ -85,22 +91,17 @@ async fn create(options: &TokenCreate, api: &ControlPlane, output: &Output) -> R
         view.cell("role"),
         view.cell("expires_at")
     );
-    match (file, &options.out) {
-        (Some(file), Some(path)) => {
-            if let Err(error) = file.fill(&token) {
-                output.note(&format!("{said}. Revoke it: it could not be kept."));
-                return Err(error.into());
-            }
-            let mut answer = answer.clone();
+    match &options.out {
+        Some(path) => {
             answer["token_file"] = path.to_string_lossy().into();
             show(output, &answer, |_| format!("{said}: in {}", path.display()))
         }
-        _ if output.is_json() => {
+        None if output.is_json() => {
             answer["token"] = token.as_str().into();
             output.json(&answer)?;
             Ok(Exit::Ok)
         }
-        _ => {
+        None => {
             output.text(&token)?;
             output.note(&said);
             Ok(Exit::Ok)
@@ -108,11 +109,47 @@ async fn create(options: &TokenCreate, api: &ControlPlane, output: &Output) -> R
     }
 }
 
-/// The token out of the answer to its making.
-fn take(answer: &mut Value) -> Option<Zeroizing<String>> {
-    match answer.as_object_mut()?.remove("token") {
-        Some(Value::String(token)) if !token.is_empty() => Some(Zeroizing::new(token)),
-        _ => None,
+/// A token of 256 random bits, in the form that the control plane takes (RFC 4648, section 5, without padding).
+fn generate() -> Result<Zeroizing<String>, Failure> {
+    let mut bits = Zeroizing::new([0; 32]);
+    aws_lc_rs::rand::fill(bits.as_mut()).map_err(|_| Failure::Unexpected {
+        what: "the operating system gave no random bytes for a token",
+        advice: "Nothing was asked of the control plane. Try again; if it lasts, look at this machine.",
+    })?;
+    Ok(Zeroizing::new(format!("bnc_{}", URL_SAFE_NO_PAD.encode(*bits))))
+}
+
+/// No token was made, or nobody knows.
+struct NotMade {
+    error: ControlPlaneError,
+    /// It may have been made all the same.
+    open: bool,
+}
+
+/// Has the token's hash stored. Where the answer is lost the call is sent again, and is the same token; if it was the last
+/// that its author could make, the token itself tells that it was made.
+async fn register(api: &ControlPlane, body: &Value, token: &str) -> Result<Value, NotMade> {
+    match api.post(PATH, body).await {
+        Err(error) if error.is_open() => {}
+        answered => return answered.map_err(|error| NotMade { error, open: false }),
+    }
+    let error = match api.post(PATH, body).await {
+        Ok(answer) => return Ok(answer),
+        Err(error) => error,
+    };
+    let asked = match api.bearing(token) {
+        Ok(theirs) => theirs.get("/v1/session").await,
+        Err(error) => Err(error),
+    };
+    match asked {
+        Ok(session) => Ok(json!({
+            "id": session["token_id"], "name": body["name"], "role": session["role"],
+            "path_prefixes": session["path_prefixes"], "expires_at": session["expires_at"],
+        })),
+        Err(refused) => {
+            let open = error.is_open() || !matches!(refused, ControlPlaneError::Unauthorized { .. });
+            Err(NotMade { error, open })
+        }
     }
 }
 

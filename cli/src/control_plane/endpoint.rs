@@ -9,7 +9,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 /// A base URL that a token may be sent to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     base: Url,
     loopback: bool,
@@ -85,7 +85,11 @@ pub(crate) fn authorization(file: Option<&Path>, output: &Output) -> Result<Head
     bearer(&token)
 }
 
-fn bearer(token: &str) -> Result<HeaderValue, ControlPlaneError> {
+/// `Bearer <token>`.
+///
+/// # Errors
+/// Nothing, or something that is no token.
+pub(crate) fn bearer(token: &str) -> Result<HeaderValue, ControlPlaneError> {
     let token = token.trim();
     if token.is_empty() {
         return Err(ControlPlaneError::NoToken);

@@ -119,6 +119,24 @@ impl ControlPlaneError {
         matches!(self, Self::Unreachable { source, .. } if !source.is_connect() && !source.is_builder())
     }
 
+    /// Whether nobody knows if the call was carried out: what came back, if anything did, is no word of the API's on it.
+    pub(crate) fn is_open(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Refused { status, .. } => status.is_server_error(),
+            Self::NotTheApi { status, .. } => status.is_success() || status.is_server_error(),
+            other => other.broke(),
+        }
+    }
+
+    /// How many seconds the control plane asks to wait, since there were too many calls. None of this one was carried out.
+    pub(super) const fn asks_to_wait(&self) -> Option<u32> {
+        match self {
+            Self::Refused { status: StatusCode::TOO_MANY_REQUESTS, retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// What kind of refusal it is, such as `feature_disabled`; empty where it is none of the API's.
     pub(crate) fn code(&self) -> &str {
         match self {
@@ -215,6 +233,9 @@ fn refused(status: StatusCode, problem: &Problem, retry_after: Option<u32>) -> S
         return "Somebody else changed it after this command had read it; nothing of theirs was overwritten. Look at what is there \
                 now, and run the command again if it is still meant."
             .to_owned();
+    }
+    if let (StatusCode::TOO_MANY_REQUESTS, Some(seconds)) = (status, retry_after) {
+        return format!("Try again in {seconds} seconds.");
     }
     if !problem.next.is_empty() {
         return problem.next.clone();

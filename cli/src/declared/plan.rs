@@ -108,14 +108,17 @@ impl Change {
         self.kind == Kind::Flag && self.fields.get("enabled") == Some(&on.into())
     }
 
-    /// Where it stands in the order.
-    fn rank(&self) -> (u8, Kind) {
+    /// Where it stands in the order. Where a flag goes `off`, nothing behind it can be changed any more: that comes first, and
+    /// the flag right after it.
+    fn rank(&self, off: bool) -> (u8, Kind) {
         match (self.action, self.kind) {
-            (Action::Delete, Kind::Resource) => (3, Kind::Flag),
-            (Action::Delete, kind) => (4, kind),
-            (_, Kind::Flag) if self.turns(false) => (0, Kind::Flag),
-            (_, Kind::Flag) => (2, Kind::Flag),
-            (_, kind) => (1, kind),
+            (Action::Delete, kind) if off && kind.is_guarded() => (1, kind),
+            (_, kind) if off && kind.is_guarded() => (0, kind),
+            (_, Kind::Flag) if self.turns(false) => (2, Kind::Flag),
+            (Action::Delete, Kind::Resource) => (5, Kind::Flag),
+            (Action::Delete, kind) => (6, kind),
+            (_, Kind::Flag) => (4, Kind::Flag),
+            (_, kind) => (3, kind),
         }
     }
 
@@ -163,7 +166,8 @@ impl Plan {
                 plan.undeclared += 1;
             }
         }
-        plan.changes.sort_by_key(Change::rank);
+        let off = plan.changes.iter().any(|change| change.turns(false));
+        plan.changes.sort_by_key(|change| change.rank(off));
         plan
     }
 
@@ -283,7 +287,7 @@ protected_resources: []
 ";
 
     #[test]
-    fn the_order_is_flags_off_things_flags_on_deletions() {
+    fn the_order_is_what_a_flag_guards_flags_off_things_flags_on_deletions() {
         let on = json!({"enabled": true, "revision": 1});
         let off = json!({"enabled": false, "revision": 0});
         let live = live(&[
@@ -292,21 +296,35 @@ protected_resources: []
             (Kind::Bouncer, "same", json!({"spiffe_id": "spiffe://x.org/s", "revision": 2})),
             (Kind::Bouncer, "old", json!({"spiffe_id": "spiffe://x.org/o", "revision": 3})),
             (Kind::Resource, "gone", json!({"bouncer": "old", "revision": 4})),
+            (Kind::Secret, "gone", json!({"provider": "vault_delegate", "key_id": "team-a", "revision": 5})),
         ]);
         let declared = read([(Path::new("x"), TEXT)]).unwrap();
         let plan = Plan::new(&declared, &live, true);
         let titles: Vec<_> = plan.changes.iter().map(Change::title).collect();
         let wanted = [
+            "create credential a/b",
+            "delete credential gone",
             "change flag a.off",
             "create bouncer new",
-            "create credential a/b",
             "change flag b.on",
             "delete resource gone",
             "delete bouncer old",
         ];
         assert_eq!(titles, wanted);
         let careful = Plan::new(&declared, &live, false);
-        assert_eq!((careful.changes.len(), careful.undeclared), (4, 2));
+        assert_eq!((careful.changes.len(), careful.undeclared), (4, 3));
+        // Where none goes off, what is still in use goes last.
+        let on = read([(Path::new("x"), &*TEXT.replace("a.off: false", "a.off: true"))]).unwrap();
+        let titles: Vec<_> = Plan::new(&on, &live, true).changes.iter().map(Change::title).collect();
+        let wanted = [
+            "create bouncer new",
+            "create credential a/b",
+            "change flag b.on",
+            "delete resource gone",
+            "delete bouncer old",
+            "delete credential gone",
+        ];
+        assert_eq!(titles, wanted);
     }
 
     #[test]

@@ -36,6 +36,7 @@ impl Server {
         Self::with(move |_| (status, body.clone()))
     }
 
+    /// Status 0 is an answer that is lost: the connection ends without it. With 429, `retry_after` of the body is the header.
     pub(crate) fn with(answer: impl Fn(&Asked) -> (u16, Value) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -47,9 +48,13 @@ impl Server {
                 let Some(request) = read(&stream) else { continue };
                 let (status, body) = answer(&request);
                 seen.lock().unwrap().push(request);
+                if status == 0 {
+                    continue;
+                }
+                let wait = body.get("retry_after").map(|wait| format!("retry-after: {wait}\r\n")).unwrap_or_default();
                 let body = if body.is_null() { String::new() } else { body.to_string() };
                 let head = format!(
-                    "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{wait}content-length: {}\r\nconnection: close\r\n\r\n",
                     body.len()
                 );
                 let _ = stream.write_all(format!("{head}{body}").as_bytes());

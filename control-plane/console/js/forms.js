@@ -1,6 +1,6 @@
 // Forms: labels, hints, errors beside their fields, a summary that is read out, and nothing sent while a field is
 // wrong. The rules are the API's own (RFC 9457 `errors`); what is checked here is only what is missing.
-import { append, h, unique } from "./dom.js";
+import { announce, append, h, unique } from "./dom.js";
 import { asProblem, problemBox } from "./notice.js";
 import { plaintextIn } from "./plaintext.js";
 import { commands } from "./copy.js";
@@ -20,6 +20,8 @@ import { commands } from "./copy.js";
  * @property {string} [placeholder]
  * @property {string} [list] id of a datalist
  * @property {{ value: string, label: string, hint?: string }[]} [options]
+ * @property {(text: string) => string} [reads] says in words what was typed so far
+ * @property {string[]} [problems] codes of the API's problems that are about this field
  */
 
 /** One field: its row, its value, its error. */
@@ -29,6 +31,8 @@ class Field {
     this.spec = spec;
     this.id = unique(`field-${spec.name}`);
     this.hintId = spec.hint ? `${this.id}-hint` : "";
+    this.reading = spec.reads ? h("p", { class: "hint reading", id: `${this.id}-reading`, hidden: true }) : null;
+    this.hints = [this.hintId, this.reading?.id].filter(Boolean).join(" ");
     this.error = h("div", { class: "field-error", id: `${this.id}-error`, hidden: true });
     this.controls = this.#controls();
     this.row = this.#row();
@@ -37,7 +41,7 @@ class Field {
   #controls() {
     const { kind = "text", name, value, options = [], placeholder, mono, list, readonly, holdsToken } = this.spec;
     const shared = {
-      id: this.id, name, "aria-describedby": this.hintId || null, "aria-required": this.spec.required ? "true" : null,
+      id: this.id, name, "aria-describedby": this.hints || null, "aria-required": this.spec.required ? "true" : null,
       autocomplete: "off", autocapitalize: "none", spellcheck: "false", placeholder, readonly,
       data: holdsToken ? { holdsToken: "" } : {}, class: mono ? "mono wide" : "wide",
     };
@@ -57,7 +61,13 @@ class Field {
     if (kind === "checkbox") {
       return [h("input", { type: "checkbox", id: this.id, name, checked: value === true, "aria-describedby": this.hintId || null })];
     }
-    return [h("input", { ...shared, type: kind === "number" ? "text" : kind, inputmode: kind === "number" ? "numeric" : null, list, value: text })];
+    const input = h("input", { ...shared, type: kind === "number" ? "text" : kind, inputmode: kind === "number" ? "numeric" : null, list, value: text });
+    if (this.reading) {
+      input.addEventListener("input", () => this.#read());
+      // Read out once what is typed is complete, not with every letter.
+      input.addEventListener("change", () => announce(this.reading?.textContent ?? ""));
+    }
+    return [input];
   }
 
   #row() {
@@ -73,7 +83,14 @@ class Field {
     if (kind === "checkbox") {
       return h("div", { class: "field choice" }, this.controls[0], h("label", { for: this.id }, label), hintNode, this.error);
     }
-    return h("div", { class: "field" }, h("label", { for: this.id }, label, optional && " ", optional), hintNode, this.error, this.controls);
+    return h("div", { class: "field" }, h("label", { for: this.id }, label, optional && " ", optional), hintNode, this.error, this.controls, this.reading);
+  }
+
+  #read() {
+    const text = String(this.value);
+    const reading = /** @type {HTMLElement} */ (this.reading);
+    reading.textContent = text && this.spec.reads ? this.spec.reads(text) : "";
+    reading.hidden = !text;
   }
 
   /** @returns {string | boolean | string[]} */
@@ -93,7 +110,7 @@ class Field {
     append(this.error, parts);
     this.error.hidden = parts.length === 0;
     for (const control of this.controls) {
-      const described = [parts.length > 0 ? this.error.id : "", this.hintId].filter(Boolean).join(" ");
+      const described = [parts.length > 0 ? this.error.id : "", this.hints].filter(Boolean).join(" ");
       if (parts.length > 0) control.setAttribute("aria-invalid", "true");
       else control.removeAttribute("aria-invalid");
       if (this.spec.kind === "radio") continue;
@@ -192,6 +209,11 @@ export function form({ name, fields: specs, submit, send, actions = [], explain 
       const earlier = [...field.error.childNodes];
       field.fail(...earlier.map((node) => /** @type {any} */ (node)), h("p", {}, where ? `Line ${Number(where[1]) + 1}: ` : "", sentence(error.detail)));
       if (!wrong.includes(field)) wrong.push(field);
+    }
+    const about = fields.find((field) => !field.row.hidden && field.spec.problems?.includes(problem.code));
+    if (about) {
+      about.fail(h("p", {}, problem.detail), problem.next && h("p", {}, problem.next));
+      wrong.push(about);
     }
     if (wrong.length > 0) return summarise(wrong, `${problem.title}. Nothing was changed.`);
     summary.replaceChildren(explain?.(problem) ?? problemBox(problem));

@@ -107,7 +107,8 @@ export async function refreshFrame() {
   if (!session()) return;
   try {
     const [flags, bridge, pending] = await Promise.all([
-      get("/v1/feature-flags"), get("/v1/policy-bridge/health"), get("/v1/proposals?state=pending&limit=100")]);
+      get("/v1/feature-flags"), get("/v1/policy-bridge/health"),
+      session()?.second_person ? get("/v1/proposals?state=pending&limit=100") : { items: [] }]);
     const on = flags.items.some((/** @type {any} */ flag) => flag.name === FLAG && flag.enabled);
     if (on !== flagOn || waiting !== pending.items.length) {
       flagOn = on;

@@ -9,6 +9,7 @@ import { call, useCsrfToken } from "./api.js";
  * @property {string[]} permissions
  * @property {string[]} path_prefixes
  * @property {string} expires_at
+ * @property {boolean} second_person changes of binding wait for a second person
  */
 
 /** @type {Session | null} */
@@ -19,7 +20,7 @@ function take(json) {
   useCsrfToken(json.csrf_token ?? "");
   current = {
     actor: json.actor, role: json.role, permissions: json.permissions ?? [], path_prefixes: json.path_prefixes ?? [],
-    expires_at: json.expires_at,
+    expires_at: json.expires_at, second_person: json.second_person,
   };
   return current;
 }

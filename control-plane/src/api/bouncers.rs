@@ -139,13 +139,13 @@ pub(super) async fn register(
     Keyed(body, key): Keyed<BouncerBody>,
 ) -> Result<Outcome<(StatusCode, Tagged<BouncerAnswer>)>, ApiError> {
     author.edit.key = key;
-    let sent = second_person::sent(&body)?;
+    let sent = second_person::sent(&api, &author, &body)?;
     let mut faults = Faults::default();
     let name = faults.take("name", body.name.parse::<BouncerName>());
     let identity = identity(&mut faults, body.spiffe_id, body.iam_role_arn);
     let (Some(name), Some(identity)) = (name, identity) else { return Err(faults.into_error()) };
     let bouncer = Bouncer { name, identity };
-    if let Some(waits) = second_person::bouncer(&api, &mut author, &sent, &bouncer).await? {
+    if let Some(waits) = second_person::bouncer(&api, &mut author, sent, &bouncer).await? {
         return Ok(Outcome::Waits(waits));
     }
     let record = api.store.register_bouncer(&bouncer, &author.edit).await?;
@@ -169,7 +169,7 @@ pub(super) async fn put(
     Named(name): Named<BouncerName>,
     Body(body): Body<BouncerPut>,
 ) -> Result<Outcome<Tagged<BouncerAnswer>>, ApiError> {
-    let sent = second_person::sent(&body)?;
+    let sent = second_person::sent(&api, &author, &body)?;
     let mut faults = Faults::default();
     if body.name.is_some_and(|text| text != name.as_str()) {
         faults.add("name", "must be the one that the path names, or be left out");
@@ -177,7 +177,7 @@ pub(super) async fn put(
     let identity = identity(&mut faults, body.spiffe_id, body.iam_role_arn);
     let Some(identity) = identity.filter(|_| faults.is_empty()) else { return Err(faults.into_error()) };
     let bouncer = Bouncer { name, identity };
-    if let Some(waits) = second_person::bouncer(&api, &mut author, &sent, &bouncer).await? {
+    if let Some(waits) = second_person::bouncer(&api, &mut author, sent, &bouncer).await? {
         return Ok(Outcome::Waits(waits));
     }
     let record = api.store.replace_bouncer(&bouncer, &author.edit).await?;

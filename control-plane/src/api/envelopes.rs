@@ -239,10 +239,10 @@ pub(super) async fn register(
     Keyed(body, key): Keyed<EnvelopeBody>,
 ) -> Result<Outcome<(StatusCode, Tagged<EnvelopeAnswer>)>, ApiError> {
     author.edit.key = key;
-    let sent = second_person::sent(&body)?;
+    let sent = second_person::sent(&api, &author, &body)?;
     let (envelope, terms) = body.parse()?;
     author.require(&envelope.path)?;
-    if let Some(waits) = second_person::envelope(&api, &mut author, &sent, &envelope, &terms).await? {
+    if let Some(waits) = second_person::envelope(&api, &mut author, sent, &envelope, &terms).await? {
         return Ok(Outcome::Waits(waits));
     }
     let record = api.store.register_envelope(&envelope, &terms, &author.edit).await?;
@@ -305,11 +305,10 @@ pub(super) async fn patch(
     Named(id): Named<Uuid>,
     Body(body): Body<EnvelopePatch>,
 ) -> Result<Outcome<Tagged<EnvelopeAnswer>>, ApiError> {
-    let sent = second_person::sent(&body)?;
+    let sent = second_person::sent(&api, &author, &body)?;
     let latest = visible(&api, &author.principal, id).await?;
     let reason = reason(body.reason.as_deref())?;
-    if let Some(waits) = second_person::enable(&api, &mut author, &sent, &latest, body.enabled, reason.as_ref()).await?
-    {
+    if let Some(waits) = second_person::enable(&api, &mut author, sent, &latest, body.enabled, reason.as_ref()).await? {
         return Ok(Outcome::Waits(waits));
     }
     let record = api.store.set_envelope_enabled(id, body.enabled, reason.as_ref(), &author.edit).await?;
@@ -336,12 +335,11 @@ pub(super) async fn roll_back(
     Keyed(body, key): Keyed<RollBack>,
 ) -> Result<Outcome<(StatusCode, Tagged<EnvelopeAnswer>)>, ApiError> {
     author.edit.key = key;
-    let sent = second_person::sent(&body)?;
+    let sent = second_person::sent(&api, &author, &body)?;
     let latest = visible(&api, &author.principal, id).await?;
     let reason = reason(body.reason.as_deref())?;
     let generation = Generation::new(body.generation).ok_or(ApiError::NotFound("generation"))?;
-    if let Some(waits) =
-        second_person::roll_back(&api, &mut author, &sent, &latest, generation, reason.as_ref()).await?
+    if let Some(waits) = second_person::roll_back(&api, &mut author, sent, &latest, generation, reason.as_ref()).await?
     {
         return Ok(Outcome::Waits(waits));
     }

@@ -86,8 +86,8 @@ pub(super) async fn put(
     Body(body): Body<FlagBody>,
 ) -> Result<Outcome<Tagged<FlagAnswer>>, ApiError> {
     let flag = Flag::by_name(&name).ok_or(ApiError::NotFound("feature flag"))?;
-    let sent = second_person::sent(&body)?;
-    if let Some(waits) = second_person::flag(&api, &mut author, &sent, flag, body.enabled).await? {
+    let sent = second_person::sent(&api, &author, &body)?;
+    if let Some(waits) = second_person::flag(&api, &mut author, sent, flag, body.enabled).await? {
         return Ok(Outcome::Waits(waits));
     }
     let state = api.store.set_flag(flag, body.enabled, &author.edit).await?;

@@ -451,6 +451,11 @@ fn conflict_text(conflict: Conflict) -> Text {
             "This is the last token of an administrator; without it nobody could administer the control plane.",
             "Make another with POST /v1/tokens first.",
         ),
+        Conflict::TokenTaken => (
+            "token_taken",
+            "A token of this hash was made before: by somebody else, on other terms, or it was revoked or has ended.",
+            "Make a fresh token of 256 random bits, and send its hash.",
+        ),
         Conflict::BoundToGeneration => (
             "bound_to_generation",
             "The AAD of that generation names its number, so that its content can be no other generation.",

@@ -199,10 +199,10 @@ pub(super) async fn register(
     Keyed(body, key): Keyed<ResourceBody>,
 ) -> Result<Outcome<(StatusCode, Tagged<ResourceAnswer>)>, ApiError> {
     author.edit.key = key;
-    let sent = second_person::sent(&body)?;
+    let sent = second_person::sent(&api, &author, &body)?;
     let resource = body.parse(None)?;
     author.require(&resource.path)?;
-    if let Some(waits) = second_person::resource(&api, &mut author, &sent, &resource).await? {
+    if let Some(waits) = second_person::resource(&api, &mut author, sent, &resource).await? {
         return Ok(Outcome::Waits(waits));
     }
     let record = api.store.register_resource(&resource, &author.edit).await?;
@@ -269,12 +269,12 @@ pub(super) async fn put(
     Named(name): Named<ResourceName>,
     Body(body): Body<ResourceBody>,
 ) -> Result<Outcome<Tagged<ResourceAnswer>>, ApiError> {
-    let sent = second_person::sent(&body)?;
+    let sent = second_person::sent(&api, &author, &body)?;
     let resource = body.parse(Some(name))?;
     let known = visible(&api, &author.principal, &resource.name).await?;
     author.require(&resource.path)?;
     author.pin(known.revision);
-    if let Some(waits) = second_person::resource(&api, &mut author, &sent, &resource).await? {
+    if let Some(waits) = second_person::resource(&api, &mut author, sent, &resource).await? {
         return Ok(Outcome::Waits(waits));
     }
     let record = api.store.replace_resource(&resource, &author.edit).await?;

@@ -68,25 +68,23 @@ struct Compared {
     reason: Option<Reason>,
 }
 
-/// The call's body, as it is stored where it waits.
-pub(super) fn sent(body: &impl Serialize) -> Result<Value, ApiError> {
+/// The call's body, as it is stored where it waits. `None` if it need not be looked at: nobody asks for a second person, or one
+/// has approved it.
+pub(super) fn sent(api: &Api, author: &Author, body: &impl Serialize) -> Result<Option<Value>, ApiError> {
+    let may_give = rule(&author.call.method, &author.call.route) == Some(Rule::MayGive);
+    if !api.second_person || author.edit.approval.is_some() || !may_give {
+        return Ok(None);
+    }
     let mut value = serde_json::to_value(body).map_err(|_| ApiError::Internal)?;
     if let Some(fields) = value.as_object_mut() {
         fields.retain(|_, field| !field.is_null());
     }
-    Ok(value)
+    Ok(Some(value))
 }
 
 type Waits = Option<Box<ProposalAnswer>>;
 
-/// Whether the call has to be looked at: one that was approved has been.
-fn asks(api: &Api, author: &Author) -> bool {
-    api.second_person
-        && author.edit.approval.is_none()
-        && rule(&author.call.method, &author.call.route) == Some(Rule::MayGive)
-}
-
-async fn hold(api: &Api, author: &mut Author, sent: &Value, change: Compared) -> Result<Waits, ApiError> {
+async fn hold(api: &Api, author: &mut Author, sent: Value, change: Compared) -> Result<Waits, ApiError> {
     if let Some(known) = api.store.proposed_before(&author.edit).await? {
         return proposals::show(api, &author.principal, known).await.map(|answer| Some(Box::new(answer)));
     }
@@ -149,12 +147,10 @@ fn takes_away(before: &Resource, after: &Resource) -> bool {
 pub(super) async fn resource(
     api: &Api,
     author: &mut Author,
-    sent: &Value,
+    sent: Option<Value>,
     resource: &Resource,
 ) -> Result<Waits, ApiError> {
-    if !asks(api, author) {
-        return Ok(None);
-    }
+    let Some(sent) = sent else { return Ok(None) };
     let known = api.store.resource(&resource.name).await?;
     let gives = match &known {
         None => true,
@@ -179,12 +175,10 @@ pub(super) async fn resource(
 pub(super) async fn bouncer(
     api: &Api,
     author: &mut Author,
-    sent: &Value,
+    sent: Option<Value>,
     bouncer: &Bouncer,
 ) -> Result<Waits, ApiError> {
-    if !asks(api, author) {
-        return Ok(None);
-    }
+    let Some(sent) = sent else { return Ok(None) };
     let known = api.store.bouncer(&bouncer.name).await?;
     let gives = match &known {
         None => true,
@@ -265,13 +259,11 @@ fn envelope_change(known: Option<&EnvelopeRecord>, envelope: &Envelope, terms: &
 pub(super) async fn envelope(
     api: &Api,
     author: &mut Author,
-    sent: &Value,
+    sent: Option<Value>,
     envelope: &Envelope,
     terms: &Terms,
 ) -> Result<Waits, ApiError> {
-    if !asks(api, author) {
-        return Ok(None);
-    }
+    let Some(sent) = sent else { return Ok(None) };
     let known = api.store.envelope_at(&envelope.path).await?;
     hold(api, author, sent, envelope_change(known.as_ref(), envelope, terms)).await
 }
@@ -280,14 +272,12 @@ pub(super) async fn envelope(
 pub(super) async fn roll_back(
     api: &Api,
     author: &mut Author,
-    sent: &Value,
+    sent: Option<Value>,
     latest: &EnvelopeRecord,
     to: Generation,
     reason: Option<&Reason>,
 ) -> Result<Waits, ApiError> {
-    if !asks(api, author) {
-        return Ok(None);
-    }
+    let Some(sent) = sent else { return Ok(None) };
     let page = crate::store::Page { after: to.get().checked_add(1), limit: 1 };
     let old = api.store.envelope_history(latest.id, &page).await?.items.into_iter().find(|old| old.generation == to);
     let old = old.ok_or(ApiError::NotFound("generation"))?;
@@ -302,18 +292,13 @@ pub(super) async fn roll_back(
 pub(super) async fn enable(
     api: &Api,
     author: &mut Author,
-    sent: &Value,
+    sent: Option<Value>,
     latest: &EnvelopeRecord,
     enabled: bool,
     reason: Option<&Reason>,
 ) -> Result<Waits, ApiError> {
-    if !asks(api, author) {
-        return Ok(None);
-    }
-    if !enabled {
-        // Whatever it is by now, it takes away.
-        return Ok(None);
-    }
+    // Disabled, it takes away, whatever it is by now.
+    let Some(sent) = sent.filter(|_| enabled) else { return Ok(None) };
     let terms = Terms { generation: Some(latest.generation), enabled, reason: reason.cloned() };
     hold(api, author, sent, envelope_change(Some(latest), &latest.envelope, &terms)).await
 }
@@ -322,13 +307,11 @@ pub(super) async fn enable(
 pub(super) async fn flag(
     api: &Api,
     author: &mut Author,
-    sent: &Value,
+    sent: Option<Value>,
     flag: Flag,
     enabled: bool,
 ) -> Result<Waits, ApiError> {
-    if !asks(api, author) || !enabled {
-        return Ok(None);
-    }
+    let Some(sent) = sent.filter(|_| enabled) else { return Ok(None) };
     let known = api.store.flag(flag).await?;
     let change = Compared {
         subject: flag.name().to_owned(),
@@ -347,12 +330,10 @@ pub(super) async fn flag(
 pub(super) async fn settings(
     api: &Api,
     author: &mut Author,
-    sent: &Value,
+    sent: Option<Value>,
     settings: &Settings,
 ) -> Result<Waits, ApiError> {
-    if !asks(api, author) {
-        return Ok(None);
-    }
+    let Some(sent) = sent else { return Ok(None) };
     let known = api.store.settings().await?;
     let value = |settings: &Settings| {
         json!({

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 /// How long a session lasts, if its token does.
 const LIFE: SignedDuration = SignedDuration::from_hours(8);
@@ -33,6 +34,9 @@ pub struct SessionAnswer {
     /// As the audit names them.
     #[schema(example = "token:alice")]
     actor: String,
+    /// The id of their token, or of the one that they signed in with, if that lasts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_id: Option<Uuid>,
     role: Role,
     permissions: &'static [Permission],
     /// The logical paths that they are limited to; empty for no limit.
@@ -41,6 +45,8 @@ pub struct SessionAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
+    /// Changes of binding wait for a second person here.
+    second_person: bool,
     /// To be sent as `x-bouncer-csrf` with every call by cookie that changes something. Absent for a bearer token.
     #[serde(skip_serializing_if = "Option::is_none")]
     csrf_token: Option<String>,
@@ -64,13 +70,15 @@ pub struct OidcMethod {
     name: String,
 }
 
-fn answer(principal: Principal, csrf_token: Option<String>) -> SessionAnswer {
+fn answer(api: &Api, principal: Principal, csrf_token: Option<String>) -> SessionAnswer {
     SessionAnswer {
         actor: principal.actor.as_str().to_owned(),
+        token_id: principal.token.filter(|_| !principal.single_use),
         role: principal.role,
         permissions: principal.role.permissions(),
         path_prefixes: principal.scope,
         expires_at: principal.expires,
+        second_person: api.second_person,
         csrf_token,
     }
 }
@@ -153,7 +161,7 @@ async fn open(api: &Api, mut principal: Principal) -> Result<Opened, ApiError> {
     principal.expires = Some(expires);
     let seconds = expires.duration_since(now).as_secs().max(0);
     let cookie = set_cookie(api, cookie_name(api.tls), secret.reveal(), "Strict", seconds)?;
-    Ok(Opened { cookie, answer: answer(principal, Some(csrf_token(secret.reveal()))) })
+    Ok(Opened { cookie, answer: answer(api, principal, Some(csrf_token(secret.reveal()))) })
 }
 
 /// Who is signed in, by cookie or by token, and what they may do.
@@ -166,7 +174,7 @@ async fn open(api: &Api, mut principal: Principal) -> Result<Opened, ApiError> {
 )]
 pub(super) async fn get(State(api): State<Api>, Caller(principal): Caller, headers: HeaderMap) -> Json<SessionAnswer> {
     let secret = cookie(&headers, cookie_name(api.tls)).filter(|_| !headers.contains_key(header::AUTHORIZATION));
-    Json(answer(principal, secret.as_deref().map(csrf_token)))
+    Json(answer(&api, principal, secret.as_deref().map(csrf_token)))
 }
 
 /// Signs out: ends the session that the call carries.

@@ -123,9 +123,9 @@ pub(super) async fn put(
     mut author: Author,
     Body(body): Body<SettingsBody>,
 ) -> Result<Outcome<Tagged<SettingsAnswer>>, ApiError> {
-    let sent = second_person::sent(&body)?;
+    let sent = second_person::sent(&api, &author, &body)?;
     let settings = body.parse()?;
-    if let Some(waits) = second_person::settings(&api, &mut author, &sent, &settings).await? {
+    if let Some(waits) = second_person::settings(&api, &mut author, sent, &settings).await? {
         return Ok(Outcome::Waits(waits));
     }
     let record = api.store.put_settings(&settings, &author.edit).await?;

@@ -7,7 +7,7 @@ use super::guard::Caller;
 use super::page::List;
 use super::problem::{ApiError, Problems};
 use crate::access::{NewToken, Role, Scope, TokenRecord};
-use crate::token::Token;
+use crate::token::{Token, TokenHash};
 use axum::Json;
 use axum::extract::State;
 use bouncer_custody::{PathPattern, ResourceName};
@@ -39,6 +39,10 @@ pub struct TokenBody {
     /// Its life in days, 1 to 366; 90 unless given.
     #[schema(minimum = 1, maximum = 366, default = 90)]
     expires_in_days: Option<u32>,
+    /// SHA-256, in lower-case hexadecimal digits, of a token that the caller made: `bnc_` and 256 random bits in base64url.
+    /// Then the answer has no token in it, and the same call again is answered alike.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
+    token_sha256: Option<String>,
 }
 
 /// A token, without its text.
@@ -70,12 +74,14 @@ pub struct TokenAnswer {
 pub struct NewTokenAnswer {
     #[serde(flatten)]
     record: TokenAnswer,
-    /// The token. It is shown this once.
-    token: String,
+    /// The token. It is shown this once, and absent where the caller made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
 }
 
 impl TokenBody {
-    fn parse(self, now: Timestamp) -> Result<NewToken, ApiError> {
+    /// The token, and its hash where the caller made it.
+    fn parse(self) -> Result<(NewToken, Option<TokenHash>), ApiError> {
         let mut faults = Faults::default();
         // The same form as every other plain name; the type's own term would mislead in a message.
         if self.name.parse::<ResourceName>().is_err() {
@@ -93,10 +99,14 @@ impl TokenBody {
         if !(1..=MOST_DAYS).contains(&days) {
             faults.add("expires_in_days", format_args!("must be 1 to {MOST_DAYS}"));
         }
-        let life = SignedDuration::from_hours(i64::from(days) * 24);
+        let life = Some(SignedDuration::from_hours(i64::from(days) * 24));
+        let hash = self.token_sha256.as_deref().map(TokenHash::from_hex);
+        if hash.is_some_and(|hash| hash.is_none()) {
+            faults.add("token_sha256", "must be the SHA-256 of a token, in 64 lower-case hexadecimal digits");
+        }
         match role {
             Some(role) if faults.is_empty() => {
-                Ok(NewToken { name: self.name, role, scope: Scope::of(patterns), expires: Some(now + life) })
+                Ok((NewToken { name: self.name, role, scope: Scope::of(patterns), life }, hash.flatten()))
             }
             _ => Err(faults.into_error()),
         }
@@ -117,7 +127,7 @@ fn answer(record: TokenRecord) -> TokenAnswer {
     }
 }
 
-/// Makes a token. With the one that `bootstrap` wrote, once.
+/// Makes a token, or takes the hash of one that the caller made. With the one that `bootstrap` wrote, once.
 #[utoipa::path(
     post, path = "/v1/tokens", tag = "access", operation_id = "create_token",
     request_body = TokenBody,
@@ -131,10 +141,11 @@ pub(super) async fn create(
     Caller(principal): Caller,
     Body(body): Body<TokenBody>,
 ) -> Result<(StatusCode, Json<NewTokenAnswer>), ApiError> {
-    let new = body.parse(api.clock.now())?;
-    let token = Token::generate()?;
-    let record = api.store.add_token(&new, &token.hash(), &principal).await?;
-    let answer = NewTokenAnswer { record: answer(record), token: token.reveal().to_owned() };
+    let (new, theirs) = body.parse()?;
+    let ours = theirs.is_none().then(Token::generate).transpose()?;
+    let hash = ours.as_ref().map(Token::hash).or(theirs).ok_or(ApiError::Internal)?;
+    let record = api.store.add_token(&new, &hash, &principal).await?;
+    let answer = NewTokenAnswer { record: answer(record), token: ours.map(|token| token.reveal().to_owned()) };
     Ok((StatusCode::CREATED, Json(answer)))
 }
 

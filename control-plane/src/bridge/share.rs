@@ -4,7 +4,7 @@
 //! Losing it loses a view, and nothing else: no decision hangs on it.
 
 use super::live::{Live, SessionView, Told};
-use crate::store::Store;
+use crate::store::Others;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// One control plane among those on a database.
 pub struct Replica {
-    store: Arc<dyn Store>,
+    others: Arc<dyn Others>,
     live: Arc<Live>,
     id: Uuid,
     /// What was told last, without when the resolver was last heard.
@@ -30,8 +30,8 @@ pub struct Replica {
 impl Replica {
     /// A new one, under a name that no other has.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, live: Arc<Live>) -> Self {
-        Self { store, live, id: Uuid::now_v7(), told: HashMap::new(), whole: None }
+    pub fn new(others: Arc<dyn Others>, live: Arc<Live>) -> Self {
+        Self { others, live, id: Uuid::now_v7(), told: HashMap::new(), whole: None }
     }
 
     /// Tells and hears until `stop`, and then takes back what it told.
@@ -45,7 +45,7 @@ impl Replica {
                 break;
             }
         }
-        if let Err(error) = self.store.tell_sessions(self.id, &[], &[]).await {
+        if let Err(error) = self.others.tell_sessions(self.id, &[], &[]).await {
             tracing::debug!(%error, "could not take back which resolvers were connected here");
         }
     }
@@ -62,13 +62,13 @@ impl Replica {
             let changed: Vec<&Told> =
                 own.iter().filter(|told| whole || self.told.get(&told.id) != now.get(&told.id)).collect();
             let ids: Vec<Uuid> = own.iter().map(|told| told.id).collect();
-            self.store.tell_sessions(self.id, &ids, &changed).await?;
+            self.others.tell_sessions(self.id, &ids, &changed).await?;
             self.told = now;
             if whole {
                 self.whole = Some(Instant::now());
             }
         }
-        self.live.hear(self.store.sessions_elsewhere(self.id).await?);
+        self.live.hear(self.others.sessions_elsewhere(self.id).await?);
         Ok(())
     }
 }

@@ -43,12 +43,6 @@ impl DatabaseConfig {
         })
     }
 
-    /// Whether other control planes may be on it.
-    #[must_use]
-    pub const fn is_shared(&self) -> bool {
-        matches!(self, Self::Postgres(_))
-    }
-
     /// What to look at when it can't be opened.
     #[must_use]
     pub const fn advice(&self) -> &'static str {

@@ -23,6 +23,7 @@ use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerIdentity, BouncerName, ClusterName, Generation, LogicalPath, Provider, ResourceName};
 use jiff::Timestamp;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -106,6 +107,9 @@ pub enum Conflict {
     /// The last token of an administrator would go.
     #[error("the last administrator's token cannot be revoked")]
     LastToken,
+    /// The hash is that of a token that was made before, by another call.
+    #[error("the hash belongs to another token")]
+    TokenTaken,
     /// A token that was good for one use was used.
     #[error("the token was good for one use")]
     TokenSpent,
@@ -281,6 +285,16 @@ pub struct AuditSpan {
     pub last: u64,
 }
 
+/// Between the control planes that share a database.
+#[tonic::async_trait]
+pub trait Others: Send + Sync {
+    /// Tells the others which sessions `replica` has: those of `ids` and no others, of which `changed` are new or other than
+    /// they were told. Those of a replica that tells nothing for 30 seconds count no more.
+    async fn tell_sessions(&self, replica: Uuid, ids: &[Uuid], changed: &[&Told]) -> Result<()>;
+    /// The sessions that others than `replica` have told of.
+    async fn sessions_elsewhere(&self, replica: Uuid) -> Result<Vec<Told>>;
+}
+
 /// The database.
 #[tonic::async_trait]
 pub trait Store: Send + Sync {
@@ -308,7 +322,7 @@ pub trait Store: Send + Sync {
     /// all.
     async fn replace_tokens(&self, name: &str, hash: &TokenHash) -> Result<()>;
     /// Stores another token, and takes its author's out of use if that was good for one. [`Conflict::TokenSpent`] if it
-    /// had been used.
+    /// had been used. The same token again, by the same author, is no change; else a hash is [`Conflict::TokenTaken`].
     async fn add_token(&self, token: &NewToken, hash: &TokenHash, by: &Principal) -> Result<TokenRecord>;
     /// Revokes a token and ends its sessions. [`Conflict::LastToken`] for an administrator's last one.
     async fn revoke_token(&self, id: Uuid, actor: &Actor) -> Result<()>;
@@ -375,11 +389,10 @@ pub trait Store: Send + Sync {
     /// Remembers what was last heard of a bouncer.
     async fn record_sighting(&self, name: &BouncerName, sighting: &Sighting) -> Result<()>;
 
-    /// Tells the other control planes on the database which sessions `replica` has: those of `ids` and no others, of which
-    /// `changed` are new or other than they were told. Those of a replica that tells nothing for 30 seconds count no more.
-    async fn tell_sessions(&self, replica: Uuid, ids: &[Uuid], changed: &[&Told]) -> Result<()>;
-    /// The sessions that other control planes than `replica` have told of.
-    async fn sessions_elsewhere(&self, replica: Uuid) -> Result<Vec<Told>>;
+    /// What passes between the control planes on the database. `None` where it has one alone.
+    fn others(self: Arc<Self>) -> Option<Arc<dyn Others>> {
+        None
+    }
 
     /// Registers a protected resource.
     async fn register_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord>;

@@ -213,8 +213,8 @@ async fn tokens_end_by_themselves_and_the_last_administrator_stays() {
     };
     let insert = async |name: &str, seconds: i64| {
         let token = Token::generate().unwrap();
-        let expires = Some(Timestamp::now() + SignedDuration::from_secs(seconds));
-        let new = NewToken { name: name.into(), role: Role::Admin, scope: Scope::default(), expires };
+        let life = Some(SignedDuration::from_secs(seconds));
+        let new = NewToken { name: name.into(), role: Role::Admin, scope: Scope::default(), life };
         plane.store.add_token(&new, &token.hash(), &operator).await.unwrap();
         plane.with_token(token.reveal().to_owned())
     };

@@ -2,7 +2,7 @@
 
 use crate::harness::{ControlPlane, DEADLINE, FLAG, PATH, envelope, resource, spiffe_id};
 use crate::resolver::{Resolver, hello};
-use bouncer_control_plane::bridge::{Replica, Timing};
+use bouncer_control_plane::bridge::Timing;
 use bouncer_proto::bridge::v1::control_message::Body as Down;
 use bouncer_proto::bridge::v1::resolver_message::Body as Up;
 use bouncer_proto::bridge::v1::{Ack, Problem, SecretStatus, Status as Report};
@@ -285,48 +285,4 @@ async fn shutting_down_tells_resolvers_to_connect_again() {
     resolver.snapshot().await;
     stop.cancel();
     assert_eq!(resolver.end().await.code(), Code::Unavailable);
-}
-
-#[tokio::test]
-async fn who_is_connected_to_one_control_plane_is_shown_by_another_on_its_database() {
-    let here = protected().await;
-    let there = ControlPlane::on(here.place.clone(), here.token.clone()).await;
-    let (mut one, mut other) =
-        (Replica::new(here.store.clone(), here.live.clone()), Replica::new(there.store.clone(), there.live.clone()));
-    let state = async || there.get("/v1/bouncers/payments-east").await.ok()["bridge"].clone();
-    let mut resolver = Resolver::connect(&here, "payments-east", 0).await;
-    let epoch = resolver.snapshot().await.epoch;
-    resolver.ack(epoch).await;
-    let name = "payments-east".parse().unwrap();
-    let acked = async {
-        while here.live.sessions(&name)[0].epoch_acked != epoch {
-            tokio::task::yield_now().await
-        }
-    };
-    tokio::time::timeout(DEADLINE, acked).await.unwrap();
-    one.exchange().await.unwrap();
-    other.exchange().await.unwrap();
-    let seen = state().await;
-    assert_eq!(
-        (&seen["state"], &seen["instances"], &seen["epoch_acked"]),
-        (&json!("connected"), &json!(1), &json!(epoch))
-    );
-    // What it says of itself is told as it changes, and both of two are counted.
-    let mut second = Resolver::connect(&there, "payments-east", epoch).await;
-    second.snapshot().await;
-    assert_eq!(state().await["instances"], 2);
-    // A control plane that was killed told nothing of that; what it told of before ends by itself.
-    here.place.execute("UPDATE bridge_sessions SET told_ms = told_ms - 31000").await;
-    other.exchange().await.unwrap();
-    assert_eq!(state().await["instances"], 1);
-    // One that ends well takes it back at once.
-    let mut again = Replica::new(here.store.clone(), here.live.clone());
-    again.exchange().await.unwrap();
-    other.exchange().await.unwrap();
-    assert_eq!(state().await["instances"], 2);
-    let stop = tokio_util::sync::CancellationToken::new();
-    stop.cancel();
-    again.keep(stop).await;
-    other.exchange().await.unwrap();
-    assert_eq!(state().await["instances"], 1);
 }

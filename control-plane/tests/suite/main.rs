@@ -32,4 +32,5 @@ mod proposals;
 mod registry;
 mod resolver;
 mod session;
+mod tokens;
 mod upgrade;

@@ -184,6 +184,7 @@ async fn nobody_approves_their_own_by_whatever_token() {
     }
     // A session is of its token's bearer.
     let signed_in = alice.raw(Method::POST, "/v1/session", "").await;
+    assert_eq!(signed_in.json["second_person"], true, "the console knows to look for what waits");
     let cookie = signed_in.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
     let csrf = signed_in.json["csrf_token"].as_str().unwrap().to_owned();
     let request = http::Request::builder()

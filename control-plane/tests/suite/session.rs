@@ -76,6 +76,7 @@ async fn a_session_is_its_tokens_and_ends_with_it() {
     assert_eq!(who["role"], "auditor");
     assert_eq!(who["permissions"], json!(["read", "audit"]));
     assert_eq!(who["path_prefixes"], json!(["payments/*"]));
+    assert_eq!(who["second_person"], false);
     assert_eq!(who["csrf_token"], browser.csrf.as_str());
     assert!(plane.get("/v1/session").await.ok().get("csrf_token").is_none(), "a bearer token has none");
     assert_eq!(browser.get("/v1/tokens").await.code(), "forbidden");

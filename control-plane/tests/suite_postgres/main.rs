@@ -54,3 +54,5 @@ mod resolver;
 mod server;
 #[path = "../suite/session.rs"]
 mod session;
+#[path = "../suite/tokens.rs"]
+mod tokens;

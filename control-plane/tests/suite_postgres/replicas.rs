@@ -6,11 +6,14 @@ use crate::harness::{ControlPlane, DEADLINE, KEY, PATH, envelope, resource};
 use crate::resolver::{Resolver, event};
 use crate::server::{PASSWORD, Server, Tls};
 use bouncer_audit::{Owner, What};
+use bouncer_control_plane::bridge::Replica;
 use bouncer_control_plane::clock::SystemClock;
 use bouncer_control_plane::config::Config;
 use bouncer_control_plane::own_chain;
 use bouncer_control_plane::store::StoreError;
 use bouncer_control_plane::store::postgres::PostgresStore;
+use bouncer_control_plane::token::Token;
+use bouncer_custody::Hex;
 use bouncer_proto::bridge::v1::AuditEvent;
 use http::Method;
 use jiff::Timestamp;
@@ -51,6 +54,32 @@ async fn a_change_by_one_replica_reaches_a_bouncer_on_another() {
         }
     };
     timeout(DEADLINE, next).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_asked_for_at_two_replicas_at_once_is_one_token() {
+    let one = ControlPlane::unclaimed().await;
+    let other = ControlPlane::on(one.place.clone(), one.token.clone()).await;
+    let mine = |name: &str| {
+        let token = Token::generate().unwrap();
+        let hash = Hex(token.hash().as_bytes()).to_string();
+        (token, json!({"name": name, "role": "admin", "token_sha256": hash}))
+    };
+    // By the token of bootstrap, which is spent by one of the two.
+    let (token, body) = mine("alice");
+    let (here, there) = tokio::join!(one.post("/v1/tokens", &body), other.post("/v1/tokens", &body));
+    let mut statuses = [here.status.as_u16(), there.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 401], "{} {}", here.text, there.text);
+    let alice = [&one, &other].map(|plane| plane.with_token(token.reveal().to_owned()));
+    for plane in &alice {
+        assert_eq!(plane.get("/v1/session").await.ok()["actor"], "token:alice");
+    }
+    // By one that lasts.
+    let (_, body) = mine("bob");
+    let (here, there) = tokio::join!(alice[0].post("/v1/tokens", &body), alice[1].post("/v1/tokens", &body));
+    assert_eq!(here.ok(), there.ok());
+    assert_eq!(alice[0].get("/v1/tokens").await.ok()["items"].as_array().map(Vec::len), Some(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -387,4 +416,48 @@ async fn the_server_proves_itself_before_it_is_told_the_password() {
         control.database.open(Arc::new(SystemClock)).await.is_ok(),
         "the control: it is there, and takes the password"
     );
+}
+
+#[tokio::test]
+async fn who_is_connected_to_one_control_plane_is_shown_by_another_on_its_database() {
+    let (here, there) = two().await;
+    here.register_bouncer("payments-east").await;
+    let replica = |plane: &ControlPlane| Replica::new(plane.store.clone().others().unwrap(), plane.live.clone());
+    let (mut one, mut other) = (replica(&here), replica(&there));
+    let state = async || there.get("/v1/bouncers/payments-east").await.ok()["bridge"].clone();
+    let mut resolver = Resolver::connect(&here, "payments-east", 0).await;
+    let epoch = resolver.snapshot().await.epoch;
+    resolver.ack(epoch).await;
+    let name = "payments-east".parse().unwrap();
+    let acked = async {
+        while here.live.sessions(&name)[0].epoch_acked != epoch {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(DEADLINE, acked).await.unwrap();
+    one.exchange().await.unwrap();
+    other.exchange().await.unwrap();
+    let seen = state().await;
+    assert_eq!(
+        (&seen["state"], &seen["instances"], &seen["epoch_acked"]),
+        (&json!("connected"), &json!(1), &json!(epoch))
+    );
+    // What it says of itself is told as it changes, and both of two are counted.
+    let mut second = Resolver::connect(&there, "payments-east", epoch).await;
+    second.snapshot().await;
+    assert_eq!(state().await["instances"], 2);
+    // A control plane that was killed told nothing of that; what it told of before ends by itself.
+    here.place.execute("UPDATE bridge_sessions SET told_ms = told_ms - 31000").await;
+    other.exchange().await.unwrap();
+    assert_eq!(state().await["instances"], 1);
+    // One that ends well takes it back at once.
+    let mut again = replica(&here);
+    again.exchange().await.unwrap();
+    other.exchange().await.unwrap();
+    assert_eq!(state().await["instances"], 2);
+    let stop = tokio_util::sync::CancellationToken::new();
+    stop.cancel();
+    again.keep(stop).await;
+    other.exchange().await.unwrap();
+    assert_eq!(state().await["instances"], 1);
 }

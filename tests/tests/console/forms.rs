@@ -131,7 +131,7 @@ async fn bouncers_and_resources_are_registered_changed_and_removed_and_every_ref
     browser.fill("name", "payments-west").await?;
     browser.fill("spiffe_id", "spiffe://example.org/bouncer/payments-east").await?;
     browser.click("main button[type=submit]", "Register").await?;
-    browser.sees("The SPIFFE ID is registered for another bouncer").await?;
+    error_at(browser, "spiffe_id", "The SPIFFE ID is registered for another bouncer").await?;
 
     desk.visit("resources/new").await?;
     for (name, value) in [
@@ -192,6 +192,88 @@ async fn bouncers_and_resources_are_registered_changed_and_removed_and_every_ref
     browser.click("button", "Remove …").await?;
     browser.click("dialog button", "Remove the bouncer").await?;
     browser.sees("No bouncer is registered").await
+}
+
+/// What is read out of the field's text, tied to it.
+async fn reads(browser: &Browser, name: &str, text: &str) -> Result<()> {
+    let tied = "const field = document.querySelector(`[name=\"${arguments[0]}\"]`); \
+                return field.getAttribute('aria-describedby').split(' ').map((id) => document.getElementById(id)) \
+                .some((one) => one?.checkVisibility() && one.innerText === arguments[1])";
+    browser.until(&format!("at {name}: {text}"), tied, &[name.into(), text.into()]).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bouncer_is_known_by_a_spiffe_id_or_by_an_iam_role_and_each_refusal_is_at_its_field() -> Result<()> {
+    const ROLE: &str = "arn:aws:iam::123456789012:role/bouncer-payments-west";
+    let desk = Desk::signed_in("console-iam").await?;
+    let api = with_bouncer(&desk).await?;
+    let browser = &desk.browser;
+    desk.visit("bouncers/new").await?;
+    browser.fill("spiffe_id", "spiffe://Example.org/bouncer").await?;
+    reads(browser, "spiffe_id", "Not a SPIFFE ID yet: spiffe://TRUST-DOMAIN/PATH, the trust domain in lower case.")
+        .await?;
+    browser.fill("spiffe_id", "spiffe://example.org/bouncer/west").await?;
+    reads(browser, "spiffe_id", "/bouncer/west in the trust domain example.org.").await?;
+    browser.fill("spiffe_id", ROLE).await?;
+    reads(browser, "spiffe_id", "An ARN is no SPIFFE ID. Choose “IAM role” for it.").await?;
+
+    // The choice is made by keyboard, and only the field that belongs to it is there.
+    browser.fill("name", "payments-east").await?;
+    browser.press(&[key::TAB, key::DOWN]).await?;
+    let fields = "return [...document.querySelectorAll('main input[type=text]')].filter((one) => one.checkVisibility()).map((one) => one.name).join()";
+    browser.until("the role's field", &format!("{fields} === 'name,iam_role_arn'"), &[]).await?;
+    for (text, reading) in [
+        ("spiffe://example.org/bouncer", "A SPIFFE ID is no role. Choose “SPIFFE ID” for it."),
+        (
+            "arn:aws:iam::123456789012:user/west",
+            "Not the ARN of an IAM role yet: arn:aws:iam::ACCOUNT:role/NAME, with an account of 12 digits.",
+        ),
+        (
+            "arn:aws:sts::123456789012:assumed-role/bouncer-payments-west/i-1",
+            &format!("A session of a role. Give the role itself: {ROLE}"),
+        ),
+        ("arn:aws:iam::123456789012:role/team/bouncer-payments-west", &format!("Leave the role's path out: {ROLE}")),
+    ] {
+        browser.fill("iam_role_arn", text).await?;
+        reads(browser, "iam_role_arn", reading).await?;
+    }
+    // A hint holds nothing back: what is refused is refused by the API, at the field.
+    browser.click("main button[type=submit]", "Register").await?;
+    error_at(browser, "iam_role_arn", "without the role's path").await?;
+    browser.fill("iam_role_arn", ROLE).await?;
+    reads(browser, "iam_role_arn", "The role bouncer-payments-west of the account 123456789012.").await?;
+    browser.click("main button[type=submit]", "Register").await?;
+    error_at(browser, "name", "Something else is registered under this name").await?;
+    browser.fill("name", "payments-west").await?;
+    let line = "return [...document.querySelectorAll('.commands code')].map((one) => one.textContent).find((one) => one.includes(arguments[0]))";
+    let bouncerctl = browser.script(line, &["bouncerctl".into()]).await?;
+    let wanted = format!("bouncerctl bouncers add payments-west --iam-role {ROLE}");
+    assert!(bouncerctl.as_str().is_some_and(|line| line.ends_with(&wanted)), "{bouncerctl}");
+    browser.click("main button[type=submit]", "Register").await?;
+    arrived(browser, "payments-west").await?;
+    browser.until("the role", "return [...document.querySelectorAll('.facts > div')].some((one) => one.innerText.startsWith('IAM role') && one.innerText.includes(arguments[0]))", &[ROLE.into()]).await?;
+    let stored = api.get("/v1/bouncers/payments-west").await?.success()?;
+    assert_eq!((&stored["iam_role_arn"], &stored["spiffe_id"]), (&json!(ROLE), &json!(null)));
+
+    desk.visit("bouncers").await?;
+    browser.sees(&format!("IAM role {ROLE}")).await?;
+    browser.sees("SPIFFE ID spiffe://example.org/bouncer/payments-east").await?;
+    desk.visit("bouncers/new").await?;
+    browser.fill("name", "payments-north").await?;
+    browser.click("label", "IAM role").await?;
+    browser.fill("iam_role_arn", ROLE).await?;
+    browser.click("main button[type=submit]", "Register").await?;
+    error_at(browser, "iam_role_arn", "The IAM role is registered for another bouncer").await?;
+
+    // The line beside the form does what the form does.
+    browser.fill("iam_role_arn", "arn:aws:iam::123456789012:role/north").await?;
+    let curl = browser.script(line, &["curl".into()]).await?;
+    let mut shell = tokio::process::Command::new("sh");
+    shell.arg("-c").arg(curl.as_str().unwrap_or_default()).env("TOKEN", desk.plane.token()).kill_on_drop(true);
+    let output = shell.output().await?;
+    let stored = api.get("/v1/bouncers/payments-north").await?;
+    assert_eq!(stored.success()?["iam_role_arn"], "arn:aws:iam::123456789012:role/north", "{curl}\n{output:?}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

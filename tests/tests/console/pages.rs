@@ -52,6 +52,9 @@ async fn furnished() -> Result<Stack> {
     .await?
     .success()?;
     api.register_bouncer("payments-west", "spiffe://example.org/bouncer/payments-west").await?;
+    let role =
+        json!({"name": "payments-north", "iam_role_arn": "arn:aws:iam::123456789012:role/bouncer-payments-north"});
+    api.post("/v1/bouncers", &role).await?.success()?;
     let mut doubtful = envelope("saas/crm/api-token");
     doubtful["ciphertext_ref"] = json!("AQICAHh...opaque-envelope-blob...");
     api.register_envelope(&doubtful).await?;
@@ -73,6 +76,7 @@ async fn every_page(browser: &Browser, plane: &ControlPlane, stack: &Stack) -> R
         ("setup", "setup".to_owned()),
         ("bouncers", "bouncers".to_owned()),
         ("bouncer", format!("bouncers/{BOUNCER}")),
+        ("bouncer-role", "bouncers/payments-north".to_owned()),
         ("bouncer-new", "bouncers/new".to_owned()),
         ("resources", "resources".to_owned()),
         ("resource", "resources/payments-api".to_owned()),
@@ -127,6 +131,13 @@ async fn every_page_in_every_theme_and_size_is_without_violation_and_complaint()
     browser.click("button", "Turn off …").await?;
     browser.sees("Every bouncer denies every protected stream").await?;
     found.extend(look(&browser, "dialog").await?);
+    browser.resize(1280, 900).await?;
+    visit(&browser, plane, "bouncers/new").await?;
+    browser.click("label", "IAM role").await?;
+    browser.fill("iam_role_arn", "arn:aws:iam::123456789012:role/team/bouncer-payments-south").await?;
+    browser.click("main button[type=submit]", "Register").await?;
+    browser.sees("something is missing").await?;
+    found.extend(look(&browser, "bouncer-new-role").await?);
     visit(&browser, plane, "secrets/new").await?;
     browser.resize(1280, 900).await?;
     browser.paste("ciphertext_ref", concat!("AKIA", "IOSFODNN7EXAMPLE")).await?;

@@ -1,8 +1,9 @@
 //! Changes of binding that wait for a second person: one proposes, another approves.
 
-use crate::harness::{Desk, arrived, sign_in_here, token_of};
+use crate::harness::{Desk, arrived, sign_in, sign_in_here, token_of};
 use bouncer_tests::browser::Browser;
 use bouncer_tests::{Result, tools};
+use serde_json::json;
 
 const ID: &str = "spiffe://example.org/bouncer/payments-east";
 const CARD: &str = "main li[data-proposal] button";
@@ -69,5 +70,29 @@ async fn one_proposes_and_another_approves() -> Result<()> {
     let complaints = browser.complaints().await?;
     let others: Vec<_> = complaints.iter().filter(|one| !one.contains("401")).collect();
     assert!(others.is_empty(), "{others:?}");
+    Ok(())
+}
+
+/// What the frame asks for, with each page that is loaded: all of it at once.
+async fn asked_by_the_frame(desk: &Desk) -> Result<String> {
+    let source = "window.asked = []; const real = window.fetch; \
+                  window.fetch = (path, ...rest) => { window.asked.push(path.split('?')[0]); return real(path, ...rest); }";
+    desk.browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({"source": source})).await?;
+    desk.visit("bouncers").await?;
+    let asked = "return window.asked.includes('/v1/policy-bridge/health') && window.asked.join(' ')";
+    Ok(desk.browser.until("the frame", asked, &[]).await?.as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_second_person_nobody_asks_what_waits() -> Result<()> {
+    let desk = Desk::signed_in("console-alone").await?;
+    let asked = asked_by_the_frame(&desk).await?;
+    assert!(asked.contains("/v1/feature-flags") && !asked.contains("/v1/proposals"), "{asked}");
+
+    // The control.
+    let desk = Desk::asking_for_a_second_person("console-together").await?;
+    sign_in(&desk.browser, &desk.plane).await?;
+    let asked = asked_by_the_frame(&desk).await?;
+    assert!(asked.contains("/v1/proposals"), "{asked}");
     Ok(())
 }

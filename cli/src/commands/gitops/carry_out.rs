@@ -25,13 +25,14 @@ enum End {
     NotTried,
 }
 
-/// Carries out the changes in their order, up to the first that fails. Notes what became of each.
+/// Carries out the changes in their order, up to the first that fails; what is to be off is turned off all the same. Notes what
+/// became of each.
 pub(super) async fn carry_out(api: &ControlPlane, changes: Vec<Change>, done: &mut Vec<Done>) -> Option<Failure> {
     let mut failed = None;
     for change in changes {
         let (end, proposal) = match &failed {
-            Some(_) => (End::NotTried, None),
-            None => match one(api, &change).await {
+            Some(_) if !change.turns(false) => (End::NotTried, None),
+            _ => match one(api, &change).await {
                 Ok(_) => (End::Done, None),
                 // What waits holds up nothing: what follows is made, waits as well, or fails for want of it.
                 Err(error) if error.proposal().is_some() => {
@@ -39,7 +40,7 @@ pub(super) async fn carry_out(api: &ControlPlane, changes: Vec<Change>, done: &m
                     (End::Proposed, Some(id.to_owned()))
                 }
                 Err(error) => {
-                    failed = Some(Failure::from(error));
+                    failed = failed.or(Some(Failure::from(error)));
                     (End::Failed, None)
                 }
             },

@@ -13,6 +13,7 @@ import { may } from "../session.js";
 import { facts, table } from "../table.js";
 import { span, time } from "../time.js";
 import { bridgePill, lag, secretsInUse } from "./effective.js";
+import { identityOf, KINDS, kindOf, readRole, readSpiffeId } from "./identity.js";
 import { bouncerLines, values } from "./lines.js";
 
 /** @type {import("../router.js").Render} */
@@ -33,7 +34,7 @@ export async function bouncers(visit) {
   poll(load, 3_000, visit.leaving);
   return {
     title: "Bouncers",
-    intro: "A bouncer is the resolver beside an Envoy. It proves who it is by its SVID, takes policy, and hands in audit.",
+    intro: "A bouncer is the resolver beside an Envoy. It proves who it is by its SVID or its IAM role, takes policy, and hands in audit.",
     actions: may("write", "everywhere") ? [link("bouncers/new", { class: "button primary" }, icon("add"), "Register a bouncer")] : [],
     content: list,
   };
@@ -42,7 +43,7 @@ export async function bouncers(visit) {
 /** @param {any[]} items */
 function listed(items) {
   if (items.length === 0) {
-    return empty("No bouncer is registered", "Register one by the SPIFFE ID of its resolver's SVID; then start the resolver, and it appears here as connected.",
+    return empty("No bouncer is registered", "Register one by the SPIFFE ID of its resolver's SVID, or by its IAM role; then start the resolver, and it appears here as connected.",
       may("write", "everywhere") ? link("bouncers/new", { class: "button primary" }, "Register a bouncer") : "");
   }
   return table({
@@ -50,7 +51,7 @@ function listed(items) {
     rows: items,
     data: (row) => ({ bouncer: row.name }),
     columns: [
-      { label: "Name", head: true, cell: (row) => [link(`bouncers/${row.name}`, {}, row.name), h("div", { class: "muted" }, code(row.spiffe_id ?? row.iam_role_arn))] },
+      { label: "Name", head: true, cell: (row) => [link(`bouncers/${row.name}`, {}, row.name), h("div", { class: "muted small" }, kindOf(row)), h("div", { class: "muted" }, code(identityOf(row)))] },
       { label: "Health", cell: (row) => [bridgePill(row.bridge), !row.bridge.ok && h("div", { class: "small" }, row.bridge.detail)] },
       { label: "Epoch", cell: (row) => (row.bridge.state === "never_seen" ? "—" : String(row.bridge.epoch_acked)) },
       { label: "Lag", class: "whole", cell: (row) => lag(row.bridge) },
@@ -131,31 +132,51 @@ function detail(item, saved) {
       columns: [{ label: "It can never use", head: true, class: "path", cell: (row) => h("code", {}, row.subject) }, { label: "Why", cell: (row) => h("code", { class: "reason" }, row.reason) }],
     }), secretsInUse([item], saved)),
     h("section", { "aria-labelledby": "saved" }, h("h2", { id: "saved" }, "Saved"), facts([
-      [item.spiffe_id ? "SPIFFE ID" : "IAM role", h("code", {}, item.spiffe_id ?? item.iam_role_arn)],
+      [kindOf(item), code(identityOf(item))],
       ["Registered", h("span", {}, "by ", h("strong", {}, item.created_by), " ", time(item.created_at, { inline: true }))],
       ["Guards", link(`resources?bouncer=${encodeURIComponent(item.name)}`, {}, "its protected resources")],
     ])),
   ];
 }
 
+/** Examples, by what the API calls them. @type {Record<string, string>} */
+const EXAMPLES = { spiffe_id: values().identity, iam_role_arn: "arn:aws:iam::123456789012:role/bouncer-payments-east" };
+
 /** @param {import("../router.js").Visit} visit @returns {Promise<import("../router.js").Page>} */
 async function register(visit) {
-  const { element } = form({
+  const made = form({
     name: "Register a bouncer", submit: "Register the bouncer",
     fields: [
-      { name: "name", label: "Name", required: true, mono: true, placeholder: "payments-east", hint: "As “bouncer” in its resolver.toml, and as bouncer= in the AAD of its credentials." },
-      { name: "spiffe_id", label: "SPIFFE ID of its resolver", required: true, mono: true, placeholder: "spiffe://example.org/bouncer/payments-east", hint: "Who presents this SVID on the Policy Bridge is this bouncer." },
+      { name: "name", label: "Name", required: true, mono: true, placeholder: "payments-east", problems: ["name_taken"], hint: "As “bouncer” in its resolver.toml, and as bouncer= in the AAD of its credentials." },
+      {
+        name: "known_by", label: "Known by", kind: "radio", required: true, value: "spiffe_id",
+        options: [
+          { value: "spiffe_id", label: KINDS.spiffe_id, hint: "Its resolver has an SVID, from SPIRE or another Workload API." },
+          { value: "iam_role_arn", label: KINDS.iam_role_arn, hint: "Its resolver runs with a role in AWS and without SPIRE. The control plane needs [bridge.iam] for it; its audit is chained, not signed." },
+        ],
+      },
+      { name: "spiffe_id", label: "SPIFFE ID of its resolver", required: true, mono: true, placeholder: EXAMPLES.spiffe_id, reads: readSpiffeId, problems: ["spiffe_id_taken"], hint: "Who presents this SVID on the Policy Bridge is this bouncer." },
+      { name: "iam_role_arn", label: "IAM role of its resolver", required: true, mono: true, placeholder: EXAMPLES.iam_role_arn, reads: readRole, problems: ["iam_role_taken"], hint: "The role's ARN, without its path. Whoever may assume the role is this bouncer." },
     ],
     actions: [link("bouncers", { class: "button" }, "Cancel")],
-    send: async (body) => {
+    send: async ({ known_by: _, ...body }) => {
       await call("POST", "/v1/bouncers", { body });
       toast(`The bouncer ${body.name} is registered`);
       visit.go(`bouncers/${body.name}`);
     },
   });
+  const typed = (/** @type {string} */ name) => String(made.field(name).value);
+  const lines = h("div", { class: "stack" });
+  const follow = () => {
+    const kind = typed("known_by");
+    for (const name of Object.keys(KINDS)) made.field(name).row.hidden = name !== kind;
+    const own = values({ bouncer: typed("name"), identity: typed(kind) || EXAMPLES[kind] });
+    lines.replaceChildren(...bouncerLines(own).map(([name, text]) => commands(name, text)));
+  };
+  made.element.addEventListener("input", follow);
+  follow();
   return {
     title: "Register a bouncer",
-    content: [element, h("section", { "aria-labelledby": "lines" }, h("h2", { id: "lines" }, "From the command line"),
-      bouncerLines(values()).map(([name, text]) => commands(name, text)))],
+    content: [made.element, h("section", { "aria-labelledby": "lines" }, h("h2", { id: "lines" }, "From the command line"), lines)],
   };
 }

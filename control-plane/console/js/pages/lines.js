@@ -7,7 +7,7 @@ import { shell } from "../copy.js";
  * @property {string} url
  * @property {string} key
  * @property {string} bouncer
- * @property {string} spiffe
+ * @property {string} identity a SPIFFE ID or an IAM role
  * @property {string} resource
  * @property {string} cluster
  * @property {string} upstream
@@ -23,7 +23,7 @@ export function values(own = {}) {
     url: location.origin,
     key: "arn:aws:kms:ca-central-1:123456789012:key/abc-123",
     bouncer: "payments-east",
-    spiffe: "spiffe://example.org/bouncer/payments-east",
+    identity: "spiffe://example.org/bouncer/payments-east",
     resource: "payments-api",
     cluster: "payments",
     upstream: "payments.internal:8443",
@@ -75,9 +75,10 @@ export function secretLines(v) {
 
 /** @param {Values} v @returns {Lines} */
 export function bouncerLines(v) {
+  const [option, field] = v.identity.startsWith("arn:") ? ["--iam-role", "iam_role_arn"] : ["--spiffe-id", "spiffe_id"];
   return [
-    ["bouncerctl", `${ctl(v)}bouncerctl bouncers add ${shell(v.bouncer)} --spiffe-id ${shell(v.spiffe)}`],
-    ["curl", curl(v, "POST", "/v1/bouncers", { name: v.bouncer, spiffe_id: v.spiffe })],
+    ["bouncerctl", `${ctl(v)}bouncerctl bouncers add ${shell(v.bouncer)} ${option} ${shell(v.identity)}`],
+    ["curl", curl(v, "POST", "/v1/bouncers", { name: v.bouncer, [field]: v.identity })],
   ];
 }
 

@@ -27,7 +27,7 @@ const STEPS = {
     parts: (status, v) => [["Register envelope secrets", status.envelope_secrets, ["secrets/new", "Register an envelope"], secretLines(v)]],
   },
   3: {
-    why: "Each bouncer is known by the SPIFFE ID of its resolver. A protected resource says which cluster needs which credential, and for whom.",
+    why: "Each bouncer is known by the SPIFFE ID of its resolver, or by an IAM role. A protected resource says which cluster needs which credential, and for whom.",
     parts: (status, v) => [
       ["Register a bouncer and let it connect", status.bouncers, ["bouncers/new", "Register a bouncer"], bouncerLines(v)],
       ["Protect a resource", status.protected_resources, ["resources/new", "Protect a resource"], resourceLines(v)],
@@ -84,7 +84,7 @@ function ownValues(changed) {
     { name, label, mono: true, placeholder: example[name], value: own[name] ?? "" });
   const made = form({
     name: "Your own values", submit: "Put into the lines below",
-    fields: [text("key", "KMS key ARN"), text("bouncer", "Bouncer"), text("spiffe", "Its resolver's SPIFFE ID"), text("path", "Logical path"),
+    fields: [text("key", "KMS key ARN"), text("bouncer", "Bouncer"), text("identity", "Its resolver's SPIFFE ID or IAM role"), text("path", "Logical path"),
       text("upstream", "Upstream, host:port"), text("caller", "Caller, a SPIFFE ID or prefix")],
     send: async (typed) => {
       own = typed;

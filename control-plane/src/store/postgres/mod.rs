@@ -19,10 +19,9 @@ mod tokens;
 use super::rows::unsigned;
 use super::{
     AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BouncerFilter,
-    EnvelopeFilter, Page, Part, ResourceFilter, Result, Store,
+    EnvelopeFilter, Others, Page, Part, ResourceFilter, Result, Store,
 };
 use crate::access::{NewSession, NewToken, Principal, TokenRecord};
-use crate::bridge::Told;
 use crate::clock::Clock;
 use crate::edit::{Edit, Reason};
 use crate::model::{
@@ -184,11 +183,8 @@ impl Store for PostgresStore {
         bouncers::record_sighting(&self.database, name, sighting).await
     }
 
-    async fn tell_sessions(&self, replica: Uuid, ids: &[Uuid], changed: &[&Told]) -> Result<()> {
-        bridge_sessions::tell(&self.database, replica, ids, changed).await
-    }
-    async fn sessions_elsewhere(&self, replica: Uuid) -> Result<Vec<Told>> {
-        bridge_sessions::elsewhere(&self.database, replica).await
+    fn others(self: Arc<Self>) -> Option<Arc<dyn Others>> {
+        Some(self)
     }
 
     async fn register_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {

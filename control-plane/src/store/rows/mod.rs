@@ -2,7 +2,6 @@
 
 pub(super) mod audit;
 pub(super) mod bouncers;
-pub(super) mod bridge_sessions;
 pub(super) mod crypto;
 pub(super) mod envelopes;
 pub(super) mod proposals;

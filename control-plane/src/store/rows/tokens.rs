@@ -3,7 +3,9 @@
 use super::{change, parsed, time};
 use crate::access::{NewToken, Principal, Role, Scope, TokenRecord};
 use crate::model::Actor;
-use crate::store::{Result, StoreError};
+use crate::store::{Conflict, Result, StoreError};
+use crate::token::TokenHash;
+use jiff::Timestamp;
 
 const TOKENS: &str = "tokens";
 const SESSIONS: &str = "sessions";
@@ -70,5 +72,20 @@ pub(in crate::store) fn write_scope(scope: &Scope) -> Result<String> {
 
 /// The token that `bootstrap` writes.
 pub(in crate::store) fn first(name: &str) -> NewToken {
-    NewToken { name: name.to_owned(), role: Role::Admin, scope: Scope::default(), expires: None }
+    NewToken { name: name.to_owned(), role: Role::Admin, scope: Scope::default(), life: None }
+}
+
+/// The token of this hash, of those that share its `lookup`: where the same call made it before, and it is still good. One hash
+/// is one token, and one that has ended never comes back: else [`Conflict::TokenTaken`].
+pub(in crate::store) fn made_before(
+    rows: Vec<TokenRow>,
+    token: &NewToken,
+    hash: &TokenHash,
+    by: &Actor,
+    now: Timestamp,
+) -> Result<Option<TokenRecord>> {
+    let Some(row) = rows.into_iter().find(|row| hash.matches(&row.hash)) else { return Ok(None) };
+    let record = row.read()?;
+    let good = record.revoked.is_none() && record.expires.is_none_or(|end| end > now);
+    if good && token.made(&record, by) { Ok(Some(record)) } else { Err(Conflict::TokenTaken.into()) }
 }

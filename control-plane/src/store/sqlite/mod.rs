@@ -2,7 +2,6 @@
 
 mod audit;
 mod bouncers;
-mod bridge_sessions;
 mod chains;
 mod crypto;
 mod database;
@@ -24,7 +23,6 @@ use super::{
     EnvelopeFilter, Page, Part, ResourceFilter, Result, Store,
 };
 use crate::access::{NewSession, NewToken, Principal, TokenRecord};
-use crate::bridge::Told;
 use crate::clock::Clock;
 use crate::edit::{Edit, Reason};
 use crate::model::{
@@ -192,13 +190,6 @@ impl Store for SqliteStore {
         let sighting = (name.clone(), sighting.clone());
         let all: gathered::All<_, _, _> = |database, all| bouncers::record_sightings(database, all).boxed();
         self.sightings.ask(&self.database, sighting, all).await
-    }
-
-    async fn tell_sessions(&self, replica: Uuid, ids: &[Uuid], changed: &[&Told]) -> Result<()> {
-        bridge_sessions::tell(&self.database, replica, ids, changed).await
-    }
-    async fn sessions_elsewhere(&self, replica: Uuid) -> Result<Vec<Told>> {
-        bridge_sessions::elsewhere(&self.database, replica).await
     }
 
     async fn register_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {

@@ -3,7 +3,7 @@
 use super::database::{Database, Write};
 use crate::access::{NewToken, Principal, TokenRecord};
 use crate::model::Actor;
-use crate::store::rows::tokens::{TokenRow, first, write_scope};
+use crate::store::rows::tokens::{TokenRow, first, made_before, write_scope};
 use crate::store::{Conflict, Result, StoreError};
 use crate::token::TokenHash;
 use uuid::Uuid;
@@ -41,7 +41,8 @@ async fn insert(
     hash: &TokenHash,
     actor: &Actor,
 ) -> Result<TokenRecord> {
-    let id = Uuid::now_v7();
+    let (id, created) = (Uuid::now_v7(), write.change(actor));
+    let expires = token.life.map(|life| created.at + life);
     sqlx::query(
         "INSERT INTO tokens (id, name, lookup, hash, role, scope, created_ms, created_by, expires_ms, single_use)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -54,7 +55,7 @@ async fn insert(
     .bind(write_scope(&token.scope)?)
     .bind(write.now_ms())
     .bind(actor.as_str())
-    .bind(token.expires.map(|expires| expires.as_millisecond()))
+    .bind(expires.map(|expires| expires.as_millisecond()))
     .bind(single_use)
     .execute(write.connection())
     .await?;
@@ -64,8 +65,8 @@ async fn insert(
         name: token.name.clone(),
         role: token.role,
         scope: token.scope.clone(),
-        created: write.change(actor),
-        expires: token.expires,
+        created,
+        expires,
         revoked: None,
         single_use,
     })
@@ -115,6 +116,11 @@ pub(super) async fn add(
 ) -> Result<TokenRecord> {
     let mut write = database.begin().await?;
     spend(&mut write, by).await?;
+    let alike =
+        sqlx::query_as(select_token!("WHERE lookup = ?")).bind(hash.lookup()).fetch_all(write.connection()).await?;
+    if let Some(known) = made_before(alike, token, hash, &by.actor, write.change(&by.actor).at)? {
+        return Ok(known);
+    }
     let taken: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM tokens WHERE name = ?1 AND revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?2)",
     )

@@ -1,0 +1,145 @@
+//! Tokens that their callers made: only the hash is sent, so that a call whose answer was lost can be sent again.
+
+use crate::harness::ControlPlane;
+use bouncer_control_plane::access::{NewToken, Principal, Role, Scope};
+use bouncer_control_plane::model::Actor;
+use bouncer_control_plane::store::{Conflict, StoreError};
+use bouncer_control_plane::token::Token;
+use bouncer_custody::Hex;
+use http::Method;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+const TOKENS: &str = "/v1/tokens";
+
+/// A token that a caller made, and the call that has its hash stored.
+fn made(name: &str, role: &str) -> (Token, Value) {
+    let token = Token::generate().unwrap();
+    let body = json!({"name": name, "role": role, "token_sha256": Hex(token.hash().as_bytes()).to_string()});
+    (token, body)
+}
+
+async fn created(plane: &ControlPlane, name: &str) -> usize {
+    let changes = plane.get("/v1/audit/admin-events").await.ok();
+    let of_it = |event: &&Value| event["action"] == "token.created" && event["subject"] == name;
+    changes["items"].as_array().unwrap().iter().filter(of_it).count()
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_costs_no_token_and_the_one_of_bootstrap_stays_spent() {
+    let plane = ControlPlane::unclaimed().await;
+    let (token, body) = made("alice", "admin");
+    assert_eq!(plane.get("/v1/bouncers").await.code(), "single_use_token", "the control: it was good for something");
+    let first = plane.post(TOKENS, &body).await;
+    assert_eq!((first.status.as_u16(), first.json.get("token")), (201, None), "{}", first.text);
+    // Whoever did not hear that knows it by the token.
+    let alice = plane.with_token(token.reveal().to_owned());
+    let who = alice.get("/v1/session").await.ok();
+    assert_eq!((&who["actor"], &who["token_id"]), (&json!("token:alice"), &first.json["id"]));
+
+    // Its bearer gets nothing any more: neither the same again, nor another, nor a session, nor any other call.
+    for (method, path, body) in [
+        (Method::POST, TOKENS, body.to_string()),
+        (Method::POST, TOKENS, made("eve", "admin").1.to_string()),
+        (Method::POST, TOKENS, json!({"name": "eve", "role": "admin"}).to_string()),
+        (Method::POST, "/v1/session", String::new()),
+        (Method::GET, "/v1/session", String::new()),
+        (Method::GET, "/v1/bouncers", String::new()),
+    ] {
+        assert_eq!(plane.raw(method.clone(), path, body).await.code(), "unauthenticated", "{method} {path}");
+    }
+    let changes = alice.get("/v1/audit/admin-events").await.ok();
+    let actions: Vec<_> = changes["items"].as_array().unwrap().iter().map(|event| event["action"].clone()).collect();
+    assert_eq!(actions, ["token.created", "token.spent", "token.created"]);
+    // Neither the token nor a hint of it is kept; its hash is.
+    let disk = plane.bytes_on_disk();
+    let holds = |bytes: &[u8]| disk.windows(bytes.len()).any(|window| window == bytes);
+    assert!(!holds(token.reveal().as_bytes()) && !holds(&token.reveal().as_bytes()[4..24]));
+    assert!(disk.windows(5).any(|window| window == b"alice"), "the control");
+}
+
+#[tokio::test]
+async fn the_same_token_again_is_no_change_and_any_other_call_with_its_hash_is_refused() {
+    let plane = ControlPlane::new().await;
+    let (token, body) = made("bob", "operator");
+    let (one, other) = tokio::join!(plane.post(TOKENS, &body), plane.post(TOKENS, &body));
+    let (one, other) = (one.ok(), other.ok());
+    assert_eq!(one, other);
+    assert_eq!(plane.post(TOKENS, &body).await.ok(), one);
+    assert_eq!(created(&plane, "bob").await, 1);
+    let bob = plane.with_token(token.reveal().to_owned());
+    let role = async || bob.get("/v1/session").await.json["role"].clone();
+    assert_eq!(role().await, "operator");
+
+    // On other terms, or by somebody else, it is not this token.
+    let with = |field: &str, value: Value| {
+        let mut other = body.clone();
+        other[field] = value;
+        other
+    };
+    let eve = plane.with_token(plane.token_of("admin", &[]).await);
+    for (who, body) in [
+        (&plane, with("name", json!("eve"))),
+        (&plane, with("role", json!("admin"))),
+        (&plane, with("path_prefixes", json!(["a/*"]))),
+        (&plane, with("expires_in_days", json!(366))),
+        (&eve, body.clone()),
+        (&eve, with("role", json!("admin"))),
+    ] {
+        let answer = who.post(TOKENS, &body).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (409, "token_taken"), "{body}");
+        assert!(!answer.text.contains("bob"), "{}", answer.text);
+    }
+    assert_eq!((role().await, created(&plane, "bob").await, created(&plane, "eve").await), (json!("operator"), 1, 0));
+
+    // What was revoked never comes back, whoever asks for it; a fresh one of that name does.
+    let id = one["id"].as_str().unwrap();
+    assert_eq!(plane.delete(&format!("{TOKENS}/{id}")).await.status, 204);
+    for who in [&plane, &eve] {
+        assert_eq!(who.post(TOKENS, &body).await.code(), "token_taken");
+    }
+    assert_eq!(bob.get("/v1/session").await.code(), "unauthenticated");
+    let (fresh, body) = made("bob", "operator");
+    plane.post(TOKENS, &body).await.ok();
+    assert_eq!(plane.with_token(fresh.reveal().to_owned()).get("/v1/bouncers").await.status, 200, "the control");
+    // Nor does a token that the server made get other terms.
+    let own = Token::generate().unwrap();
+    let operator = Principal {
+        actor: Actor::operator(),
+        role: Role::Admin,
+        scope: Scope::default(),
+        expires: None,
+        token: None,
+        single_use: false,
+    };
+    let new = |name: &str, seconds: i64| NewToken {
+        name: name.into(),
+        role: Role::Viewer,
+        scope: Scope::default(),
+        life: Some(SignedDuration::from_secs(seconds)),
+    };
+    let store = &plane.store;
+    store.add_token(&new("own", 60), &own.hash(), &operator).await.unwrap();
+    let raised = json!({"name": "own", "role": "admin", "token_sha256": Hex(own.hash().as_bytes()).to_string()});
+    assert_eq!(plane.post(TOKENS, &raised).await.code(), "token_taken");
+    // One whose time is over stays over.
+    let ended = Token::generate().unwrap();
+    store.add_token(&new("ended", -1), &ended.hash(), &operator).await.unwrap();
+    let again = store.add_token(&new("ended", -1), &ended.hash(), &operator).await;
+    assert!(matches!(again, Err(StoreError::Conflict(Conflict::TokenTaken))), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_token_in_the_place_of_its_hash_is_refused_as_plaintext() {
+    let plane = ControlPlane::new().await;
+    let (token, mut body) = made("bob", "viewer");
+    for wrong in ["", "abc", &"A0".repeat(32)] {
+        body["token_sha256"] = json!(wrong);
+        let answer = plane.post(TOKENS, &body).await;
+        assert_eq!((answer.code(), &answer.json["errors"][0]["field"]), ("invalid_fields", &json!("token_sha256")));
+    }
+    body["token_sha256"] = json!(token.reveal());
+    let answer = plane.post(TOKENS, &body).await;
+    assert!(answer.code() == "plaintext_refused" && !answer.text.contains(token.reveal()), "{}", answer.text);
+    assert_eq!(plane.with_token(token.reveal().to_owned()).get("/v1/session").await.code(), "unauthenticated");
+}
