@@ -9,6 +9,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The generated services name tonic types; the `services` feature gates them in lib.rs by choosing
     // which half is generated at all, so that wasm builds never see tonic.
     let services = std::env::var_os("CARGO_FEATURE_SERVICES").is_some();
-    tonic_prost_build::configure().build_client(services).build_server(services).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .build_client(services)
+        .build_server(services)
+        .codec_path("crate::codec::SmallBuffers")
+        .compile_fds(descriptors)?;
     Ok(())
 }

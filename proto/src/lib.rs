@@ -4,6 +4,8 @@
 //! the control plane. Messages alone build for wasm; tonic's clients and servers come with the feature `services`.
 //! Nothing here may ever carry a secret: there is no field for one.
 
+#[cfg(feature = "services")]
+mod codec;
 mod content;
 mod delta;
 mod parts;

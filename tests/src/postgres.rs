@@ -68,6 +68,15 @@ pub struct Tls {
     pub port: u16,
 }
 
+/// What a server is to be like: by default on its socket only, and not safe from the end of the machine.
+#[derive(Default)]
+pub struct Settings {
+    /// It listens on TCP, too.
+    pub tls: Option<Tls>,
+    /// Every commit is on the disk before it is answered.
+    pub synced: bool,
+}
+
 /// A running server.
 pub struct Server {
     shell: Child,
@@ -81,19 +90,8 @@ impl Server {
     ///
     /// # Errors
     /// If there is none to start, or it does not.
-    pub fn start(tls: Option<&Tls>) -> Result<Self> {
-        Self::start_with(tls, "off")
-    }
-
-    /// The same, with every commit on the disk before it is answered.
-    ///
-    /// # Errors
-    /// If there is none to start, or it does not.
-    pub fn start_synced() -> Result<Self> {
-        Self::start_with(None, "on")
-    }
-
-    fn start_with(tls: Option<&Tls>, sync: &str) -> Result<Self> {
+    pub fn start(settings: &Settings) -> Result<Self> {
+        let (tls, sync) = (settings.tls.as_ref(), if settings.synced { "on" } else { "off" });
         let bin = binaries()?;
         let mut command = unprivileged()?;
         command.args(["sh", "-c", SCRIPT]).env("BIN", &bin).env("PASSWORD", PASSWORD).env("SYNC", sync);

@@ -5,7 +5,7 @@ use bouncer_proto::intercept::v1::decide_reply::Outcome;
 use bouncer_tests::api::Api;
 use bouncer_tests::control_plane::{ControlPlane, Setup};
 use bouncer_tests::intercept::Decider;
-use bouncer_tests::postgres::Server;
+use bouncer_tests::postgres::{Server, Settings};
 use bouncer_tests::scratch::Scratch;
 use bouncer_tests::stack::{BOUNCER, CART, Stack};
 use bouncer_tests::{Fault, Result};
@@ -130,7 +130,7 @@ async fn all_audited(stack: &Stack, api: &Api, streams: &Streams) -> Result<()> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_replica_loses_nothing_acknowledged_and_the_others_go_on() -> Result<()> {
-    let mut server = Server::start(None)?;
+    let mut server = Server::start(&Settings::default())?;
     let database = format!("[database]\nurl = {:?}\n", server.url("postgres"));
     let mut stack = Stack::builder("replicas").control_plane(&database).impatient().without_envoy().start().await?;
     let first = stack.control_plane()?.setup().clone();

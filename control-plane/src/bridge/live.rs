@@ -6,7 +6,7 @@ use bouncer_custody::BouncerName;
 use bouncer_proto::bridge::v1::{Ack, Status};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
@@ -110,10 +110,19 @@ pub struct Lag {
     pub refusing: u64,
 }
 
+/// A session with this control plane.
+struct Own {
+    id: u64,
+    /// What it is called among all control planes.
+    name: Uuid,
+    view: SessionView,
+}
+
 #[derive(Default)]
 struct Inner {
     next: u64,
-    sessions: HashMap<BouncerName, BTreeMap<u64, (Uuid, SessionView)>>,
+    /// Oldest first; mostly one.
+    sessions: HashMap<BouncerName, Vec<Own>>,
     /// Sessions with other control planes.
     elsewhere: HashMap<BouncerName, Vec<SessionView>>,
     /// The last session of each bouncer that has none now.
@@ -137,7 +146,7 @@ impl Live {
     #[must_use]
     pub fn sessions(&self, bouncer: &BouncerName) -> Vec<SessionView> {
         let inner = self.lock();
-        let own = inner.sessions.get(bouncer).into_iter().flat_map(BTreeMap::values).map(|(_, view)| view);
+        let own = inner.sessions.get(bouncer).into_iter().flatten().map(|own| &own.view);
         let mut all: Vec<_> = own.chain(inner.elsewhere.get(bouncer).into_iter().flatten()).cloned().collect();
         all.sort_by_key(|view| view.connected);
         all
@@ -146,12 +155,12 @@ impl Live {
     /// The sessions with this control plane.
     pub(super) fn own(&self) -> Vec<Told> {
         let inner = self.lock();
-        let told = |(bouncer, (id, view)): (&BouncerName, &(Uuid, SessionView))| Told {
-            id: *id,
+        let told = |(bouncer, own): (&BouncerName, &Own)| Told {
+            id: own.name,
             bouncer: bouncer.clone(),
-            view: view.clone(),
+            view: own.view.clone(),
         };
-        let all = inner.sessions.iter().flat_map(|(bouncer, all)| all.values().map(move |one| (bouncer, one)));
+        let all = inner.sessions.iter().flat_map(|(bouncer, all)| all.iter().map(move |one| (bouncer, one)));
         all.map(told).collect()
     }
 
@@ -168,7 +177,7 @@ impl Live {
     #[must_use]
     pub fn lag(&self, epoch: u64, now: Timestamp) -> Lag {
         let mut lag = Lag { epochs: 0, silence_seconds: 0, refusing: 0 };
-        for (_, view) in self.lock().sessions.values().flat_map(BTreeMap::values) {
+        for Own { view, .. } in self.lock().sessions.values().flatten() {
             lag.epochs = lag.epochs.max(epoch.saturating_sub(view.epoch_acked));
             lag.silence_seconds = lag.silence_seconds.max(now.as_second().saturating_sub(view.seen.as_second()));
             lag.refusing += u64::from(!view.refused.is_empty());
@@ -199,7 +208,9 @@ impl Live {
             audit_missing: 0,
             audit_divergences: 0,
         };
-        inner.sessions.entry(bouncer.clone()).or_default().insert(id, (Uuid::now_v7(), view));
+        // With room for one: lists double from four.
+        let sessions = inner.sessions.entry(bouncer.clone()).or_insert_with(|| Vec::with_capacity(1));
+        sessions.push(Own { id, name: Uuid::now_v7(), view });
         inner.gone.remove(bouncer);
         id
     }
@@ -207,16 +218,19 @@ impl Live {
     pub(super) fn close(&self, bouncer: &BouncerName, id: u64) {
         let mut inner = self.lock();
         let Some(sessions) = inner.sessions.get_mut(bouncer) else { return };
-        let view = sessions.remove(&id);
+        let Some(at) = sessions.iter().position(|own| own.id == id) else { return };
+        let own = sessions.remove(at);
         if sessions.is_empty() {
             inner.sessions.remove(bouncer);
-            inner.gone.extend(view.map(|(_, view)| (bouncer.clone(), view)));
+            inner.gone.insert(bouncer.clone(), own.view);
         }
     }
 
     fn update(&self, bouncer: &BouncerName, id: u64, change: impl FnOnce(&mut SessionView)) {
-        if let Some((_, view)) = self.lock().sessions.get_mut(bouncer).and_then(|sessions| sessions.get_mut(&id)) {
-            change(view);
+        let mut inner = self.lock();
+        let sessions = inner.sessions.get_mut(bouncer).into_iter().flatten();
+        if let Some(own) = sessions.into_iter().find(|own| own.id == id) {
+            change(&mut own.view);
         }
     }
 

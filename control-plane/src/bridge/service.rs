@@ -13,6 +13,8 @@ use bouncer_custody::BouncerIdentity;
 use bouncer_proto::bridge::v1::enrolment_server::{Enrolment, EnrolmentServer};
 use bouncer_proto::bridge::v1::policy_bridge_server::{PolicyBridge, PolicyBridgeServer};
 use bouncer_proto::bridge::v1::{ControlMessage, EnrollReply, EnrollRequest, Hello, ResolverMessage, resolver_message};
+use futures::TryStreamExt as _;
+use futures::stream::MapOk;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,10 @@ const ENROLMENT_LIMIT: usize = 16 * 1024;
 const EPOCH_LIMIT: u64 = 1 << 62;
 /// Messages waiting for a resolver that is slow to read.
 const OUTBOX: usize = 16;
+
+/// Where they wait. Boxed: a channel keeps room for 32 at a time, as large as the largest kind.
+pub(super) type Outbox = mpsc::Sender<Result<Box<ControlMessage>, Status>>;
+type Unboxed = fn(Box<ControlMessage>) -> ControlMessage;
 
 /// Who is at the other end of a connection, by its verified certificate or its enrolment. The transport attaches it to
 /// every request.
@@ -137,7 +143,7 @@ pub(super) fn unavailable(error: &crate::store::StoreError) -> Status {
 
 #[tonic::async_trait]
 impl PolicyBridge for Bridge {
-    type SyncStream = ReceiverStream<Result<ControlMessage, Status>>;
+    type SyncStream = MapOk<ReceiverStream<Result<Box<ControlMessage>, Status>>, Unboxed>;
 
     async fn sync(&self, request: Request<Streaming<ResolverMessage>>) -> Result<Response<Self::SyncStream>, Status> {
         let holder = request.extensions().get::<KeyHolder>().cloned();
@@ -166,7 +172,8 @@ impl PolicyBridge for Bridge {
                 let _ = tokio::time::timeout(Duration::from_secs(1), outbox.send(Err(status))).await;
             }
         });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let unboxed: Unboxed = |message| *message;
+        Ok(Response::new(ReceiverStream::new(stream).map_ok(unboxed)))
     }
 }
 
@@ -187,7 +194,7 @@ impl Bridge {
         peer: Peer,
         bouncer: Bouncer,
         messages: &mut Streaming<ResolverMessage>,
-        outbox: &mpsc::Sender<Result<ControlMessage, Status>>,
+        outbox: &Outbox,
     ) -> Result<(), Status> {
         let hello = self.hello(&peer.id, messages).await?;
         if hello.bouncer != bouncer.name.as_str() {

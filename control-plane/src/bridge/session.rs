@@ -2,7 +2,7 @@
 
 use super::editions::{self, Edition, Latest, Need, Place};
 use super::ingest;
-use super::service::{Bridge, Peer, unavailable};
+use super::service::{Bridge, Outbox, Peer, unavailable};
 use crate::metrics::BridgeRefusal;
 use crate::model::{AuditEvent, Bouncer, Divergence, Received, Sighting};
 use bouncer_proto::bridge::v1::{
@@ -12,7 +12,6 @@ use bouncer_proto::bridge::v1::{
 use bouncer_proto::{ContentDigest, DeltaFault, Parted as _};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
@@ -34,7 +33,7 @@ pub(super) struct Session<'a> {
     bouncer: Bouncer,
     peer: Peer,
     version: String,
-    outbox: &'a mpsc::Sender<Result<ControlMessage, Status>>,
+    outbox: &'a Outbox,
     id: u64,
     place: Arc<Place>,
     need: Need,
@@ -50,16 +49,12 @@ pub(super) struct Session<'a> {
     epoch_acked: u64,
     last_sequence: Option<u64>,
     dev: bool,
+    /// When it was last noted in the store that the resolver is here.
+    remembered: Instant,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(
-        bridge: &'a Bridge,
-        bouncer: Bouncer,
-        peer: Peer,
-        hello: Hello,
-        outbox: &'a mpsc::Sender<Result<ControlMessage, Status>>,
-    ) -> Self {
+    pub(super) fn new(bridge: &'a Bridge, bouncer: Bouncer, peer: Peer, hello: Hello, outbox: &'a Outbox) -> Self {
         let version = ingest::bounded(hello.version, 64);
         let id = bridge.live.open(&bouncer.name, version.clone(), bridge.clock.now());
         bridge.metrics.session_opened();
@@ -86,11 +81,18 @@ impl<'a> Session<'a> {
             epoch_acked: hello.epoch,
             last_sequence: None,
             dev: false,
+            remembered: Instant::now(),
         }
     }
 
     /// Runs until the resolver goes, the process stops, or something is wrong.
     pub(super) async fn run(mut self, messages: &mut Streaming<ResolverMessage>) -> Result<(), Status> {
+        let ended = self.serve(messages).await;
+        self.remember().await;
+        ended
+    }
+
+    async fn serve(&mut self, messages: &mut Streaming<ResolverMessage>) -> Result<(), Status> {
         // Subscribed before the first read, so that no change falls between.
         let mut changes = self.bridge.store.changes();
         self.need.changes = *changes.borrow_and_update();
@@ -245,7 +247,7 @@ impl<'a> Session<'a> {
     }
 
     async fn send(&self, body: control_message::Body) -> Result<(), Status> {
-        let message = Ok(ControlMessage { body: Some(body) });
+        let message = Ok(Box::new(ControlMessage { body: Some(body) }));
         match tokio::time::timeout(PATIENCE, self.outbox.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Status::cancelled("the resolver has gone")),
@@ -263,7 +265,10 @@ impl<'a> Session<'a> {
                 }
                 if ack.refused.is_empty() {
                     self.epoch_acked = ack.epoch.min(self.epoch_sent);
-                    self.remember().await;
+                    // Not at each: a change is acknowledged by every resolver at once.
+                    if self.remembered.elapsed() >= self.bridge.timing.keep_alive {
+                        self.remember().await;
+                    }
                 } else {
                     let why = ingest::bounded(ack.refused.clone(), 64);
                     tracing::warn!(bouncer = %self.bouncer.name, epoch = ack.epoch, why, "a bouncer refused a policy");
@@ -349,7 +354,8 @@ impl<'a> Session<'a> {
     }
 
     /// Notes in the store that the bouncer was here. Losing such a note loses nothing else.
-    async fn remember(&self) {
+    async fn remember(&mut self) {
+        self.remembered = Instant::now();
         let sighting =
             Sighting { at: self.bridge.clock.now(), version: self.version.clone(), epoch_acked: self.epoch_acked };
         if let Err(error) = self.bridge.store.record_sighting(&self.bouncer.name, &sighting).await {

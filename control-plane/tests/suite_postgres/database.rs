@@ -1,6 +1,6 @@
 //! The database of this suite's control planes: one for each on a PostgreSQL server that this process started.
 
-use crate::server::Server;
+use crate::server::{Server, Settings};
 use bouncer_control_plane::clock::Clock;
 use bouncer_control_plane::store::Store;
 use bouncer_control_plane::store::postgres::PostgresStore;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
 /// It ends with this process.
-static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(None).unwrap());
+static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(&Settings::default()).unwrap());
 
 /// Where one control plane's database is.
 pub(crate) struct Place {

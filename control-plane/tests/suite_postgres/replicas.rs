@@ -4,7 +4,7 @@ use crate::chained::{Domain, Spool};
 use crate::database::Place;
 use crate::harness::{ControlPlane, DEADLINE, KEY, PATH, envelope, resource};
 use crate::resolver::{Resolver, event};
-use crate::server::{PASSWORD, Server, Tls};
+use crate::server::{PASSWORD, Server, Settings, Tls};
 use bouncer_audit::{Owner, What};
 use bouncer_control_plane::bridge::Replica;
 use bouncer_control_plane::clock::SystemClock;
@@ -292,7 +292,7 @@ async fn while_another_holds_the_lock_writes_are_503_and_reads_and_audit_go_on()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_server_the_api_says_503_and_recovers_by_itself() {
-    let server = Server::start(None).unwrap();
+    let server = Server::start(&Settings::default()).unwrap();
     let place = Arc::new(Place::on(&server));
     let mut server = server;
     let plane = ControlPlane::claimed(place.clone()).await;
@@ -398,8 +398,12 @@ async fn the_server_proves_itself_before_it_is_told_the_password() {
     };
     let folder = tempfile::tempdir().unwrap();
     let port = crate::ports::free_port().unwrap();
+    let start = |certificate: &str, key| {
+        let tls = Tls { certificate: certificate.to_owned(), key, port };
+        Server::start(&Settings { tls: Some(tls), ..Settings::default() }).unwrap()
+    };
     let (certificate, key) = issue(&["localhost"]);
-    let server = Server::start(Some(&Tls { certificate: certificate.clone(), key, port })).unwrap();
+    let server = start(&certificate, key);
     let good = over_tcp(folder.path(), port, "verify-full", &certificate);
     let store = good.database.open(Arc::new(SystemClock)).await.unwrap();
     assert_eq!(store.epoch().await.unwrap(), 1);
@@ -408,7 +412,7 @@ async fn the_server_proves_itself_before_it_is_told_the_password() {
     assert!(stranger.database.open(Arc::new(SystemClock)).await.is_err(), "another authority's");
     drop(server);
     let (certificate, key) = issue(&["db.example.org"]);
-    let _server = Server::start(Some(&Tls { certificate: certificate.clone(), key, port })).unwrap();
+    let _server = start(&certificate, key);
     let elsewhere = over_tcp(folder.path(), port, "verify-full", &certificate);
     assert!(elsewhere.database.open(Arc::new(SystemClock)).await.is_err(), "for another name");
     let control = over_tcp(folder.path(), port, "require", &certificate);

@@ -17,6 +17,8 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 const READERS: u32 = 4;
+/// Rows that SQLite's thread may be ahead of whoever reads them.
+const ROWS: usize = 1_024;
 /// How long a statement waits for another process's lock, and a caller for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -63,6 +65,8 @@ async fn connect(path: &Path) -> Result<(SqlitePool, SqlitePool)> {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .pragma("trusted_schema", "OFF")
+        // A full buffer makes SQLite's thread and whoever reads wait for each other, row by row.
+        .row_buffer_size(ROWS)
         .busy_timeout(PATIENCE);
     // Another process, `bootstrap` beside `serve`, may be setting up the same file: one after the other.
     let turn = turn(path).await?;

@@ -2,7 +2,7 @@
 
 use bouncer_proto::bridge::v1 as wire;
 use bouncer_tests::Result;
-use bouncer_tests::postgres::Server;
+use bouncer_tests::postgres::{Server, Settings};
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection as _, Encode, QueryBuilder, Type};
@@ -36,7 +36,7 @@ impl Databases {
     pub(crate) fn start(kind: Kind) -> Result<Self> {
         Ok(match kind {
             Kind::Sqlite => Self::Sqlite,
-            Kind::Postgres => Self::Postgres(Server::start_synced()?),
+            Kind::Postgres => Self::Postgres(Server::start(&Settings { synced: true, ..Settings::default() })?),
         })
     }
 
