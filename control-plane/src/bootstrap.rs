@@ -16,12 +16,12 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum BootstrapError {
     /// The database could not be opened.
-    #[error("cannot open the database: {source}. {advice}")]
+    #[error("cannot open the database: {source}{advice}")]
     Store {
         /// Why.
         #[source]
         source: StoreError,
-        /// What to look at.
+        /// What to look at, behind that.
         advice: &'static str,
     },
     /// There is a token already.
@@ -53,7 +53,7 @@ pub enum BootstrapError {
 /// # Errors
 /// [`BootstrapError`]; then no new token is valid, and no file is left behind.
 pub async fn bootstrap(database: &DatabaseConfig, token_file: &Path, replace: bool) -> Result<(), BootstrapError> {
-    let failed = |source| BootstrapError::Store { source, advice: database.advice() };
+    let failed = |source| BootstrapError::Store { advice: database.advice(&source), source };
     let store = database.open(Arc::new(SystemClock)).await.map_err(failed)?;
     let token = Token::generate()?;
     if !replace && !store.tokens().await.map_err(failed)?.is_empty() {

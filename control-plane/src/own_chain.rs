@@ -6,7 +6,7 @@
 
 use crate::clock::Clock;
 use crate::store::{Result, Store};
-use bouncer_audit::{Checkpoint, Owner, Signer};
+use bouncer_audit::{Checkpoint, CheckpointError, Owner, Signed, Signer};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use spiffe::X509Source;
 use std::sync::Arc;
@@ -20,18 +20,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 pub async fn keep(store: Arc<dyn Store>, clock: Arc<dyn Clock>, source: X509Source, stop: CancellationToken) {
     loop {
         let ended = stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_none();
-        // Without an SVID there is none; the next one covers what was changed meanwhile.
-        if let Ok(svid) = source.svid() {
-            let certificates = svid.cert_chain().iter().map(|one| one.as_bytes().to_vec()).collect();
-            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(svid.private_key().as_bytes().to_vec()));
-            match Signer::new(&key, certificates) {
-                Ok(signer) => {
-                    if let Err(error) = sign(&*store, &*clock, &signer).await {
-                        tracing::error!(%error, "a checkpoint of the administrative changes could not be stored; trying again");
-                    }
-                }
-                Err(error) => tracing::error!(%error, "the administrative changes are not signed"),
-            }
+        if let Err(error) = keep_up(&*store, &*clock, &source).await {
+            tracing::error!(%error, "a checkpoint of the administrative changes could not be stored; trying again");
         }
         if ended {
             return;
@@ -39,24 +29,44 @@ pub async fn keep(store: Arc<dyn Store>, clock: Arc<dyn Clock>, source: X509Sour
     }
 }
 
+async fn keep_up(store: &dyn Store, clock: &dyn Clock, source: &X509Source) -> Result<()> {
+    let Some(checkpoint) = due(store, clock).await? else { return Ok(()) };
+    // Without an SVID there is none; the next one covers what was changed meanwhile.
+    let Ok(svid) = source.svid() else { return Ok(()) };
+    let certificates = svid.cert_chain().iter().map(|one| one.as_bytes().to_vec()).collect();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(svid.private_key().as_bytes().to_vec()));
+    add(store, Signer::new(&key, certificates).and_then(|signer| signer.sign(checkpoint))).await
+}
+
 /// Signs what was changed since the last checkpoint, if anything was.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn sign(store: &dyn Store, clock: &dyn Clock, signer: &Signer) -> Result<()> {
-    let Some(own) = store.own_chain().await? else { return Ok(()) };
-    if own.last.as_ref().is_some_and(|last| last.checkpoint.point() == own.end) {
-        return Ok(());
+    match due(store, clock).await? {
+        Some(checkpoint) => add(store, signer.sign(checkpoint)).await,
+        None => Ok(()),
     }
-    let checkpoint = Checkpoint {
+}
+
+/// The checkpoint over what was changed since the last one, if anything was.
+async fn due(store: &dyn Store, clock: &dyn Clock) -> Result<Option<Checkpoint>> {
+    let Some(own) = store.own_chain().await? else { return Ok(None) };
+    if own.last.as_ref().is_some_and(|last| last.checkpoint.point() == own.end) {
+        return Ok(None);
+    }
+    Ok(Some(Checkpoint {
         chain: own.end.chain,
         owner: Owner::ControlPlane,
         number: own.last.map_or(0, |last| last.checkpoint.number) + 1,
         sequence: own.end.sequence,
         head: own.end.head,
         time_ms: clock.now().as_millisecond(),
-    };
-    match signer.sign(checkpoint) {
+    }))
+}
+
+async fn add(store: &dyn Store, signed: std::result::Result<Signed, CheckpointError>) -> Result<()> {
+    match signed {
         Ok(signed) => store.add_own_checkpoint(&signed).await,
         Err(error) => {
             tracing::error!(%error, "the administrative changes are not signed");

@@ -37,12 +37,12 @@ const LOOK: Duration = Duration::from_secs(1);
 #[non_exhaustive]
 pub enum ServeError {
     /// The database could not be opened.
-    #[error("cannot open the database: {source}. {advice}")]
+    #[error("cannot open the database: {source}{advice}")]
     Store {
         /// Why.
         #[source]
         source: StoreError,
-        /// What to look at.
+        /// What to look at, behind that.
         advice: &'static str,
     },
     /// The API's certificate or key is wrong.
@@ -82,7 +82,8 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Ser
 pub async fn serve(config: Config) -> Result<(), ServeError> {
     let clock = Arc::new(SystemClock);
     let opened = config.database.open(clock.clone()).await;
-    let store = opened.map_err(|source| ServeError::Store { source, advice: config.database.advice() })?;
+    let failed = |source| ServeError::Store { advice: config.database.advice(&source), source };
+    let store = opened.map_err(failed)?;
     let api_listener = bind("api.listen", config.api.listen).await?;
     let bridge_listener = bind("bridge.listen", config.bridge_listen).await?;
     let iam_listener = match &config.iam {

@@ -26,7 +26,7 @@ mod vault;
 
 pub use binding::{Binding, ClusterRail, StreamFacts};
 pub use context::{EncryptionContext, Reserved};
-pub use enrolment::{Audience, GetCallerIdentity};
+pub use enrolment::{Audience, GetCallerIdentity, StsHost};
 pub use envelope::{EnvelopeHeader, SealedEnvelope};
 pub use hex::Hex;
 pub use identity::{BouncerIdentity, RoleArn};

@@ -72,6 +72,13 @@ links! {
 impl Link {
     /// Clocks that differ by more make tokens and certificates fail. Milliseconds.
     pub const SKEW_LIMIT_MS: i64 = 5_000;
+
+    /// How far a clock is off that is ahead of another by so many milliseconds: `ahead by 6000 ms`, or `behind by 6000 ms`.
+    #[must_use]
+    pub fn skew(ahead_ms: i64) -> String {
+        let way = if ahead_ms < 0 { "behind" } else { "ahead" };
+        format!("{way} by {} ms", ahead_ms.unsigned_abs())
+    }
 }
 
 impl fmt::Display for Link {
@@ -83,6 +90,13 @@ impl fmt::Display for Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_is_ahead_or_behind() {
+        assert_eq!(Link::skew(6_000), "ahead by 6000 ms");
+        assert_eq!(Link::skew(-6_000), "behind by 6000 ms");
+        assert_eq!(Link::skew(i64::MIN), "behind by 9223372036854775808 ms");
+    }
 
     #[test]
     fn each_link_has_words_of_its_own() {

@@ -1,6 +1,7 @@
 //! A Policy Bridge in the scenario's own hands, in place of the control plane: pushes any snapshot or message, honest or
 //! not, and keeps what the resolver says.
 
+use crate::any_server::AnyServer;
 use crate::pki::Identity;
 use crate::{Fault, Result};
 use bouncer_proto::Parted as _;
@@ -9,13 +10,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
+use rustls_pki_types::ServerName;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio_rustls::TlsAcceptor;
+use tokio::task::JoinHandle;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 use wire::control_message::Body;
 use wire::policy_bridge_server::{PolicyBridge, PolicyBridgeServer};
@@ -46,7 +50,7 @@ struct Shared {
 pub struct Bridge {
     address: SocketAddr,
     shared: Arc<Shared>,
-    task: tokio::task::JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 impl Bridge {
@@ -55,32 +59,12 @@ impl Bridge {
     /// # Errors
     /// If the certificates don't fit or no port is free.
     pub async fn start(svid: &Identity, clients: Arc<rustls::RootCertStore>, first: wire::Snapshot) -> Result<Self> {
-        let verifier = WebPkiClientVerifier::builder(clients).build()?;
-        let mut tls =
-            ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(svid.chain(), svid.key())?;
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        let acceptor = TlsAcceptor::from(Arc::new(tls));
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             snapshot: watch::Sender::new(first),
             more: broadcast::Sender::new(64),
             said: Mutex::default(),
         });
-        let routes = tonic::service::Routes::new(PolicyBridgeServer::new(Server { shared: Arc::clone(&shared) }));
-        let task = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((socket, _)) = listener.accept().await {
-                while connections.try_join_next().is_some() {}
-                let (acceptor, routes) = (acceptor.clone(), routes.clone());
-                connections.spawn(async move {
-                    let Ok(stream) = acceptor.accept(socket).await else { return };
-                    let server = auto::Builder::new(TokioExecutor::new());
-                    // A resolver that goes away is no fault here.
-                    let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)).await;
-                });
-            }
-        });
+        let (address, task) = serve(svid, clients, Server { shared: Arc::clone(&shared) }).await?;
         Ok(Self { address, shared, task })
     }
 
@@ -128,6 +112,58 @@ impl Bridge {
             Some(ack) => Err(Fault::new(format!("the snapshot was refused: {}", ack.refused))),
         }
     }
+}
+
+/// Serves resolvers whose SVIDs are by one of `clients`, under an SVID of its own.
+pub(crate) async fn serve(
+    svid: &Identity,
+    clients: Arc<rustls::RootCertStore>,
+    server: impl PolicyBridge,
+) -> Result<(SocketAddr, JoinHandle<()>)> {
+    let verifier = WebPkiClientVerifier::builder(clients).build()?;
+    let mut tls =
+        ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(svid.chain(), svid.key())?;
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    let routes = tonic::service::Routes::new(PolicyBridgeServer::new(server));
+    let task = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((socket, _)) = listener.accept().await {
+            while connections.try_join_next().is_some() {}
+            let (acceptor, routes) = (acceptor.clone(), routes.clone());
+            connections.spawn(async move {
+                let Ok(stream) = acceptor.accept(socket).await else { return };
+                let server = auto::Builder::new(TokioExecutor::new());
+                // A resolver that goes away is no fault here.
+                let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)).await;
+            });
+        }
+    });
+    Ok((address, task))
+}
+
+/// A connection to a control plane's bridge, as the resolver with this SVID makes it; whoever answers is taken for it.
+///
+/// # Errors
+/// If it is not taken.
+pub async fn connect(address: SocketAddr, svid: &Identity) -> Result<Channel> {
+    let tls = rustls::ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(AnyServer));
+    let mut tls = tls.with_client_auth_cert(svid.chain(), svid.key())?;
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    tls.resumption = rustls::client::Resumption::disabled();
+    let connector = TlsConnector::from(Arc::new(tls));
+    let connect = tower::service_fn(move |_| {
+        let connector = connector.clone();
+        async move {
+            let tcp = tokio::net::TcpStream::connect(address).await?;
+            tcp.set_nodelay(true)?;
+            let name = ServerName::IpAddress(address.ip().into());
+            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
+        }
+    });
+    Ok(Endpoint::from_static("http://bridge.invalid").connect_with_connector(connect).await?)
 }
 
 impl Drop for Bridge {

@@ -7,8 +7,10 @@
 //!
 //! It is never part of what is shipped. Its keys are made for one run and protect nothing.
 
+pub mod any_server;
 pub mod api;
 pub mod bridge;
+pub mod bridge_relay;
 pub mod browser;
 pub mod client;
 pub mod collector;

@@ -2,7 +2,7 @@
 
 use crate::process::Process;
 use crate::scratch::{Scratch, free_port};
-use crate::{Result, fault::Doing as _, openbao, tools};
+use crate::{Fault, Result, fault::Doing as _, openbao, tools};
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -168,6 +168,21 @@ impl Setup {
             }
         }
         self.set("rails.vault_mounts", mounts);
+    }
+
+    /// Has its clock go so many seconds ahead of everybody else's, or behind; what it measures goes on as it does.
+    ///
+    /// # Errors
+    /// If libfaketime is not installed.
+    pub fn set_clock(&mut self, ahead_s: i32) -> Result<()> {
+        let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+        if !Path::new(&library).exists() {
+            return Err(Fault::new("libfaketime is not installed. On Debian: apt-get install libfaketime"));
+        }
+        let offset = format!("{ahead_s:+}s");
+        let faked = [("LD_PRELOAD", &*library), ("FAKETIME", &offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        self.environment.extend(faked.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        Ok(())
     }
 
     /// Runs it as this user, who gets what the resolver needs in the scenario's folder, and no more. For root only.

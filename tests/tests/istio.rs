@@ -10,7 +10,7 @@ use serde::Deserialize as _;
 use serde_norway::Value;
 use std::process::Command;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 const CLUSTER: &str = "outbound|18443||payments.example.org";
 const SOON: Duration = Duration::from_secs(20);
@@ -359,30 +359,83 @@ async fn the_facts_name_the_cluster_and_not_its_statistics() -> Result<()> {
 
 /// The first of the facts, as an upstream without Bouncer's other filters sees it.
 async fn cluster_in_facts(version: Version, format: &str) -> Result<String> {
-    let scratch = Scratch::new("istio-facts")?;
-    let upstream = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let port = free_port()?;
-    let mut config = generated(upstream.local_addr()?.port(), port)?;
-    let facts =
-        patches("istio/named.yaml")?.into_iter().find(|patch| patch["patch"]["value"]["name"] == "bouncer.facts");
-    let mut facts = facts.ok_or_else(|| Fault::new("no patch for the facts"))?;
+    let (mut facts, _) = header_patches("istio/named.yaml")?;
     let mutation = "patch.value.typed_config.mutations.request_mutations.0.append.header.value";
     let value = at(&mut facts, mutation)?;
     *value = value.as_str().unwrap_or_default().replace("%UPSTREAM_CLUSTER_RAW%", format).into();
-    apply(&mut config, &facts)?;
-    let (process, _admin) = start(&scratch, version, &mut config)?;
-    let connect = || async { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok() };
-    let mut client = process.until("a listener", SOON, connect).await?;
-    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nx-bouncer-facts: forged\r\n\r\n").await?;
-    let (mut stream, _) = tokio::time::timeout(SOON, upstream.accept()).await??;
-    let mut request = vec![0; 4096];
-    let length = tokio::time::timeout(SOON, stream.read(&mut request)).await??;
-    let request = String::from_utf8_lossy(&request[..length]).into_owned();
-    let lines: Vec<&str> = request.lines().filter_map(|line| line.strip_prefix("x-bouncer-facts: ")).collect();
-    match lines.as_slice() {
+    let lines = seen_upstream(version, &[&facts], "x-bouncer-facts: forged\r\n").await?;
+    let facts: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("x-bouncer-facts: ")).collect();
+    match facts.as_slice() {
         [facts] => Ok(facts.split(' ').next().unwrap_or_default().to_owned()),
         other => Err(Fault::new(format!("facts: {other:?}"))),
     }
+}
+
+/// Of a file the patch that writes facts and trace into their headers, and the one that removes them.
+fn header_patches(file: &str) -> Result<(Value, Value)> {
+    let (mut writes, mut removes) = (None, None);
+    for patch in patches(file)? {
+        if patch["patch"]["value"]["name"] == "bouncer.facts" {
+            writes = Some(patch);
+        } else if patch["applyTo"] == "VIRTUAL_HOST" {
+            removes = Some(patch);
+        }
+    }
+    writes.zip(removes).ok_or_else(|| Fault::new(format!("{file} does not write and remove facts")))
+}
+
+/// What an upstream without Bouncer's other filters sees of Bouncer's headers, where a client sends these.
+async fn seen_upstream(version: Version, patches: &[&Value], sent: &str) -> Result<Vec<String>> {
+    let scratch = Scratch::new("istio-headers")?;
+    let upstream = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let port = free_port()?;
+    let mut config = generated(upstream.local_addr()?.port(), port)?;
+    patches.iter().try_for_each(|patch| apply(&mut config, patch))?;
+    let (process, _admin) = start(&scratch, version, &mut config)?;
+    let connect = || async { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok() };
+    let mut client = process.until("a listener", SOON, connect).await?;
+    client.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\n{sent}\r\n").as_bytes()).await?;
+    let (stream, _) = tokio::time::timeout(SOON, upstream.accept()).await??;
+    let mut lines = BufReader::new(stream).lines();
+    let mut seen = Vec::new();
+    loop {
+        let line = tokio::time::timeout(SOON, lines.next_line()).await??;
+        match line.ok_or_else(|| Fault::new("half a request"))? {
+            end if end.is_empty() => return Ok(seen),
+            line if line.to_ascii_lowercase().starts_with("x-bouncer-") => seen.push(line),
+            _ => {}
+        }
+    }
+}
+
+/// What Envoy writes for the filter does not go on to the upstream, nor does what a client claims under those names; and
+/// between the two patches, where the filter is, only Envoy's words are left. The control is what passes without either.
+#[tokio::test]
+async fn a_client_smuggles_neither_facts_nor_a_trace_past_the_patches() -> Result<()> {
+    const FORGED: &str = "x-bouncer-facts: forged\r\nX-Bouncer-Facts: forged again\r\nx-bouncer-trace: forged\r\n";
+    for (file, versions) in MODES {
+        let (writes, removes) = header_patches(file)?;
+        for version in versions {
+            let bare = seen_upstream(*version, &[], FORGED).await?;
+            assert_eq!(
+                bare.iter().filter(|line| line.contains("forged")).count(),
+                3,
+                "{file} on {version:?}: {bare:?}"
+            );
+            let between = seen_upstream(*version, &[&writes], FORGED).await?;
+            let names: Vec<&str> = between.iter().filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+            assert_eq!(names, ["x-bouncer-facts", "x-bouncer-trace"], "{file} on {version:?}: {between:?}");
+            assert!(!between.iter().any(|line| line.contains("forged")), "{file} on {version:?}: {between:?}");
+            for patches in [&[&writes, &removes][..], &[&removes]] {
+                assert_eq!(
+                    seen_upstream(*version, patches, FORGED).await?,
+                    Vec::<String>::new(),
+                    "{file} on {version:?}"
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 #[test]

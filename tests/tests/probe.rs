@@ -4,6 +4,7 @@
 use bouncer_proto::bridge::v1 as wire;
 use bouncer_proto::bridge::v1::control_message::Body;
 use bouncer_tests::bridge::Bridge;
+use bouncer_tests::bridge_relay::BridgeRelay;
 use bouncer_tests::pki;
 use bouncer_tests::resolver::{Resolver, Setup};
 use bouncer_tests::scratch::free_port;
@@ -248,5 +249,64 @@ async fn a_policy_that_is_refused_and_a_clock_that_differs_are_named() -> Result
     bridge.push(|snapshot| snapshot.bouncer = "payments-west".to_owned());
     resolver_names(&stack, Some("lag")).await?;
     bridge.push(|snapshot| snapshot.bouncer = "payments-east".to_owned());
+    resolver_names(&stack, None).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resolver_whose_clock_differs_is_named_by_both_sides() -> Result<()> {
+    let mut stack = stack("probe-clock", false).await?;
+    control_plane_names(&stack, None).await?;
+    for (ahead_s, way) in [(8, "ahead"), (-8, "behind")] {
+        let mut clock = Ok(());
+        restarted(&mut stack, |setup| clock = setup.set_clock(ahead_s))?;
+        clock?;
+        let own = resolver_names(&stack, Some("clock")).await?;
+        let others = control_plane_names(&stack, Some("clock")).await?;
+        for said in [own, others] {
+            let skew = said["clock_skew_ms"].as_i64().unwrap_or_default();
+            // A message takes its time, which looks like a clock that is behind.
+            assert!((skew - i64::from(ahead_s) * 1_000).abs() < 1_500, "{said}");
+            assert!(said["detail"].as_str().unwrap_or_default().contains(&format!("{way} by ")), "{said}");
+        }
+    }
+    restarted(&mut stack, |setup| setup.environment.clear())?;
+    resolver_names(&stack, None).await?;
+    control_plane_names(&stack, None).await.map(drop)
+}
+
+/// Turns the feature flag back on, in the whole and in what differs from it.
+fn turned_on(body: &mut Body) {
+    match body {
+        Body::Snapshot(snapshot) => snapshot.intercept_enabled = true,
+        Body::Delta(delta) => delta.intercept_enabled = true,
+        Body::KeepAlive(_) | Body::AuditAck(_) => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_that_is_changed_on_its_way_down_is_named_by_the_control_plane() -> Result<()> {
+    let mut stack = stack("probe-relay", false).await?;
+    let home = stack.control_plane()?.setup().bridge().parse()?;
+    let relay = BridgeRelay::start(&stack.identities, home).await?;
+    lead_to(&mut stack, relay.address())?;
+    // The control: an honest relay changes nothing.
+    let well = resolver_names(&stack, None).await?;
+    assert_eq!(well["control_plane"], json!(relay.address()));
+    control_plane_names(&stack, None).await?;
+    let api = stack.api()?;
+    api.set_flag(false).await?;
+    api.set_flag(true).await?;
+    control_plane_names(&stack, None).await?;
+
+    // The delta is refused, since it is not what its digest says; the whole, that is asked for then, has none.
+    relay.change(turned_on);
+    api.set_flag(false).await?;
+    let diverged = control_plane_names(&stack, Some("divergence")).await?;
+    assert_eq!(diverged["diverged"], true, "{diverged}");
+    stack.resolver()?.process().logs("delta_diverged", SOON).await?;
+
+    relay.change(|_| {});
+    api.set_flag(true).await?;
+    control_plane_names(&stack, None).await?;
     resolver_names(&stack, None).await.map(drop)
 }

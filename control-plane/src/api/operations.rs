@@ -2,6 +2,7 @@
 
 use super::Api;
 use crate::metrics::Now;
+use crate::store::StoreError;
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
@@ -36,13 +37,19 @@ pub(super) async fn healthz() -> &'static str {
 #[utoipa::path(get, path = "/readyz", tag = "operations", operation_id = "readyz", security(()),
     responses((status = 200, body = ReadyAnswer), (status = 503, body = ReadyAnswer)))]
 pub(super) async fn readyz(State(api): State<Api>) -> (StatusCode, Json<ReadyAnswer>) {
-    let database = api.store.ping().await.is_ok();
+    let answered = api.store.ping().await;
+    let database = answered.is_ok();
     let (identity, policy_bridge) = (api.readiness.identity(), api.readiness.bridge());
     let draining = api.readiness.draining();
     let ready = database && identity && policy_bridge && !draining;
     let mut next = Vec::new();
-    if !database {
-        next.push("Look at the disk that holds the database, and at the control plane's log.");
+    match answered {
+        Ok(()) => {}
+        Err(StoreError::Newer { .. }) => next.push(
+            "A newer version has upgraded the database in a way that this one cannot live with. Stop this control plane, \
+             and start the newer version.",
+        ),
+        Err(_) => next.push("Look at the disk that holds the database, and at the control plane's log."),
     }
     if !identity {
         next.push(

@@ -402,7 +402,15 @@ fn store_text(error: &StoreError) -> Text {
         ),
         StoreError::Conflict(conflict) => conflict_text(*conflict),
         StoreError::Corrupt(_) => unavailable("The database holds a row that is not valid."),
-        StoreError::Unavailable(_) | StoreError::Migration(_) | StoreError::Newer { .. } | StoreError::OutOfRange => {
+        StoreError::OtherSchema(_) | StoreError::Newer { .. } => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "The control plane cannot answer right now",
+            "The database has not the schema that this control plane knows. Nothing that was acknowledged is lost.",
+            "Look at /readyz. If a newer version has upgraded the database, stop this control plane and start the newer \
+             version; if a backup is being restored, try again when it is.",
+        ),
+        StoreError::Unavailable(_) | StoreError::Migration(_) | StoreError::OutOfRange => {
             unavailable("The database did not answer as it should.")
         }
     }

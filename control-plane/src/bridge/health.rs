@@ -259,7 +259,7 @@ fn broken_link(health: &BridgeHealth) -> Option<(Link, String, String)> {
         return Some((Link::Lag, detail, Link::Lag.advice().to_owned()));
     }
     let skew = health.clock_skew_ms.filter(|skew| skew.saturating_abs() > Link::SKEW_LIMIT_MS)?;
-    let detail = format!("Its clock is ahead of the control plane's by {skew} ms.");
+    let detail = format!("By the control plane's clock, its own is {}.", Link::skew(skew));
     Some((Link::Clock, detail, Link::Clock.advice().to_owned()))
 }
 
@@ -295,4 +295,23 @@ fn verdict(health: &BridgeHealth) -> (bool, String, String) {
     }
     let loud = if health.dev { " IT RUNS WITH --dev, WHICH IS NOT FOR PRODUCTION." } else { "" };
     (true, format!("Connected, current and ready.{loud}"), String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_differs_is_ahead_or_behind() {
+        let clock = |clock_skew_ms| {
+            broken_link(&BridgeHealth { clock_skew_ms, ..blank(BridgeState::Connected) })
+                .map(|(link, said, _)| (link, said))
+        };
+        let named = |said: &str| Some((Link::Clock, said.to_owned()));
+        assert_eq!(clock(Some(6_000)), named("By the control plane's clock, its own is ahead by 6000 ms."));
+        assert_eq!(clock(Some(-6_000)), named("By the control plane's clock, its own is behind by 6000 ms."));
+        for well in [None, Some(Link::SKEW_LIMIT_MS), Some(-Link::SKEW_LIMIT_MS)] {
+            assert_eq!(clock(well), None, "{well:?}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use super::table::Section;
 use crate::clock::Clock;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Result, Store};
+use crate::store::{Result, Store, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use std::fmt;
 use std::net::IpAddr;
@@ -43,15 +43,16 @@ impl DatabaseConfig {
         })
     }
 
-    /// What to look at when it can't be opened.
+    /// What to look at when it can't be opened, behind the error's own words. Nothing where those say what to do.
     #[must_use]
-    pub const fn advice(&self) -> &'static str {
-        match self {
-            Self::Sqlite(_) => {
-                "Check that the file of database.path and its folder belong to this user, and that the disk has room"
+    pub const fn advice(&self, error: &StoreError) -> &'static str {
+        match (error, self) {
+            (StoreError::Newer { .. }, _) => "",
+            (_, Self::Sqlite(_)) => {
+                ". Check that the file of database.path and its folder belong to this user, and that the disk has room"
             }
-            Self::Postgres(_) => {
-                "Check that the server of database.url runs and takes connections from here, that its certificate is for \
+            (_, Self::Postgres(_)) => {
+                ". Check that the server of database.url runs and takes connections from here, that its certificate is for \
                  that host and issued under database.ca_file, and that the user may log in and owns the database"
             }
         }
@@ -166,6 +167,9 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::{Config, ConfigError};
+    use super::{DatabaseConfig, Server};
+    use crate::serve::ServeError;
+    use crate::store::StoreError;
     use std::path::Path;
 
     const REST: &str = "[api]\nlisten='127.0.0.1:8080'\n[bridge]\nlisten='0.0.0.0:8443'\n\
@@ -227,5 +231,20 @@ mod tests {
         let text = format!("{REST}url='postgres://a@b/c'\npassword_file='{}'\n", file.display());
         let config = Config::parse(&text, Path::new("control-plane.toml")).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_database_of_a_newer_program_is_no_matter_of_disks_and_logins() {
+        let server = DatabaseConfig::Postgres(Server(Box::default()));
+        for database in [DatabaseConfig::Sqlite("/a.db".into()), server] {
+            let said = |source| ServeError::Store { advice: database.advice(&source), source }.to_string();
+            let newer = said(StoreError::Newer { schema: 9, known: 8 });
+            assert!(
+                newer.ends_with("Start the newer version again, or restore a backup from before the upgrade"),
+                "{newer}"
+            );
+            let other = said(StoreError::OutOfRange);
+            assert!(other.contains(". Check that the "), "{other}");
+        }
     }
 }

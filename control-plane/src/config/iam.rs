@@ -2,7 +2,8 @@
 
 use super::TlsFiles;
 use super::table::Section;
-use crate::bridge::enrol::{EnrolmentConfig, StsHost};
+use crate::bridge::enrol::EnrolmentConfig;
+use bouncer_custody::StsHost;
 use std::net::SocketAddr;
 
 /// A listener for resolvers without an SVID.
@@ -16,9 +17,8 @@ pub struct IamConfig {
     pub enrolment: EnrolmentConfig,
 }
 
-/// `https://HOST` or `https://HOST:PORT`.
 fn endpoint(section: &mut Section<'_>, text: &str) -> Option<StsHost> {
-    let host = text.strip_prefix("https://").and_then(|host| host.strip_suffix('/').unwrap_or(host).parse().ok());
+    let host = StsHost::of_url(text).ok();
     if host.is_none() {
         section.fault("sts_endpoints", "must hold https URLs of nothing but a host, such as https://sts.internal:8443");
     }

@@ -49,6 +49,12 @@ pub enum StoreError {
         /// The newest one known here.
         known: i64,
     },
+    /// A table or a column is not there, or is another. Nothing was changed.
+    #[error(
+        "the database's tables are not those that this program knows: a newer version has upgraded it, or a backup is \
+         being restored. /readyz tells the first: then stop this program and start the newer version"
+    )]
+    OtherSchema(#[source] sqlx::Error),
     /// A row holds what no edge would have let in.
     #[error("a row of table {0} is not valid")]
     Corrupt(&'static str),
@@ -65,8 +71,19 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(error)
+        if is_of_other_tables(&error) { Self::OtherSchema(error) } else { Self::Unavailable(error) }
     }
+}
+
+/// Whether a statement named a table or a column that is not there, or was prepared for other ones.
+fn is_of_other_tables(error: &sqlx::Error) -> bool {
+    // PostgreSQL's codes: undefined_table, undefined_column, and a plan whose columns are others now.
+    const CODES: [&str; 3] = ["42P01", "42703", "0A000"];
+    // SQLite has no code for it.
+    const WORDS: [&str; 3] = ["no such table: ", "no such column: ", " has no column named "];
+    let sqlx::Error::Database(database) = error else { return matches!(error, sqlx::Error::ColumnNotFound(_)) };
+    database.code().is_some_and(|code| CODES.contains(&&*code))
+        || WORDS.iter().any(|words| database.message().contains(words))
 }
 
 impl StoreError {
@@ -77,7 +94,22 @@ impl StoreError {
             other => Self::Migration(other),
         }
     }
+
+    /// Of the newest migration that is not known here and that this program can't live with, if there is one.
+    fn newer(schema: Option<i64>, migrations: &sqlx::migrate::Migrator) -> Result<()> {
+        schema.map_or(Ok(()), |schema| Err(Self::Newer { schema, known: newest(migrations) }))
+    }
 }
+
+/// The newest schema that a program knows.
+fn newest(migrations: &sqlx::migrate::Migrator) -> i64 {
+    migrations.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+/// The newest migration behind `$1` that changes tables of before: its file's name says so, by `breaks` behind the number.
+/// Beside any other, which only adds, programs of before go on.
+const BROKEN_BY: &str =
+    "SELECT max(version) FROM _sqlx_migrations WHERE version > $1 AND description LIKE 'breaks %' AND success";
 
 /// How a change contradicts what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -305,7 +337,7 @@ pub trait Store: Send + Sync {
     /// Waits for running calls and closes the database.
     async fn close(&self);
 
-    /// Whether the database answers.
+    /// Whether the database answers, and has a schema that this program can live with.
     async fn ping(&self) -> Result<()>;
     /// The epoch.
     async fn epoch(&self) -> Result<u64>;

@@ -124,7 +124,7 @@ impl Enroller {
         let (instructions, signature) = signed.into_parts();
         let date = instructions.headers().find(|(name, _)| name.eq_ignore_ascii_case("x-amz-date"));
         let amz_date = date.map(|(_, value)| value.to_owned()).ok_or(EnrolError::Sign)?;
-        let (host, region) = (self.login.sts_host.clone(), self.login.region.clone());
+        let (host, region) = (self.login.sts_host.to_string(), self.login.region.clone());
         Ok(wire::EnrollRequest { host, region, amz_date, access_key_id, signature, security_token })
     }
 }

@@ -164,7 +164,27 @@ impl Seen {
             let since = age.map_or_else(|| "never".to_owned(), |age| format!("{} s ago", age.as_secs()));
             return Some((Link::Lag, format!("its last word on the policy in use came {since}")));
         }
+        self.clock()
+    }
+
+    fn clock(&self) -> Option<(Link, String)> {
         let skew = self.skew_ms.filter(|skew| skew.saturating_abs() > Link::SKEW_LIMIT_MS)?;
-        Some((Link::Clock, format!("this resolver's is ahead by {skew} ms")))
+        Some((Link::Clock, format!("this resolver's is {}", Link::skew(skew))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_differs_is_ahead_or_behind() {
+        let clock = |skew_ms| Seen { skew_ms, ..Seen::default() }.clock();
+        let named = |said: &str| Some((Link::Clock, said.to_owned()));
+        assert_eq!(clock(Some(6_000)), named("this resolver's is ahead by 6000 ms"));
+        assert_eq!(clock(Some(-6_000)), named("this resolver's is behind by 6000 ms"));
+        for well in [None, Some(Link::SKEW_LIMIT_MS), Some(-Link::SKEW_LIMIT_MS)] {
+            assert_eq!(clock(well), None, "{well:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `[bridge] iam`: a control plane known by its CA and name, to which the resolver proves its IAM role.
 
 use super::raw::{Faults, read_ca};
-use bouncer_custody::{Audience, is_region};
+use bouncer_custody::{Audience, StsHost, is_region};
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -20,8 +20,8 @@ pub struct IamLogin {
     pub audience: Audience,
     /// The region of the signature.
     pub region: String,
-    /// The STS that the control plane is to ask, host or host:port.
-    pub sts_host: String,
+    /// The STS that the control plane is to ask.
+    pub sts_host: StsHost,
 }
 
 /// As it is written.
@@ -41,16 +41,6 @@ fn roots(pem: &[u8]) -> Option<RootCertStore> {
         roots.add(certificate.ok()?).ok()?;
     }
     Some(roots)
-}
-
-/// Of `https://HOST` or `https://HOST:PORT`.
-fn host(url: &str) -> Option<String> {
-    let text = url.strip_prefix("https://")?;
-    let text = text.strip_suffix('/').unwrap_or(text);
-    let uri: http::Uri = format!("https://{text}/").parse().ok()?;
-    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:".contains(&b));
-    (plain && uri.path() == "/" && !uri.host()?.is_empty())
-        .then(|| text.strip_suffix(":443").unwrap_or(text).to_owned())
 }
 
 impl RawIam {
@@ -77,15 +67,18 @@ impl RawIam {
             faults.rule("bridge.iam.region", "must be an AWS region, such as ca-central-1");
         }
         let sts_host = match &self.sts_endpoint {
-            None => Some(format!("sts.{}.amazonaws.com", self.region)),
-            Some(url) => host(url),
+            None => StsHost::of_region(&self.region).ok(),
+            Some(url) => {
+                let host = StsHost::of_url(url).ok();
+                if host.is_none() {
+                    faults.rule(
+                        "bridge.iam.sts_endpoint",
+                        "must be an https URL of nothing but a host, as the control plane lists",
+                    );
+                }
+                host
+            }
         };
-        if sts_host.is_none() {
-            faults.rule(
-                "bridge.iam.sts_endpoint",
-                "must be an https URL of nothing but a host, as the control plane lists",
-            );
-        }
         Some(IamLogin {
             roots: Arc::new(roots?),
             server_name: server_name?,

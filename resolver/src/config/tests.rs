@@ -150,7 +150,7 @@ fn a_resolver_that_enrols_needs_no_workload_api_and_can_use_nothing_that_does() 
     let folder = tempfile::tempdir().unwrap();
     let config = Config::load(&enrolling(folder.path(), |text| text), false).unwrap();
     let BridgeLogin::Iam(login) = &config.bridge.login else { panic!("an SVID") };
-    assert_eq!(login.sts_host, "sts.ca-central-1.amazonaws.com");
+    assert_eq!(login.sts_host.as_str(), "sts.ca-central-1.amazonaws.com");
     assert!(config.workload_api.is_none() && config.uses_default_chain());
 
     let broken = |change: &dyn Fn(String) -> String| {
@@ -176,6 +176,12 @@ fn a_resolver_that_enrols_needs_no_workload_api_and_can_use_nothing_that_does() 
         (
             "region = \"ca-central-1\"",
             "region = \"ca-central-1\"\nsts_endpoint = 'https://a@sts.test'",
+            "bridge.iam.sts_endpoint",
+        ),
+        (
+            // A URL's parser takes it; the control plane does not.
+            "region = \"ca-central-1\"",
+            "region = \"ca-central-1\"\nsts_endpoint = 'https://sts..test'",
             "bridge.iam.sts_endpoint",
         ),
     ] {

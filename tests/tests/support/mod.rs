@@ -1,5 +1,6 @@
 //! A client that says exactly what a scenario wants, byte by byte: HTTP/1.1 over TLS, with an SVID.
 
+use bouncer_tests::any_server::AnyServer;
 use bouncer_tests::client::ENVOY_NAME;
 use bouncer_tests::fault::Doing as _;
 use bouncer_tests::pki::{self, Identity};
@@ -51,44 +52,5 @@ impl Raw {
             (None, Err(error)) => Err(Fault::new(format!("no answer: {error}"))),
             (None, Ok(_)) => Err(Fault::new(format!("no answer in {text:?}"))),
         }
-    }
-}
-
-/// Takes whoever answers: only the client's side is of interest where it is used.
-#[derive(Debug)]
-struct AnyServer;
-
-impl rustls::client::danger::ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &rustls_pki_types::CertificateDer<'_>,
-        _: &[rustls_pki_types::CertificateDer<'_>],
-        _: &rustls_pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls_pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &rustls_pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &rustls_pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }

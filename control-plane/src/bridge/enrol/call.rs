@@ -3,7 +3,7 @@
 //! Method, path, body, the set of signed headers, the audience and the key's digest are not among them. They are written
 //! here ([`SignedCall::headers`]), so that another action, a further header or one that is not signed can't be asked for.
 
-use bouncer_custody::{Audience, GetCallerIdentity, is_region};
+use bouncer_custody::{Audience, GetCallerIdentity, StsHost, is_region};
 use bouncer_proto::bridge::v1::EnrollRequest;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::civil::DateTime;
@@ -14,44 +14,6 @@ use jiff::{SignedDuration, Timestamp};
 const SLACK: SignedDuration = SignedDuration::from_mins(5);
 /// Longest session token, in bytes. AWS says that there is no maximum; those of today have up to 2,000.
 const TOKEN_LIMIT: usize = 8 * 1024;
-
-/// A server of STS, `host` or `host:port`: a lower-case name or an IPv4 address, and nothing else that a URL could hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StsHost(String);
-
-impl std::str::FromStr for StsHost {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
-        let label = |label: &str| {
-            let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-            (1..=63).contains(&label.len())
-                && label.bytes().all(allowed)
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        };
-        let port_ok = port.is_none_or(|port| {
-            port.bytes().all(|b| b.is_ascii_digit())
-                && !port.starts_with('0')
-                && port.parse::<u16>().is_ok_and(|p| p != 443)
-        });
-        let good = host.len() <= 253 && host.split('.').all(label) && port_ok;
-        if good { Ok(Self(text.to_owned())) } else { Err(()) }
-    }
-}
-
-impl StsHost {
-    /// As it is written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether it is AWS's own in a region: `sts.REGION.amazonaws.com`.
-    fn is_official(&self, region: &str) -> bool {
-        self.0.strip_prefix("sts.").and_then(|rest| rest.strip_suffix(".amazonaws.com")) == Some(region)
-    }
-}
 
 /// What can't be used, in fixed words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -84,8 +46,8 @@ impl SignedCall {
         if !is_region(&region) {
             return Err(CallFault::Form("region"));
         }
-        let host: StsHost = host.parse().map_err(|()| CallFault::Form("host"))?;
-        if !(hosts.contains(&host) || (hosts.is_empty() && host.is_official(&region))) {
+        let host: StsHost = host.parse().map_err(|_| CallFault::Form("host"))?;
+        if !(hosts.contains(&host) || (hosts.is_empty() && StsHost::of_region(&region).as_ref() == Ok(&host))) {
             return Err(CallFault::Host);
         }
         let key_byte = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit();

@@ -82,32 +82,12 @@ fn only_an_allowed_sts_is_asked() {
 
 #[test]
 fn a_host_is_nothing_but_a_host() {
-    let long = "a".repeat(254);
     for host in [
         "",
-        ".",
-        "a..b",
-        "-a",
-        "a-",
-        "STS.ca-central-1.amazonaws.com",
         "user@sts.ca-central-1.amazonaws.com",
-        "sts.ca-central-1.amazonaws.com/",
         "sts.ca-central-1.amazonaws.com/x",
-        "sts.ca-central-1.amazonaws.com?x",
-        "sts.ca-central-1.amazonaws.com#x",
-        "sts.ca-central-1.amazonaws.com\\x",
-        "sts.ca-central-1.amazonaws.com.",
-        "sts.ca-central-1.amazonaws.com:",
         "sts.ca-central-1.amazonaws.com:443",
-        "sts.ca-central-1.amazonaws.com:0443",
-        "sts.ca-central-1.amazonaws.com:99999",
-        "sts.ca-central-1.amazonaws.com:1:2",
-        "[::1]",
-        "sts.ca%2dcentral",
-        " sts.ca-central-1.amazonaws.com",
         "sts.ca-central-1.amazonaws.com\r\nx: y",
-        "ѕts.ca-central-1.amazonaws.com",
-        &long,
     ] {
         assert_eq!(fault(|call| call.host = host.to_owned()), Some(CallFault::Form("host")), "{host:?}");
     }

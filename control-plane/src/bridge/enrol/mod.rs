@@ -17,7 +17,7 @@ use super::service::{Bridge, Peer};
 use crate::buckets::Buckets;
 use crate::clock::Clock;
 use crate::metrics::BridgeRefusal;
-use bouncer_custody::{Audience, BouncerIdentity, RoleArn};
+use bouncer_custody::{Audience, BouncerIdentity, RoleArn, StsHost};
 use bouncer_proto::bridge::v1::{EnrollReply, EnrollRequest};
 use call::{CallFault, SignedCall};
 use governor::Quota;
@@ -54,8 +54,6 @@ pub struct EnrolmentConfig {
     /// PEM certificates to trust for them, in the place of the system's.
     pub sts_ca_file: Option<PathBuf>,
 }
-
-pub use call::StsHost;
 
 /// What all connections of the listener share.
 pub struct Enrolment {

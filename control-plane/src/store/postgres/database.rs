@@ -4,7 +4,7 @@ use crate::clock::Clock;
 use crate::edit::Edit;
 use crate::model::{self, Actor};
 use crate::store::rows::{KEPT_MS, Recalled, signed, unsigned};
-use crate::store::{Conflict, Result, StoreError, chain};
+use crate::store::{Conflict, Result, StoreError, chain, newest};
 use bouncer_audit::Owner;
 use jiff::Timestamp;
 use sha2::Digest as _;
@@ -51,8 +51,7 @@ impl Database {
         let options = options.application_name("bouncer-control-plane").options(SETTINGS);
         let writer = pool(CONNECTIONS).connect_with(options.clone()).await?;
         // One of several that start at once does it, under a lock of the database's; the others wait.
-        let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
-        MIGRATIONS.run(&writer).await.map_err(|error| StoreError::migration(error, known))?;
+        MIGRATIONS.run(&writer).await.map_err(|error| StoreError::migration(error, newest(&MIGRATIONS)))?;
         let reader =
             pool(CONNECTIONS).connect_with(options.clone().options([("default_transaction_read_only", "on")])).await?;
         let database = Self { writer, reader, clock, changes: watch::Sender::new(0), stop: CancellationToken::new() };

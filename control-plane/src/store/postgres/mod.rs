@@ -18,8 +18,8 @@ mod tokens;
 
 use super::rows::unsigned;
 use super::{
-    AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BouncerFilter,
-    EnvelopeFilter, Others, Page, Part, ResourceFilter, Result, Store,
+    AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BROKEN_BY, BouncerFilter,
+    EnvelopeFilter, Others, Page, Part, ResourceFilter, Result, Store, StoreError, newest,
 };
 use crate::access::{NewSession, NewToken, Principal, TokenRecord};
 use crate::clock::Clock;
@@ -33,7 +33,7 @@ use crate::proposal::{Asked, ProposalFilter, ProposalRecord, ProposalState, Prop
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerIdentity, BouncerName, ClusterName, Generation, LogicalPath, ResourceName};
-use database::Database;
+use database::{Database, MIGRATIONS};
 use jiff::Timestamp;
 use sqlx::postgres::PgConnectOptions;
 use std::sync::Arc;
@@ -68,7 +68,9 @@ impl Store for PostgresStore {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.epoch().await.map(|_| ())
+        let broken_by =
+            sqlx::query_scalar(BROKEN_BY).bind(newest(&MIGRATIONS)).fetch_one(&self.database.reader).await?;
+        StoreError::newer(broken_by, &MIGRATIONS)
     }
     async fn epoch(&self) -> Result<u64> {
         unsigned(sqlx::query_scalar("SELECT epoch FROM meta").fetch_one(&self.database.reader).await?)

@@ -4,7 +4,7 @@ use crate::clock::Clock;
 use crate::edit::Edit;
 use crate::model::{self, Actor};
 use crate::store::rows::{KEPT_MS, Recalled, signed, unsigned};
-use crate::store::{Conflict, Result, StoreError, chain};
+use crate::store::{Conflict, Result, StoreError, chain, newest};
 use bouncer_audit::Owner;
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -72,7 +72,7 @@ async fn connect(path: &Path) -> Result<(SqlitePool, SqlitePool)> {
     let turn = turn(path).await?;
     let presence = Arc::new(Presence::new(path));
     let writer = pool(1, &presence).connect_with(options.clone()).await?;
-    MIGRATIONS.run(&writer).await.map_err(|error| StoreError::migration(error, super::files::newest_schema()))?;
+    MIGRATIONS.run(&writer).await.map_err(|error| StoreError::migration(error, newest(&MIGRATIONS)))?;
     super::envelopes::date_certificates(&writer).await?;
     drop(turn);
     let reader = pool(READERS, &presence).connect_with(options.pragma("query_only", "ON")).await?;

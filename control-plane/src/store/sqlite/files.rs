@@ -4,7 +4,7 @@ use super::SqliteStore;
 use super::database::{MIGRATIONS, turn};
 use crate::clock::Clock;
 use crate::model::Actor;
-use crate::store::{Result, Store as _, StoreError};
+use crate::store::{Result, Store as _, StoreError, newest};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub struct Facts {
 /// The newest schema that this program knows.
 #[must_use]
 pub fn newest_schema() -> i64 {
-    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+    newest(&MIGRATIONS)
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -19,8 +19,8 @@ mod tokens;
 
 use super::rows::unsigned;
 use super::{
-    AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BouncerFilter,
-    EnvelopeFilter, Page, Part, ResourceFilter, Result, Store,
+    AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BROKEN_BY, BouncerFilter,
+    EnvelopeFilter, Page, Part, ResourceFilter, Result, Store, StoreError, newest,
 };
 use crate::access::{NewSession, NewToken, Principal, TokenRecord};
 use crate::clock::Clock;
@@ -34,7 +34,7 @@ use crate::proposal::{Asked, ProposalFilter, ProposalRecord, ProposalState, Prop
 use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerIdentity, BouncerName, ClusterName, Generation, LogicalPath, ResourceName};
-use database::Database;
+use database::{Database, MIGRATIONS};
 use futures::FutureExt as _;
 use gathered::Gathered;
 use jiff::Timestamp;
@@ -55,8 +55,8 @@ impl SqliteStore {
     /// Opens the file, creating it with mode 0600 if it is not there, and brings its schema up to date.
     ///
     /// # Errors
-    /// [`super::StoreError::Unavailable`] if it cannot be opened, [`super::StoreError::Migration`] if it is newer than
-    /// this program or was changed by another hand.
+    /// [`super::StoreError::Unavailable`] if it cannot be opened, [`super::StoreError::Migration`] if its schema was changed
+    /// by another hand, [`super::StoreError::Newer`] if it is newer than this program.
     pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
         let database = Database::open(path, clock).await?;
         Ok(Self { database, policies: Gathered::default(), sightings: Gathered::default() })
@@ -75,7 +75,9 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.epoch().await.map(|_| ())
+        let broken_by =
+            sqlx::query_scalar(BROKEN_BY).bind(newest(&MIGRATIONS)).fetch_one(&self.database.reader).await?;
+        StoreError::newer(broken_by, &MIGRATIONS)
     }
     async fn epoch(&self) -> Result<u64> {
         unsigned(sqlx::query_scalar("SELECT epoch FROM meta").fetch_one(&self.database.reader).await?)

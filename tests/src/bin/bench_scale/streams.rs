@@ -4,18 +4,12 @@
 use bouncer_proto::ContentDigest;
 use bouncer_proto::bridge::v1 as wire;
 use bouncer_tests::pki::Identity;
-use bouncer_tests::{Fault, Result};
-use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use bouncer_tests::{Fault, Result, bridge};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::Endpoint;
 use wire::control_message::Body as Down;
 use wire::policy_bridge_client::PolicyBridgeClient;
 use wire::resolver_message::Body as Up;
@@ -110,42 +104,6 @@ pub(crate) struct Event {
     pub(crate) got: Got,
 }
 
-/// Takes whoever answers at the address for the server: the bench has started it.
-#[derive(Debug)]
-struct Anyone;
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        vec![rustls::SignatureScheme::ECDSA_NISTP256_SHA256, rustls::SignatureScheme::ED25519]
-    }
-}
-
 /// A message up.
 pub(crate) const fn message(body: Up) -> wire::ResolverMessage {
     wire::ResolverMessage { body: Some(body) }
@@ -157,21 +115,7 @@ impl Stream {
     /// # Errors
     /// If the server does not take the connection.
     pub(crate) async fn open(address: SocketAddr, svid: &Identity, bouncer: &str) -> Result<Self> {
-        let tls = rustls::ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anyone));
-        let mut tls = tls.with_client_auth_cert(svid.chain(), svid.key())?;
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        tls.resumption = rustls::client::Resumption::disabled();
-        let connector = TlsConnector::from(Arc::new(tls));
-        let connect = tower::service_fn(move |_| {
-            let connector = connector.clone();
-            async move {
-                let tcp = tokio::net::TcpStream::connect(address).await?;
-                tcp.set_nodelay(true)?;
-                let name = ServerName::IpAddress(address.ip().into());
-                Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
-            }
-        });
-        let channel = Endpoint::from_static("http://bridge.invalid").connect_with_connector(connect).await?;
+        let channel = bridge::connect(address, svid).await?;
         let (up, outgoing) = mpsc::channel(4);
         let hello = wire::Hello {
             bouncer: bouncer.to_owned(),
