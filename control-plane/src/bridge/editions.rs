@@ -10,6 +10,7 @@ use bouncer_proto::bridge::v1::{PolicyDelta, Snapshot};
 use bouncer_proto::{ContentDigest, Outline};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::watch;
 
 /// A bouncer's policy at one epoch, by its outline.
 #[derive(Debug, Clone)]
@@ -126,7 +127,10 @@ pub(super) async fn whole(bridge: &Bridge, bouncer: &BouncerName) -> store::Resu
 #[derive(Debug, Default)]
 pub struct Editions {
     places: Mutex<HashMap<BouncerName, Weak<Place>>>,
-    marks: tokio::sync::Mutex<Option<Arc<Marks>>>,
+    /// The newest that were read.
+    marks: watch::Sender<Option<Arc<Marks>>>,
+    /// Held by the one who reads newer ones.
+    reading: tokio::sync::Mutex<()>,
 }
 
 /// The marks of all bouncers, read after so many changes.
@@ -141,18 +145,30 @@ impl Editions {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The marks, read anew by the first who needs newer ones.
+    /// The marks, read anew by the first who needs newer ones. All others go on together once they are there.
     async fn marks(&self, bridge: &Bridge, need: Need) -> store::Result<Arc<Marks>> {
-        let mut held = self.marks.lock().await;
-        if let Some(marks) = held.as_ref()
-            && marks.changes >= need.changes
-            && marks.of.epoch >= need.epoch
-        {
-            return Ok(Arc::clone(marks));
+        let new_enough = |marks: &Option<Arc<Marks>>| {
+            let new_enough = |marks: &&Arc<Marks>| marks.changes >= need.changes && marks.of.epoch >= need.epoch;
+            marks.as_ref().filter(new_enough).cloned()
+        };
+        let mut newest = self.marks.subscribe();
+        loop {
+            if let Some(marks) = new_enough(&newest.borrow_and_update()) {
+                return Ok(marks);
+            }
+            tokio::select! {
+                biased;
+                _ = newest.changed() => {}
+                _turn = self.reading.lock() => {
+                    if let Some(marks) = new_enough(&newest.borrow()) {
+                        return Ok(marks);
+                    }
+                    let marks = Arc::new(Marks { of: bridge.store.policy_marks().await?, changes: need.changes });
+                    self.marks.send_replace(Some(Arc::clone(&marks)));
+                    return Ok(marks);
+                }
+            }
         }
-        let marks = Arc::new(Marks { of: bridge.store.policy_marks().await?, changes: need.changes });
-        *held = Some(Arc::clone(&marks));
-        Ok(marks)
     }
 
     /// A bouncer's place, the same for all of its streams.

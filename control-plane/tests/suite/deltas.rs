@@ -1,6 +1,6 @@
 //! What a change costs on the Policy Bridge: what is sent, what is read, and what happens where the two sides differ.
 
-use crate::harness::{ControlPlane, DEADLINE, PATH, envelope, resource, spiffe_id};
+use crate::harness::{ControlPlane, DEADLINE, PATH, envelope, resource, spiffe_id, until};
 use crate::resolver::Resolver;
 use bouncer_proto::bridge::v1::control_message::Body as Down;
 use bouncer_proto::bridge::v1::resolver_message::Body as Up;
@@ -221,6 +221,9 @@ async fn a_change_costs_a_read_of_the_policies_that_it_touches_and_of_no_others(
             let fresh = Resolver::resume(plane.bridge(), &format!("bouncer-{number}"), None).await.snapshot().await;
             assert_eq!(ContentDigest::of(held), ContentDigest::of(&fresh), "{what}: bouncer-{number}");
         }
+        // A fresh one that is still there would be told of the next change, too.
+        let alone = |number| plane.live.sessions(&format!("bouncer-{number}").parse().unwrap()).len() == 1;
+        until("the end of the fresh ones", || (0..BOUNCERS).all(alone).then_some(())).await;
     };
     let rotated = |path: &str, ciphertext: &str| {
         let mut body = envelope(path);

@@ -3,8 +3,8 @@
 
 use crate::store::{Result, StoreError};
 use futures::future::BoxFuture;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::sync::oneshot;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Most that is done at once, so that nobody waits long and memory stays bounded.
 const MOST: usize = 256;
@@ -12,10 +12,11 @@ const MOST: usize = 256;
 /// Answers several questions, each with one answer.
 pub(super) type All<C, Q, A> = for<'a> fn(&'a C, &'a [Q]) -> BoxFuture<'a, Result<Vec<A>>>;
 
-/// Questions that wait for whoever is next to take them along.
+/// Questions that wait for the task that answers them: those that have waited longest, as many at once as there are. It
+/// ends with this.
 pub(super) struct Gathered<Q, A> {
-    waiting: Mutex<Vec<Waiting<Q, A>>>,
-    turn: tokio::sync::Mutex<()>,
+    // Without a bound of its own: whoever asks waits for the answer.
+    waiting: mpsc::UnboundedSender<Waiting<Q, A>>,
 }
 
 struct Waiting<Q, A> {
@@ -23,61 +24,46 @@ struct Waiting<Q, A> {
     reply: oneshot::Sender<Result<A>>,
 }
 
-impl<Q, A> Default for Gathered<Q, A> {
-    fn default() -> Self {
-        Self { waiting: Mutex::new(Vec::new()), turn: tokio::sync::Mutex::new(()) }
+impl<Q: Send + Sync + 'static, A: Send + 'static> Gathered<Q, A> {
+    /// Has questions answered by `all`, one answer for each. If it fails, it has failed for each of them.
+    pub(super) fn new<C: Send + Sync + 'static>(context: Arc<C>, all: All<C, Q, A>) -> Self {
+        let (waiting, mut questions) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut some = Vec::with_capacity(MOST);
+            while questions.recv_many(&mut some, MOST).await > 0 {
+                answer(&*context, some.drain(..), all).await;
+            }
+        });
+        Self { waiting }
+    }
+
+    /// The answer to a question.
+    pub(super) async fn ask(&self, question: Q) -> Result<A> {
+        let (reply, answer) = oneshot::channel();
+        // Its end is the runtime's.
+        let gone = || StoreError::Unavailable(sqlx::Error::WorkerCrashed);
+        self.waiting.send(Waiting { question, reply }).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
     }
 }
 
-impl<Q: Clone, A> Gathered<Q, A> {
-    /// The answer to a question. `all` answers several, one answer for each, and is called by whoever is first. If it
-    /// fails, it has failed for each of them.
-    pub(super) async fn ask<C>(&self, context: &C, question: Q, all: All<C, Q, A>) -> Result<A> {
-        loop {
-            let (reply, mut answer) = oneshot::channel();
-            self.waiting().push(Waiting { question: question.clone(), reply });
-            let answered = loop {
-                tokio::select! {
-                    biased;
-                    answered = &mut answer => break answered,
-                    _turn = self.turn.lock() => self.answer(context, all).await,
-                }
-            };
-            // Whoever took it along was cut off. Then it is asked again.
-            if let Ok(answered) = answered {
-                return answered;
+async fn answer<C, Q, A>(context: &C, some: impl Iterator<Item = Waiting<Q, A>>, all: All<C, Q, A>) {
+    // Whoever has gone meanwhile wants no answer.
+    let some = some.filter(|one| !one.reply.is_closed());
+    let (questions, replies): (Vec<_>, Vec<_>) = some.map(|one| (one.question, one.reply)).unzip();
+    if questions.is_empty() {
+        return;
+    }
+    match all(context, &questions).await {
+        Ok(answers) => {
+            for (reply, answer) in replies.into_iter().zip(answers) {
+                let _ = reply.send(Ok(answer));
             }
         }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting<Q, A>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Answers those that have waited longest.
-    async fn answer<C>(&self, context: &C, all: All<C, Q, A>) {
-        let some: Vec<_> = {
-            let mut waiting = self.waiting();
-            let count = waiting.len().min(MOST);
-            waiting.drain(..count).collect()
-        };
-        // Whoever has gone meanwhile wants no answer.
-        let some = some.into_iter().filter(|one| !one.reply.is_closed());
-        let (questions, replies): (Vec<_>, Vec<_>) = some.map(|one| (one.question, one.reply)).unzip();
-        if questions.is_empty() {
-            return;
-        }
-        match all(context, &questions).await {
-            Ok(answers) => {
-                for (reply, answer) in replies.into_iter().zip(answers) {
-                    let _ = reply.send(Ok(answer));
-                }
-            }
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-                for reply in replies {
-                    let _ = reply.send(Err(StoreError::Unavailable(sqlx::Error::Protocol(cause.clone()))));
-                }
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            for reply in replies {
+                let _ = reply.send(Err(StoreError::Unavailable(sqlx::Error::Protocol(cause.clone()))));
             }
         }
     }
@@ -98,33 +84,30 @@ mod tests {
         }
         .boxed()
     };
-    const NEVER: All<AtomicUsize, usize, usize> = |_, _| std::future::pending().boxed();
     const BROKEN: All<AtomicUsize, usize, usize> = |_, _| async { Err(StoreError::OutOfRange) }.boxed();
 
     #[tokio::test]
     async fn many_are_answered_at_once_and_each_gets_its_own() {
-        let (gathered, calls) = (Gathered::default(), AtomicUsize::new(0));
-        let answers = futures::future::join_all((0..1_000).map(|number| gathered.ask(&calls, number, DOUBLE))).await;
+        let calls = Arc::new(AtomicUsize::new(0));
+        let gathered = Gathered::new(Arc::clone(&calls), DOUBLE);
+        let answers = futures::future::join_all((0..1_000).map(|number| gathered.ask(number))).await;
         let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
         assert_eq!(answers, (0..1_000).map(|number| number * 2).collect::<Vec<_>>());
         assert!(calls.load(Ordering::Relaxed) <= 5, "{calls:?} calls");
     }
 
     #[tokio::test]
-    async fn one_that_is_cut_off_takes_nobody_along_and_a_failure_is_everybodys() {
-        let (gathered, calls) = (Gathered::default(), AtomicUsize::new(0));
-        let mut first = Box::pin(gathered.ask(&calls, 1, NEVER));
-        let mut second = Box::pin(gathered.ask(&calls, 2, NEVER));
-        let mut third = Box::pin(gathered.ask(&calls, 3, DOUBLE));
+    async fn one_that_goes_takes_nobody_along_and_a_failure_is_everybodys() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let gathered = Gathered::new(Arc::clone(&calls), DOUBLE);
+        let mut first = Box::pin(gathered.ask(1));
+        let second = gathered.ask(2);
         assert!(futures::poll!(&mut first).is_pending());
-        assert!(futures::poll!(&mut second).is_pending() && futures::poll!(&mut third).is_pending());
         drop(first);
-        // Now the second takes the third along.
-        assert!(futures::poll!(&mut second).is_pending());
-        drop(second);
-        assert_eq!(third.await.unwrap(), 6);
+        assert_eq!(second.await.unwrap(), 4);
 
-        let both = tokio::join!(gathered.ask(&calls, 3, BROKEN), gathered.ask(&calls, 4, BROKEN));
+        let broken = Gathered::new(calls, BROKEN);
+        let both = tokio::join!(broken.ask(3), broken.ask(4));
         assert!(both.0.is_err() && both.1.is_err());
     }
 }

@@ -46,7 +46,7 @@ use uuid::Uuid;
 
 /// The control plane's database in one SQLite file.
 pub struct SqliteStore {
-    database: Database,
+    database: Arc<Database>,
     policies: Gathered<BouncerName, Option<Policy>>,
     sightings: Gathered<(BouncerName, Sighting), ()>,
 }
@@ -58,8 +58,11 @@ impl SqliteStore {
     /// [`super::StoreError::Unavailable`] if it cannot be opened, [`super::StoreError::Migration`] if its schema was changed
     /// by another hand, [`super::StoreError::Newer`] if it is newer than this program.
     pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
-        let database = Database::open(path, clock).await?;
-        Ok(Self { database, policies: Gathered::default(), sightings: Gathered::default() })
+        let database = Arc::new(Database::open(path, clock).await?);
+        let policies = Gathered::new(Arc::clone(&database), |database, all| policies::of(database, all).boxed());
+        let sightings =
+            Gathered::new(Arc::clone(&database), |database, all| bouncers::record_sightings(database, all).boxed());
+        Ok(Self { database, policies, sightings })
     }
 }
 
@@ -189,9 +192,7 @@ impl Store for SqliteStore {
         bouncers::delete(&self.database, name, edit).await
     }
     async fn record_sighting(&self, name: &BouncerName, sighting: &Sighting) -> Result<()> {
-        let sighting = (name.clone(), sighting.clone());
-        let all: gathered::All<_, _, _> = |database, all| bouncers::record_sightings(database, all).boxed();
-        self.sightings.ask(&self.database, sighting, all).await
+        self.sightings.ask((name.clone(), sighting.clone())).await
     }
 
     async fn register_resource(&self, resource: &Resource, edit: &Edit) -> Result<ResourceRecord> {
@@ -239,8 +240,7 @@ impl Store for SqliteStore {
     }
 
     async fn policy(&self, name: &BouncerName) -> Result<Option<Policy>> {
-        let all: gathered::All<_, _, _> = |database, all| policies::of(database, all).boxed();
-        self.policies.ask(&self.database, name.clone(), all).await
+        self.policies.ask(name.clone()).await
     }
     async fn policy_marks(&self) -> Result<PolicyMarks> {
         registry::policy_marks(&self.database).await
