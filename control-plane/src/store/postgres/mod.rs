@@ -19,7 +19,7 @@ mod tokens;
 use super::rows::unsigned;
 use super::{
     AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BouncerFilter,
-    EnvelopeFilter, Page, Part, ResourceFilter, Result, Store,
+    EnvelopeFilter, Page, Part, Pruned, ResourceFilter, Result, Retention, Store,
 };
 use crate::access::{NewSession, NewToken, Principal, TokenRecord};
 use crate::bridge::Told;
@@ -35,7 +35,6 @@ use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerIdentity, BouncerName, ClusterName, Generation, LogicalPath, ResourceName};
 use database::Database;
-use jiff::Timestamp;
 use sqlx::postgres::PgConnectOptions;
 use std::sync::Arc;
 use std::time::Duration;
@@ -308,7 +307,7 @@ impl Store for PostgresStore {
     async fn changes_behind(&self, seq: u64, limit: u16) -> Result<Vec<AdminRecord>> {
         outlets::changes(&self.database, seq, limit).await
     }
-    async fn prune_audit(&self, before: Timestamp) -> Result<u64> {
-        chains::prune(&self.database, before).await
+    async fn prune_audit(&self, old: &Retention) -> Result<Pruned> {
+        chains::prune(&self.database, old).await
     }
 }
