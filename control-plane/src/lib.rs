@@ -22,6 +22,7 @@ pub mod edit;
 pub mod folder;
 pub mod forward;
 pub mod health;
+mod http_client;
 pub mod http_server;
 pub mod metrics;
 pub mod model;

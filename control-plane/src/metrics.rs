@@ -72,6 +72,31 @@ struct OutletLabel {
     outlet: String,
 }
 
+/// Why an outlet of the audit can't be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ForwardFailure {
+    /// The receiver can't be reached, or takes too long.
+    Unreachable,
+    /// Its certificate is not one to trust.
+    Untrusted,
+    /// It asks to be told later.
+    Busy,
+    /// It takes nothing, or answers as no receiver does.
+    Refused,
+    /// The headers that it wants can't be read.
+    Headers,
+}
+
+impl ForwardFailure {
+    const ALL: [Self; 5] = [Self::Unreachable, Self::Untrusted, Self::Busy, Self::Refused, Self::Headers];
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    outlet: String,
+    reason: ForwardFailure,
+}
+
 impl From<&str> for OutletLabel {
     /// The name comes from the configuration.
     fn from(outlet: &str) -> Self {
@@ -99,6 +124,9 @@ pub struct Metrics {
     forwarded: Family<OutletLabel, Counter>,
     forward_connected: Family<OutletLabel, Gauge>,
     forward_lag_seconds: Family<OutletLabel, Gauge>,
+    forward_failures: Family<FailureLabels, Counter>,
+    forward_rejected: Family<OutletLabel, Counter>,
+    pruned_unsent: Counter,
     epoch: Gauge,
     lag_epochs: Gauge,
     silence_seconds: Gauge,
@@ -140,6 +168,9 @@ impl Default for Metrics {
             forwarded: Family::default(),
             forward_connected: Family::default(),
             forward_lag_seconds: Family::default(),
+            forward_failures: Family::default(),
+            forward_rejected: Family::default(),
+            pruned_unsent: Counter::default(),
             epoch: Gauge::default(),
             lag_epochs: Gauge::default(),
             silence_seconds: Gauge::default(),
@@ -184,6 +215,21 @@ impl Metrics {
             "Since when the oldest record waits that an outlet of the audit is to be told",
             Unit::Seconds,
             self.forward_lag_seconds.clone(),
+        );
+        registry.register(
+            "audit_forward_failures",
+            "Attempts that an outlet of the audit did not take, by reason",
+            self.forward_failures.clone(),
+        );
+        registry.register(
+            "audit_forward_rejected",
+            "Records that an outlet of the audit rejected for good",
+            self.forward_rejected.clone(),
+        );
+        registry.register(
+            "audit_pruned_unsent",
+            "Decisions removed for their age before every outlet of the audit had them",
+            self.pruned_unsent.clone(),
         );
         registry.register("audit_events_missing", "Gaps in resolvers' audit sequences", self.audit_missing.clone());
         let divergences = self.audit_divergences.clone();
@@ -280,6 +326,17 @@ impl Metrics {
         self.audit_duplicates.inc_by(duplicates);
     }
 
+    /// An outlet of the audit is served from now on: its counters begin, so that the first of what they count shows.
+    pub(crate) fn forward_begins(&self, outlet: &str) {
+        self.forwarded(outlet, 0);
+        self.forward_rejected(outlet, 0);
+        self.forward_connected(outlet, false);
+        self.forward_lag(outlet, 0);
+        for reason in ForwardFailure::ALL {
+            drop(self.forward_failures.get_or_create(&FailureLabels { outlet: outlet.to_owned(), reason }));
+        }
+    }
+
     /// Records were written to an outlet of the audit.
     pub(crate) fn forwarded(&self, outlet: &str, records: u64) {
         self.forwarded.get_or_create(&outlet.into()).inc_by(records);
@@ -293,6 +350,21 @@ impl Metrics {
     /// Since when the oldest record waits for an outlet of the audit.
     pub(crate) fn forward_lag(&self, outlet: &str, seconds: i64) {
         self.forward_lag_seconds.get_or_create(&outlet.into()).set(seconds);
+    }
+
+    /// An outlet of the audit did not take what it was told.
+    pub(crate) fn forward_failed(&self, outlet: &str, reason: ForwardFailure) {
+        self.forward_failures.get_or_create(&FailureLabels { outlet: outlet.to_owned(), reason }).inc();
+    }
+
+    /// An outlet of the audit rejected records for good.
+    pub(crate) fn forward_rejected(&self, outlet: &str, records: u64) {
+        self.forward_rejected.get_or_create(&outlet.into()).inc_by(records);
+    }
+
+    /// Decisions were removed before every outlet of the audit had them.
+    pub(crate) fn pruned_unsent(&self, decisions: u64) {
+        self.pruned_unsent.inc_by(decisions);
     }
 
     /// A resolver's audit sequence skipped.

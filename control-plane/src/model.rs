@@ -507,7 +507,7 @@ pub struct AuditRecord {
 }
 
 /// How far an outlet of the audit has come: the last of each that is known to be there, 0 for none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Position {
     /// Of the decisions, by their order of arrival.
     pub decisions: u64,

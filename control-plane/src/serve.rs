@@ -119,7 +119,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     });
     let api = tokio::spawn(http_server::serve(api_listener, tls, router, stop.clone()));
     if let Some(days) = config.audit_retention_days {
-        tokio::spawn(retention::keep(store.clone(), clock.clone(), days, stop.clone()));
+        let outlets = config.outlets.iter().map(|outlet| outlet.name.clone()).collect();
+        tokio::spawn(retention::keep(store.clone(), clock.clone(), metrics.clone(), (days, outlets), stop.clone()));
     }
     let forwarding = config
         .outlets

@@ -2,7 +2,7 @@
 //! it says.
 
 use bouncer_tests::client::Protocol;
-use bouncer_tests::scratch::Scratch;
+use bouncer_tests::scratch::{Scratch, free_port};
 use bouncer_tests::stack::{CART, Credential, STRANGER, Stack};
 use bouncer_tests::{Fault, Result, tools};
 use serde_json::Value;
@@ -83,7 +83,10 @@ fn missing(wanted: &BTreeSet<Wanted>, exposed: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rules_and_dashboard_name_only_what_resolver_control_plane_and_envoy_expose() -> Result<()> {
     let credential = Credential::new("payments-api", "payments");
-    let stack = Stack::builder("observability").workers(1).credential(credential.clone()).start().await?;
+    // An outlet to nobody has all its names too.
+    let outlet = format!("[[audit.forward]]\nname = \"siem\"\nto = \"http://127.0.0.1:{}\"\n", free_port()?);
+    let stack = Stack::builder("observability").workers(1).control_plane(&outlet);
+    let stack = stack.credential(credential.clone()).start().await?;
     assert_eq!(stack.client(CART, Protocol::Http1)?.get("/").await?.status, 200);
     assert_ne!(stack.client(STRANGER, Protocol::Http1)?.get("/").await?.status, 200);
     // A generation that is no good: a failed unwrap, and a rotation that is not taken.

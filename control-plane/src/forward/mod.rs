@@ -1,26 +1,31 @@
-//! The audit, told to others as it comes in: decisions and administrative changes, to syslog receivers. Run by
-//! [`crate::serve`], once for each outlet.
+//! The audit, told to others as it comes in: decisions and administrative changes, to syslog receivers and collectors
+//! of OpenTelemetry. Run by [`crate::serve`], once for each outlet.
 //!
 //! At least once, in order. Syslog acknowledges nothing, so what was written last is taken for received only once the
-//! connection has lived on for a while; if it breaks before, that is written again. Of several control planes on one
-//! database one serves an outlet at a time.
+//! connection has lived on for a while; if it breaks before, that is written again. A collector answers each batch.
+//! What a receiver refuses it is told again, until it takes it. Of several control planes on one database one serves an
+//! outlet at a time.
 
-mod connection;
-pub mod syslog;
+mod otlp;
+mod receiver;
+mod record;
+mod syslog;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::model::Position;
 use crate::store::{Store, StoreError};
-use connection::{Connection, ConnectionError};
 use jiff::Timestamp;
+use receiver::{Line, LineFault, Told};
+use record::{BATCH, Batch};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use connection::{Receiver, ReceiverFault};
+pub use otlp::HeadersFault;
+pub use receiver::{Receiver, ReceiverFault};
 
 /// How long an outlet is held without a word.
 const LEASE: Duration = Duration::from_secs(15);
@@ -30,8 +35,6 @@ const RENEWAL: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 /// For so long a connection must live on before what was written on it is taken for received.
 const SETTLED: Duration = Duration::from_secs(10);
-/// Records of each kind written at once.
-const BATCH: u16 = 500;
 /// The pauses after faults.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
@@ -49,7 +52,7 @@ enum Fault {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Connection(#[from] ConnectionError),
+    Line(#[from] LineFault),
     #[error("a record cannot be written as JSON")]
     Json(#[from] serde_json::Error),
 }
@@ -71,35 +74,41 @@ pub async fn keep(
     stop: CancellationToken,
 ) {
     let name = outlet.name.clone();
-    let mut forward = Forward { outlet, store, clock, metrics, holder: Uuid::now_v7(), renewal: None, line: None };
+    metrics.forward_begins(&name);
+    let mut forward = Forward::new(outlet, store, clock, metrics);
     let mut pause = PAUSES.0;
-    let mut away = false;
+    let mut away = None;
     loop {
         let step = stop.run_until_cancelled(forward.step()).await;
-        let wait = match step {
+        let ended = match step {
             None => break,
+            Some(Ok(Step::Elsewhere)) => stop.run_until_cancelled(forward.wait(RENEWAL)).await,
             Some(Ok(step)) => {
-                if std::mem::take(&mut away) {
+                if away.take().is_some() {
                     tracing::info!(outlet = name, "the audit goes out again");
                 }
                 pause = PAUSES.0;
                 match step {
                     Step::More => continue,
-                    Step::Idle => LOOK,
-                    Step::Elsewhere => RENEWAL,
+                    _ => stop.run_until_cancelled(forward.wait(LOOK)).await,
                 }
             }
             Some(Err(fault)) => {
-                if !std::mem::replace(&mut away, true) {
-                    tracing::warn!(outlet = name, why = %fault, "the audit does not go out; trying again");
+                let why = fault.to_string();
+                if away.as_ref() != Some(&why) {
+                    tracing::warn!(outlet = name, why, "the audit does not go out; trying again");
+                    away = Some(why);
                 }
-                forward.hang_up();
+                let respite = forward.failed(&fault);
                 let jittered = pause.mul_f64(rand::random_range(0.5..1.0));
                 pause = (pause * 2).min(PAUSES.1);
-                jittered
+                match respite {
+                    Some(respite) => stop.run_until_cancelled(forward.leave_alone(respite.max(jittered))).await,
+                    None => stop.run_until_cancelled(forward.wait(jittered)).await,
+                }
             }
         };
-        if stop.run_until_cancelled(forward.wait(wait)).await.is_none() {
+        if ended.is_none() {
             break;
         }
     }
@@ -115,86 +124,111 @@ struct Forward {
     /// When the outlet is to be held on to again; `None` while it is not held.
     renewal: Option<Instant>,
     line: Option<Line>,
-}
-
-/// A connection, and what was written on it.
-struct Line {
-    connection: Connection,
-    /// Everything up to here was written.
-    written: Position,
+    /// Everything up to here was told.
+    told: Position,
     /// Everything up to here is taken for received.
     received: Position,
     last: Instant,
 }
 
 impl Forward {
+    fn new(outlet: Outlet, store: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        let (holder, last) = (Uuid::now_v7(), Instant::now());
+        let (told, received) = (Position::default(), Position::default());
+        Self { outlet, store, clock, metrics, holder, renewal: None, line: None, told, received, last }
+    }
+
     async fn step(&mut self) -> Result<Step, Fault> {
         // Where it stands is known only with the outlet in hand.
-        if self.line.is_none() || self.renewal.is_none_or(|at| at <= Instant::now()) {
-            let held = self.store.lease_outlet(&self.outlet.name, self.holder, LEASE).await?;
-            let Some(position) = held else {
-                self.hang_up();
-                self.renewal = None;
-                return Ok(Step::Elsewhere);
-            };
-            self.renewal = Some(Instant::now() + RENEWAL);
-            if self.line.is_none() {
-                self.connect(position).await?;
-            }
+        if (self.line.is_none() || self.is_due()) && !self.hold().await? {
+            return Ok(Step::Elsewhere);
         }
-        let Some(line) = &mut self.line else { return Ok(Step::Idle) };
-        let decisions = self.store.decisions_behind(line.written.decisions, BATCH).await?;
-        let changes = self.store.changes_behind(line.written.changes, BATCH).await?;
+        let changes = self.store.changes_behind(self.told.changes, BATCH).await?;
+        let decisions = self.store.decisions_behind(self.told.decisions, BATCH).await?;
         let oldest = decisions.first().map(|record| record.received).into_iter();
-        self.metrics.forward_lag(&self.outlet.name, lag(oldest.chain(changes.first().map(|one| one.at)), &*self.clock));
-        if decisions.is_empty() && changes.is_empty() {
-            if line.received != line.written && line.last.elapsed() >= SETTLED {
-                self.settle().await?;
+        let lag = lag(oldest.chain(changes.first().map(|one| one.at)), &*self.clock);
+        self.metrics.forward_lag(&self.outlet.name, lag);
+        let line = match &mut self.line {
+            Some(line) => line,
+            None => self.line.insert(self.outlet.receiver.open().await?),
+        };
+        if line.is_connection() {
+            self.metrics.forward_connected(&self.outlet.name, true);
+        }
+        let batch = Batch::gather(&self.outlet.receiver, self.told, changes, decisions)?;
+        if batch.records.is_empty() {
+            if self.received != self.told && self.last.elapsed() >= SETTLED {
+                self.note(self.told).await?;
             }
             return Ok(Step::Idle);
         }
-        let (told, more) = (decisions.len() + changes.len(), decisions.len().max(changes.len()) == usize::from(BATCH));
-        let next = Position {
-            decisions: decisions.last().map_or(line.written.decisions, |record| record.seq),
-            changes: changes.last().map_or(line.written.changes, |record| record.seq),
+        let received = match line.tell(&batch.records, self.clock.now()).await? {
+            // The batch before it has been received if this one could be written: a syslog receiver reads in order.
+            Told::Written => self.told,
+            Told::Received { rejected } => {
+                self.took(rejected);
+                batch.to
+            }
         };
-        let mut frames = Vec::new();
-        for record in changes {
-            syslog::change(&mut frames, record)?;
-        }
-        for record in decisions {
-            syslog::decision(&mut frames, record)?;
-        }
-        line.connection.write(&frames).await?;
-        // The batch in front of it has been received if this one could be written: a syslog receiver reads in order.
-        let before = std::mem::replace(&mut line.written, next);
-        (line.received, line.last) = (before, Instant::now());
-        self.metrics.forwarded(&self.outlet.name, told as u64);
-        self.note(before).await?;
-        Ok(if more { Step::More } else { Step::Idle })
+        (self.told, self.last) = (batch.to, Instant::now());
+        self.metrics.forwarded(&self.outlet.name, batch.records.len() as u64);
+        self.note(received).await?;
+        Ok(if batch.more { Step::More } else { Step::Idle })
     }
 
-    async fn connect(&mut self, from: Position) -> Result<(), Fault> {
-        let connection = Connection::open(&self.outlet.receiver).await?;
-        self.metrics.forward_connected(&self.outlet.name, true);
-        self.line = Some(Line { connection, written: from, received: from, last: Instant::now() });
-        Ok(())
+    /// Whether it is time to hold on to the outlet.
+    fn is_due(&self) -> bool {
+        self.renewal.is_none_or(|at| at <= Instant::now())
     }
 
-    async fn settle(&mut self) -> Result<(), Fault> {
-        let Some(line) = &mut self.line else { return Ok(()) };
-        line.received = line.written;
-        let to = line.written;
-        self.note(to).await
+    /// Takes the outlet, or holds on to it. False while another control plane has it.
+    async fn hold(&mut self) -> Result<bool, StoreError> {
+        let Some(position) = self.store.lease_outlet(&self.outlet.name, self.holder, LEASE).await? else {
+            self.lose();
+            return Ok(false);
+        };
+        self.renewal = Some(Instant::now() + RENEWAL);
+        if self.line.is_none() {
+            (self.told, self.received) = (position, position);
+        }
+        Ok(true)
+    }
+
+    /// The outlet is another control plane's.
+    fn lose(&mut self) {
+        self.hang_up();
+        self.renewal = None;
+        self.metrics.forward_lag(&self.outlet.name, 0);
     }
 
     /// Notes how far it has come; if the outlet is another's by now, so is the rest.
     async fn note(&mut self, to: Position) -> Result<(), Fault> {
+        self.received = to;
         if !self.store.advance_outlet(&self.outlet.name, self.holder, to).await? {
-            self.hang_up();
-            self.renewal = None;
+            self.lose();
         }
         Ok(())
+    }
+
+    /// The receiver took a batch, but for some of it, which it will never take.
+    fn took(&self, rejected: u64) {
+        self.metrics.forward_connected(&self.outlet.name, true);
+        if rejected > 0 {
+            self.metrics.forward_rejected(&self.outlet.name, rejected);
+            tracing::error!(
+                outlet = self.outlet.name,
+                rejected,
+                "the receiver rejected records, and does not get them again; its own log says why"
+            );
+        }
+    }
+
+    /// Ends the line. Returns for how long the receiver is to be left alone, if it said so.
+    fn failed(&mut self, fault: &Fault) -> Option<Duration> {
+        self.hang_up();
+        let Fault::Line(fault) = fault else { return None };
+        self.metrics.forward_failed(&self.outlet.name, fault.failure());
+        fault.respite()
     }
 
     /// Waits, and notices a receiver that goes meanwhile.
@@ -202,9 +236,21 @@ impl Forward {
         match &mut self.line {
             None => tokio::time::sleep(wait).await,
             Some(line) => {
-                if let Ok(()) = tokio::time::timeout(wait, line.connection.ended()).await {
+                if let Ok(()) = tokio::time::timeout(wait, line.ended()).await {
                     self.hang_up();
                 }
+            }
+        }
+    }
+
+    /// Waits with the outlet in hand, so that no other control plane asks what the receiver has just answered; until
+    /// that may have another answer.
+    async fn leave_alone(&mut self, respite: Duration) {
+        let (until, stamp) = (Instant::now() + respite, self.outlet.receiver.stamp());
+        while Instant::now() < until && self.outlet.receiver.stamp() == stamp {
+            tokio::time::sleep_until(until.min(Instant::now() + LOOK)).await;
+            if self.is_due() && !self.hold().await.is_ok_and(|held| held) {
+                return;
             }
         }
     }
@@ -217,7 +263,7 @@ impl Forward {
     /// Closes the connection in order, and leaves the outlet to the next.
     async fn end(mut self) {
         if let Some(line) = &mut self.line {
-            line.connection.close().await;
+            line.close().await;
         }
         if self.renewal.is_some()
             && let Err(error) = self.store.release_outlet(&self.outlet.name, self.holder).await

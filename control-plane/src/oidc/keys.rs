@@ -1,6 +1,7 @@
 //! The issuer's keys (RFC 7517), found by OpenID Connect Discovery 1.0, and kept until a token names another.
 
 use super::OidcError;
+use crate::http_client;
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
@@ -101,13 +102,9 @@ pub(super) async fn bounded<T: DeserializeOwned>(
     if !response.status().is_success() {
         return Err(OidcError::Issuer("it refused"));
     }
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|_| OidcError::Issuer("its answer broke off"))? {
-        body.extend_from_slice(&chunk);
-        if body.len() > ANSWER_LIMIT {
-            return Err(OidcError::Issuer("its answer is too long"));
-        }
-    }
+    let body = http_client::body(&mut response, ANSWER_LIMIT).await;
+    let body = body.map_err(|_| OidcError::Issuer("its answer broke off"))?;
+    let body = body.ok_or(OidcError::Issuer("its answer is too long"))?;
     serde_json::from_slice(&body).map_err(|_| OidcError::Issuer("its answer is not the JSON of one"))
 }
 

@@ -8,6 +8,7 @@ pub mod code_flow;
 mod keys;
 
 use crate::access::{Principal, Role, Scope};
+use crate::http_client;
 use crate::model::Actor;
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, Validation};
@@ -122,19 +123,8 @@ impl Oidc {
     /// # Errors
     /// [`OidcError::Ca`] or [`OidcError::Client`].
     pub fn new(config: OidcConfig) -> Result<Self, OidcError> {
-        let mut builder = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(std::time::Duration::from_secs(3))
-            .timeout(std::time::Duration::from_secs(5))
-            .user_agent(concat!("bouncer-control-plane/", env!("CARGO_PKG_VERSION")));
-        if let Some(path) = &config.ca_file {
-            let pem = std::fs::read(path).map_err(|_| OidcError::Ca)?;
-            let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| OidcError::Ca)?;
-            if roots.is_empty() {
-                return Err(OidcError::Ca);
-            }
-            builder = builder.tls_certs_only(roots);
-        }
+        let builder = http_client::builder(config.ca_file.as_deref()).ok_or(OidcError::Ca)?;
+        let mut builder = builder.timeout(std::time::Duration::from_secs(5));
         if config.issuer.starts_with("http:") {
             // Loopback, by the configuration; a proxy would be another machine.
             builder = builder.no_proxy();

@@ -303,6 +303,43 @@ pub struct AuditRange {
     pub bouncer: Option<String>,
 }
 
+/// What of the audit has become old.
+#[derive(Debug, Clone, Default)]
+pub struct Retention {
+    /// Events from before this time go.
+    pub before: Timestamp,
+    /// What one of these outlets has not been told yet stays.
+    pub outlets: Vec<String>,
+    /// But events from before this time go all the same.
+    pub unsent_before: Timestamp,
+}
+
+impl Retention {
+    /// What the change's record says.
+    fn detail(&self, events: u64, unsent: u64) -> String {
+        let unsent = match unsent {
+            0 => String::new(),
+            _ => format!("; {unsent} of them had not gone out to every outlet"),
+        };
+        format!("{events} event(s) from before {}, up to the last checkpoint of each chain{unsent}", self.before)
+    }
+}
+
+/// What was removed of the audit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Events.
+    pub events: u64,
+    /// Of these such as an outlet had not been told.
+    pub unsent: u64,
+}
+
+impl Pruned {
+    fn read((events, unsent): (i64, i64)) -> Result<Self> {
+        Ok(Self { events: rows::unsigned(events)?, unsent: rows::unsigned(unsent)? })
+    }
+}
+
 /// A stretch of one chain: all its events in the range, and those around them up to the nearest checkpoints, so that it
 /// can be verified by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -514,7 +551,7 @@ pub trait Store: Send + Sync {
     async fn decisions_behind(&self, seq: u64, limit: u16) -> Result<Vec<AuditRecord>>;
     /// Administrative changes in their order, behind one. None comes in between them later.
     async fn changes_behind(&self, seq: u64, limit: u16) -> Result<Vec<AdminRecord>>;
-    /// Removes events from before a time: of each chain only what a checkpoint covers, so that what is left can be
-    /// verified from there on. Records the change first. Returns how many were removed.
-    async fn prune_audit(&self, before: Timestamp) -> Result<u64>;
+    /// Removes old events: of each chain only what a checkpoint covers, so that what is left can be verified from there
+    /// on. Records the change first.
+    async fn prune_audit(&self, old: &Retention) -> Result<Pruned>;
 }

@@ -6,11 +6,14 @@ use crate::harness::{ControlPlane, spiffe_id};
 use crate::resolver::{Resolver, event};
 use bouncer_audit::{ChainReport, Owner, What};
 use bouncer_control_plane::clock::SystemClock;
+use bouncer_control_plane::model::Position;
 use bouncer_control_plane::own_chain;
+use bouncer_control_plane::store::{Pruned, Retention};
 use bouncer_proto::bridge::v1::{AuditEvent, Checkpoint};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const EXPORT: &str = "/v1/audit/export";
 
@@ -307,15 +310,16 @@ async fn retention_removes_what_is_old_and_signed_and_the_rest_still_verifies() 
     let tail = scene.spool.events(2);
     scene.unsigned(tail).await;
     let time = |sequence: i64| Timestamp::from_millisecond(1_790_000_000_000 + sequence).unwrap();
-    assert_eq!(scene.plane.store.prune_audit(time(1)).await.unwrap(), 0, "nothing is that old");
+    let old = |before| Retention { before, ..Retention::default() };
+    assert_eq!(scene.plane.store.prune_audit(&old(time(1))).await.unwrap().events, 0, "nothing is that old");
     // Event 5 is to stay, so all that the second checkpoint covers beside it is too.
-    assert_eq!(scene.plane.store.prune_audit(time(5)).await.unwrap(), 3);
+    assert_eq!(scene.plane.store.prune_audit(&old(time(5))).await.unwrap().events, 3);
     let report = scene.domain.verify(&scene.export("").await);
     assert!(report.faults.is_empty(), "{:?}", report.faults);
     let chain = chain_of(&report.chains, &east());
     assert_eq!((chain.before, chain.events, chain.last), (3, 8, 11));
     // All are old now, and the unsigned tail stays.
-    assert_eq!(scene.plane.store.prune_audit(time(100)).await.unwrap(), 6);
+    assert_eq!(scene.plane.store.prune_audit(&old(time(100))).await.unwrap().events, 6);
     let report = scene.domain.verify(&scene.export("").await);
     assert!(report.faults.is_empty(), "{:?}", report.faults);
     let chain = chain_of(&report.chains, &east());
@@ -328,10 +332,51 @@ async fn retention_removes_what_is_old_and_signed_and_the_rest_still_verifies() 
     scene.resolver.batch(more, checkpoint).await;
     scene.resolver.audit_ack().await;
     scene.signed(1).await;
-    assert_eq!(scene.plane.store.prune_audit(time(100)).await.unwrap(), 4);
+    assert_eq!(scene.plane.store.prune_audit(&old(time(100))).await.unwrap().events, 4);
     let report = scene.domain.verify(&scene.export("").await);
     assert!(report.faults.is_empty(), "{:?}", report.faults);
     assert_eq!(chain_of(&report.chains, &east()).before, 13);
+}
+
+#[tokio::test]
+async fn retention_waits_for_an_outlet_but_not_for_good() {
+    let time = |sequence: i64| Timestamp::from_millisecond(1_790_000_000_000 + sequence).unwrap();
+    let old =
+        |outlet: &str, unsent_before| Retention { before: time(100), outlets: vec![outlet.into()], unsent_before };
+    for chained in [true, false] {
+        let mut scene = scene().await;
+        let store = scene.plane.store.clone();
+        let holder = uuid::Uuid::now_v7();
+        let begin = store.lease_outlet("siem", holder, Duration::from_secs(60)).await.unwrap().unwrap();
+        if chained {
+            scene.signed(2).await;
+            scene.signed(2).await;
+        } else {
+            scene.unsigned((1..=4).map(|n| event(n, "inject")).collect()).await;
+        }
+        let arrived: Vec<_> = store.decisions_behind(0, 10).await.unwrap().iter().map(|record| record.seq).collect();
+        assert_eq!(arrived.len(), 4);
+        let prune = async |told: Option<usize>, unsent_before| {
+            if let Some(told) = told {
+                let to = Position { decisions: arrived[told - 1], ..begin };
+                assert!(store.advance_outlet("siem", holder, to).await.unwrap());
+            }
+            let Pruned { events, unsent } = store.prune_audit(&old("siem", unsent_before)).await.unwrap();
+            (events, unsent)
+        };
+        assert_eq!(prune(None, time(1)).await, (0, 0), "the outlet has been told nothing");
+        assert_eq!(prune(Some(2), time(1)).await, (2, 0), "what it was told goes");
+        assert_eq!(prune(Some(3), time(100)).await, (2, 1), "and in the end the rest, whatever it was told");
+        let pruned = scene.plane.get("/v1/audit/admin-events?limit=1").await.ok()["items"][0].clone();
+        let detail = pruned["detail"].as_str().unwrap();
+        assert!(detail.starts_with("2 event(s)") && detail.contains("; 1 of them had not gone out"), "{detail}");
+    }
+    // The control: for an outlet that nobody configures nothing waits.
+    let mut scene = scene().await;
+    let store = scene.plane.store.clone();
+    store.lease_outlet("siem", uuid::Uuid::now_v7(), Duration::from_secs(60)).await.unwrap().unwrap();
+    scene.signed(2).await;
+    assert_eq!(store.prune_audit(&old("other", time(1))).await.unwrap(), Pruned { events: 2, unsent: 0 });
 }
 
 #[tokio::test]

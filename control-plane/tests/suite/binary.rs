@@ -43,7 +43,7 @@ impl Site {
         self.folder.path().join(name)
     }
 
-    fn configure(&self, in_api: &str) {
+    pub(crate) fn configure(&self, in_api: &str) {
         let text = format!(
             "[api]\nlisten = \"{}\"\nrequests_per_second = 100000\n{in_api}\n[bridge]\nlisten = \"{}\"\n\
              [identity]\nworkload_api = \"unix://{}\"\n{}",

@@ -19,7 +19,7 @@ const NEVER: [&str; 32] = [
     "rusoto_",
     "vaultrs",
     "yup-oauth2",
-    // Clients that speak HTTP to anybody; one is here, `reqwest`, which asks the OpenID provider of the configuration
+    // Clients that speak HTTP to anybody; one is here, `reqwest`, which speaks to whom the configuration names
     "curl",
     "isahc",
     "surf",

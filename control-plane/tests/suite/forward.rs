@@ -2,19 +2,21 @@
 
 use crate::binary::free_address;
 use crate::harness::{ControlPlane, until};
+use bouncer_control_plane::bridge::Lag;
 use bouncer_control_plane::clock::SystemClock;
 use bouncer_control_plane::forward::{self, Outlet, Receiver, ReceiverFault};
-use bouncer_control_plane::metrics::Metrics;
+use bouncer_control_plane::metrics::{Metrics, Now};
 use bouncer_control_plane::model::AuditEvent;
+use bouncer_control_plane::retention;
 use bouncer_control_plane::store::Store;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -57,7 +59,8 @@ impl Drop for Syslog {
 }
 
 impl Syslog {
-    async fn on(listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
+    async fn on(listener: TcpListener, tls: Option<rustls::ServerConfig>) -> Self {
+        let tls = tls.map(|tls| TlsAcceptor::from(Arc::new(tls)));
         let address = listener.local_addr().unwrap();
         let got = Arc::new(Mutex::new(Vec::new()));
         let messages = Arc::clone(&got);
@@ -125,32 +128,44 @@ async fn receive(mut stream: impl AsyncRead + Unpin, messages: &Mutex<Vec<Messag
 }
 
 fn outlet(address: SocketAddr) -> Outlet {
-    Outlet { name: "siem".into(), receiver: Receiver::parse(&format!("syslog+tcp://{address}"), None).unwrap() }
+    Outlet { name: "siem".into(), receiver: Receiver::parse(&format!("syslog+tcp://{address}"), None, None).unwrap() }
 }
 
 /// An outlet that is served.
-struct Served {
+pub(crate) struct Served {
     task: JoinHandle<()>,
     stop: CancellationToken,
     metrics: Arc<Metrics>,
 }
 
 impl Served {
-    fn new(plane: &ControlPlane, outlet: Outlet) -> Self {
+    pub(crate) fn new(plane: &ControlPlane, outlet: Outlet) -> Self {
         let (stop, metrics) = (CancellationToken::new(), Arc::new(Metrics::default()));
         let store: Arc<dyn Store> = plane.store.clone();
         let task = tokio::spawn(forward::keep(outlet, store, Arc::new(SystemClock), metrics.clone(), stop.clone()));
         Self { task, stop, metrics }
     }
 
-    async fn end(self) -> Arc<Metrics> {
+    /// As [`counted`].
+    pub(crate) fn metric(&self, name: &str) -> i64 {
+        counted(&self.metrics, name)
+    }
+
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         self.task.await.unwrap();
-        self.metrics
     }
 }
 
-fn event(sequence: u64) -> AuditEvent {
+/// What is counted under this name and these labels; -1 before anything is.
+fn counted(metrics: &Metrics, name: &str) -> i64 {
+    let lag = Lag { epochs: 0, silence_seconds: 0, refusing: 0 };
+    let exposed = metrics.render(Now { epoch: None, identity: false, lag });
+    let start = format!("bouncer_control_plane_{name} ");
+    exposed.lines().find_map(|line| line.strip_prefix(&start)).map_or(-1, |number| number.parse().unwrap())
+}
+
+pub(crate) fn event(sequence: u64) -> AuditEvent {
     AuditEvent {
         id: Uuid::now_v7(),
         sequence,
@@ -174,12 +189,12 @@ fn event(sequence: u64) -> AuditEvent {
     }
 }
 
-async fn store(plane: &ControlPlane, events: &[AuditEvent]) {
+pub(crate) async fn store(plane: &ControlPlane, events: &[AuditEvent]) {
     plane.store.append_audit(&"payments-east".parse().unwrap(), events, None).await.unwrap();
 }
 
 /// One whose outlet has been met, so that it begins before the events.
-async fn settled(plane: &ControlPlane) {
+pub(crate) async fn settled(plane: &ControlPlane) {
     let held = plane.store.lease_outlet("siem", Uuid::now_v7(), Duration::ZERO).await.unwrap();
     assert!(held.is_some());
 }
@@ -263,8 +278,28 @@ async fn one_control_plane_serves_an_outlet_and_another_takes_over() {
     other.end().await;
 }
 
+#[tokio::test]
+async fn what_an_outlet_was_not_told_outlives_its_retention_by_a_week_and_is_counted_when_it_goes() {
+    let plane = ControlPlane::new().await;
+    settled(&plane).await;
+    let aged = |sequence, hours| {
+        let at = Timestamp::now() - SignedDuration::from_hours(hours);
+        AuditEvent { at, ..event(sequence) }
+    };
+    // A day is what they are kept.
+    store(&plane, &[aged(1, 24 * 8 + 1), aged(2, 24 * 8 - 1), aged(3, 25), aged(4, 0)]).await;
+    let (stop, metrics, outlets) = (CancellationToken::new(), Arc::new(Metrics::default()), vec!["siem".into()]);
+    let (store, clock) = (plane.store.clone(), Arc::new(SystemClock));
+    let retention = tokio::spawn(retention::keep(store, clock, metrics.clone(), (1, outlets), stop.clone()));
+    until("a removal", || (counted(&metrics, "audit_pruned_unsent_total") == 1).then_some(())).await;
+    let left = plane.store.decisions_behind(0, 10).await.unwrap();
+    assert_eq!(left.iter().map(|record| record.event.sequence).collect::<Vec<_>>(), [2, 3, 4]);
+    stop.cancel();
+    retention.await.unwrap();
+}
+
 /// A receiver's TLS, and the file of the authority that it is issued under.
-fn authority(folder: &std::path::Path, name: &str) -> (TlsAcceptor, PathBuf) {
+pub(crate) fn authority(folder: &std::path::Path, name: &str) -> (rustls::ServerConfig, PathBuf) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -275,8 +310,7 @@ fn authority(folder: &std::path::Path, name: &str) -> (TlsAcceptor, PathBuf) {
     let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let tls = rustls::ServerConfig::builder().with_no_client_auth();
-    let tls = tls.with_single_cert(vec![certificate.der().clone()], key).unwrap();
-    (TlsAcceptor::from(Arc::new(tls)), file)
+    (tls.with_single_cert(vec![certificate.der().clone()], key).unwrap(), file)
 }
 
 #[tokio::test]
@@ -287,18 +321,15 @@ async fn over_tls_only_a_receiver_of_the_named_authority_is_told() {
     let syslog = Syslog::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), Some(tls)).await;
     let outlet = |ca: &PathBuf| {
         let url = format!("syslog+tls://{}", syslog.address);
-        Outlet { name: "siem".into(), receiver: Receiver::parse(&url, Some(ca)).unwrap() }
+        Outlet { name: "siem".into(), receiver: Receiver::parse(&url, Some(ca), None).unwrap() }
     };
     settled(&plane).await;
     store(&plane, &[event(1)]).await;
     let refused = Served::new(&plane, outlet(&another));
-    // Long enough for several attempts: the control below needs none of it.
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(2) {
-        assert!(syslog.got.lock().unwrap().is_empty(), "told to a stranger");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let attempts = || refused.metric("audit_forward_failures_total{outlet=\"siem\",reason=\"Untrusted\"}");
+    until("several attempts", || (attempts() >= 3).then_some(())).await;
     refused.end().await;
+    assert!(syslog.got.lock().unwrap().is_empty(), "told to a stranger");
     let served = Served::new(&plane, outlet(&ours));
     assert_eq!(sequences(&syslog.decisions(1).await), [1]);
     served.end().await;
@@ -306,7 +337,7 @@ async fn over_tls_only_a_receiver_of_the_named_authority_is_told() {
 
 #[test]
 fn nothing_goes_in_the_clear_beyond_this_machine() {
-    let fault = |url: &str| Receiver::parse(url, None).err();
+    let fault = |url: &str| Receiver::parse(url, None, None).err();
     assert_eq!(fault("syslog+tcp://127.0.0.1:601"), None);
     assert_eq!(fault("syslog+tcp://[::1]:601"), None);
     for clear in ["syslog+tcp://192.0.2.1:601", "syslog+tcp://logs.example.org:601", "syslog+tcp://localhost:601"] {

@@ -21,6 +21,7 @@ mod durability;
 mod editing;
 mod file;
 mod forward;
+mod forward_otlp;
 mod guide;
 mod harness;
 mod lookalikes;

@@ -28,6 +28,8 @@ mod durability;
 mod editing;
 #[path = "../suite/forward.rs"]
 mod forward;
+#[path = "../suite/forward_otlp.rs"]
+mod forward_otlp;
 #[path = "../suite/guide.rs"]
 mod guide;
 #[path = "../suite/harness.rs"]

@@ -10,8 +10,8 @@ use bouncer_control_plane::bridge::Replica;
 use bouncer_control_plane::clock::SystemClock;
 use bouncer_control_plane::config::Config;
 use bouncer_control_plane::own_chain;
-use bouncer_control_plane::store::StoreError;
 use bouncer_control_plane::store::postgres::PostgresStore;
+use bouncer_control_plane::store::{Retention, StoreError};
 use bouncer_control_plane::token::Token;
 use bouncer_custody::Hex;
 use bouncer_proto::bridge::v1::AuditEvent;
@@ -219,10 +219,10 @@ async fn retention_by_two_replicas_removes_once() {
     resolver.snapshot().await;
     resolver.audit((1..=50).map(|n| event(n, "inject")).collect()).await;
     resolver.audit_ack().await;
-    let before = Timestamp::MAX;
-    let (first, second) = tokio::join!(one.store.prune_audit(before), other.store.prune_audit(before));
-    assert_eq!(first.unwrap() + second.unwrap(), 50);
-    assert_eq!(other.store.prune_audit(before).await.unwrap(), 0);
+    let old = Retention { before: Timestamp::MAX, ..Retention::default() };
+    let (first, second) = tokio::join!(one.store.prune_audit(&old), other.store.prune_audit(&old));
+    assert_eq!(first.unwrap().events + second.unwrap().events, 50);
+    assert_eq!(other.store.prune_audit(&old).await.unwrap().events, 0);
     assert_eq!(one.get("/v1/audit/events").await.ok()["items"], json!([]));
 }
 

@@ -2,6 +2,7 @@
 
 use super::answer::{self, Caller};
 use super::call::SignedCall;
+use crate::http_client;
 use bouncer_custody::{Audience, GetCallerIdentity};
 use std::path::Path;
 use std::time::Duration;
@@ -39,20 +40,8 @@ pub(super) struct Sts(reqwest::Client);
 
 impl Sts {
     pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, StsError> {
-        let mut builder = reqwest::Client::builder()
-            .https_only(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(3))
-            .timeout(Duration::from_secs(5))
-            .user_agent(concat!("bouncer-control-plane/", env!("CARGO_PKG_VERSION")));
-        if let Some(path) = ca_file {
-            let pem = std::fs::read(path).map_err(|_| StsError::Ca)?;
-            let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| StsError::Ca)?;
-            if roots.is_empty() {
-                return Err(StsError::Ca);
-            }
-            builder = builder.tls_certs_only(roots);
-        }
+        let builder = http_client::builder(ca_file).ok_or(StsError::Ca)?;
+        let builder = builder.https_only(true).timeout(Duration::from_secs(5));
         builder.build().map(Self).map_err(StsError::Client)
     }
 
@@ -70,13 +59,9 @@ impl Sts {
             300..=399 => return Err(StsFault::Unavailable("it redirects")),
             _ => return Err(StsFault::Unavailable("it has a fault")),
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|_| StsFault::Unavailable("its answer broke off"))? {
-            body.extend_from_slice(&chunk);
-            if body.len() > ANSWER_LIMIT {
-                return Err(StsFault::Unavailable("its answer is too long"));
-            }
-        }
+        let body = http_client::body(&mut response, ANSWER_LIMIT).await;
+        let body = body.map_err(|_| StsFault::Unavailable("its answer broke off"))?;
+        let body = body.ok_or(StsFault::Unavailable("its answer is too long"))?;
         answer::read(&body).ok_or(StsFault::Unavailable("its answer is not that of GetCallerIdentity"))
     }
 }

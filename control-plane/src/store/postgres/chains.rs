@@ -2,13 +2,12 @@
 
 use super::database::{Database, Write, lock_number};
 use crate::model::{Actor, AuditEvent, Divergence, Evidence, OwnChain, Received};
-use crate::store::Result;
 use crate::store::chain::{self, Chains, Step};
 use crate::store::rows::audit::CheckpointRow;
 use crate::store::rows::{parsed, signed, unsigned};
+use crate::store::{Pruned, Result, Retention};
 use bouncer_audit::{ChainId, ChainPoint, Checkpoint, Owner, Signed};
 use bouncer_custody::BouncerName;
-use jiff::Timestamp;
 use sqlx::PgConnection;
 
 const CHAINS: &str = "audit_chains";
@@ -267,59 +266,64 @@ impl Incoming {
 struct Cut {
     chain: Option<ChainId>,
     through: u64,
-    events: u64,
+    pruned: Pruned,
 }
 
-pub(super) async fn prune(database: &Database, before: Timestamp) -> Result<u64> {
-    let before_ms = before.as_millisecond();
+pub(super) async fn prune(database: &Database, old: &Retention) -> Result<Pruned> {
     // One replica at a time: another that would find the same events leaves them to the first.
     let mut turn = database.begin_beside().await?;
     sqlx::query("SET LOCAL idle_in_transaction_session_timeout = 0").execute(turn.connection()).await?;
     if !turn.try_lock(lock_number("retention", "")).await? {
-        return Ok(0);
+        return Ok(Pruned::default());
     }
-    let cuts = cuts(database, before_ms).await?;
-    let events: u64 = cuts.iter().map(|cut| cut.events).sum();
+    let sent = super::outlets::sent(database, &old.outlets).await?;
+    let cuts = cuts(database, old, sent).await?;
+    let events: u64 = cuts.iter().map(|cut| cut.pruned.events).sum();
+    let unsent = cuts.iter().map(|cut| cut.pruned.unsent).sum();
     if events == 0 {
         // A transaction that is only dropped keeps its lock until the connection is cleaned up, and whoever comes next
         // would leave the events to it.
         turn.commit().await?;
-        return Ok(0);
+        return Ok(Pruned::default());
     }
     let mut write = database.begin().await?;
-    let detail = format!("{events} event(s) from before {before}, up to the last checkpoint of each chain");
+    let detail = old.detail(events, unsent);
     write.record(&Actor::control_plane(), "audit.pruned", "audit", &detail).await?;
     write.commit().await?;
-    let mut removed = 0;
-    for cut in cuts.iter().filter(|cut| cut.events > 0) {
+    let mut pruned = Pruned { events: 0, unsent };
+    for cut in cuts.iter().filter(|cut| cut.pruned.events > 0) {
         loop {
             let mut write = database.begin_beside().await?;
             let deleted = sqlx::query(
                 "DELETE FROM audit_events WHERE seq IN (
                      SELECT seq FROM audit_events
-                     WHERE (chain = $1 AND sequence <= $2) OR ($1 IS NULL AND chain IS NULL AND time_ms < $3)
-                     LIMIT $4)",
+                     WHERE (chain = $1 AND sequence <= $2) OR ($1 IS NULL AND chain IS NULL AND time_ms < $3
+                         AND (seq <= $4 OR time_ms < $5))
+                     LIMIT $6)",
             )
             .bind(cut.chain.as_ref().map(ChainId::as_str))
             .bind(signed(cut.through)?)
-            .bind(before_ms)
+            .bind(old.before.as_millisecond())
+            .bind(sent)
+            .bind(old.unsent_before.as_millisecond())
             .bind(PRUNED_AT_ONCE)
             .execute(write.connection())
             .await?
             .rows_affected();
             write.commit().await?;
-            removed += deleted;
+            pruned.events += deleted;
             if deleted < PRUNED_AT_ONCE.unsigned_abs() {
                 break;
             }
         }
     }
     turn.commit().await?;
-    Ok(removed)
+    Ok(pruned)
 }
 
-/// Read beside the writer, which has other things to do.
-async fn cuts(database: &Database, before_ms: i64) -> Result<Vec<Cut>> {
+/// Read beside the writer, which has other things to do. `sent` is the last that every outlet has.
+async fn cuts(database: &Database, old: &Retention, sent: i64) -> Result<Vec<Cut>> {
+    let (before_ms, unsent_before_ms) = (old.before.as_millisecond(), old.unsent_before.as_millisecond());
     let chains: Vec<(String, i64)> =
         sqlx::query_as("SELECT chain, sequence FROM audit_chains WHERE owner <> 'control-plane'")
             .fetch_all(&database.reader)
@@ -328,10 +332,13 @@ async fn cuts(database: &Database, before_ms: i64) -> Result<Vec<Cut>> {
     for (chain, last) in chains {
         // By sequence, so that the search ends at the first event that is to stay.
         let first_kept: Option<i64> = sqlx::query_scalar(
-            "SELECT sequence FROM audit_events WHERE chain = $1 AND time_ms >= $2 ORDER BY sequence LIMIT 1",
+            "SELECT sequence FROM audit_events
+             WHERE chain = $1 AND (time_ms >= $2 OR (seq > $3 AND time_ms >= $4)) ORDER BY sequence LIMIT 1",
         )
         .bind(&chain)
         .bind(before_ms)
+        .bind(sent)
+        .bind(unsent_before_ms)
         .fetch_optional(&database.reader)
         .await?;
         let through: Option<i64> =
@@ -341,18 +348,26 @@ async fn cuts(database: &Database, before_ms: i64) -> Result<Vec<Cut>> {
                 .fetch_one(&database.reader)
                 .await?;
         let Some(through) = through else { continue };
-        let events = sqlx::query_scalar("SELECT count(*) FROM audit_events WHERE chain = $1 AND sequence <= $2")
-            .bind(&chain)
-            .bind(through)
-            .fetch_one(&database.reader)
-            .await?;
-        let chain = Some(parsed(CHAINS, &chain)?);
-        cuts.push(Cut { chain, through: unsigned(through)?, events: unsigned(events)? });
-    }
-    let events = sqlx::query_scalar("SELECT count(*) FROM audit_events WHERE chain IS NULL AND time_ms < $1")
-        .bind(before_ms)
+        let events = sqlx::query_as(
+            "SELECT count(*), count(*) FILTER (WHERE seq > $3) FROM audit_events WHERE chain = $1 AND sequence <= $2",
+        )
+        .bind(&chain)
+        .bind(through)
+        .bind(sent)
         .fetch_one(&database.reader)
         .await?;
-    cuts.push(Cut { chain: None, through: 0, events: unsigned(events)? });
+        let chain = Some(parsed(CHAINS, &chain)?);
+        cuts.push(Cut { chain, through: unsigned(through)?, pruned: Pruned::read(events)? });
+    }
+    let events = sqlx::query_as(
+        "SELECT count(*), count(*) FILTER (WHERE seq > $2) FROM audit_events
+         WHERE chain IS NULL AND time_ms < $1 AND (seq <= $2 OR time_ms < $3)",
+    )
+    .bind(before_ms)
+    .bind(sent)
+    .bind(unsent_before_ms)
+    .fetch_one(&database.reader)
+    .await?;
+    cuts.push(Cut { chain: None, through: 0, pruned: Pruned::read(events)? });
     Ok(cuts)
 }

@@ -19,7 +19,7 @@ mod tokens;
 use super::rows::unsigned;
 use super::{
     AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BROKEN_BY, BouncerFilter,
-    EnvelopeFilter, Others, Page, Part, ResourceFilter, Result, Store, StoreError, newest,
+    EnvelopeFilter, Others, Page, Part, Pruned, ResourceFilter, Result, Retention, Store, StoreError, newest,
 };
 use crate::access::{NewSession, NewToken, Principal, TokenRecord};
 use crate::clock::Clock;
@@ -34,7 +34,6 @@ use crate::token::TokenHash;
 use bouncer_audit::{ChainId, DivergenceLine, Signed};
 use bouncer_custody::{BouncerIdentity, BouncerName, ClusterName, Generation, LogicalPath, ResourceName};
 use database::{Database, MIGRATIONS};
-use jiff::Timestamp;
 use sqlx::postgres::PgConnectOptions;
 use std::sync::Arc;
 use std::time::Duration;
@@ -306,7 +305,7 @@ impl Store for PostgresStore {
     async fn changes_behind(&self, seq: u64, limit: u16) -> Result<Vec<AdminRecord>> {
         outlets::changes(&self.database, seq, limit).await
     }
-    async fn prune_audit(&self, before: Timestamp) -> Result<u64> {
-        chains::prune(&self.database, before).await
+    async fn prune_audit(&self, old: &Retention) -> Result<Pruned> {
+        chains::prune(&self.database, old).await
     }
 }

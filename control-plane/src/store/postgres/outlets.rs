@@ -94,3 +94,12 @@ pub(super) async fn changes(database: &Database, after: u64, limit: u16) -> Resu
         .await?;
     rows.into_iter().map(AdminRow::read).collect()
 }
+
+/// The last decision that is known to be at every one of these outlets. One that has not begun wants none of the past.
+pub(super) async fn sent(database: &Database, outlets: &[String]) -> Result<i64> {
+    let sent: Option<i64> = sqlx::query_scalar("SELECT min(decisions) FROM audit_outlets WHERE name = ANY($1)")
+        .bind(outlets)
+        .fetch_one(&database.reader)
+        .await?;
+    Ok(sent.unwrap_or(i64::MAX))
+}

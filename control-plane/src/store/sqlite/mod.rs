@@ -20,7 +20,7 @@ mod tokens;
 use super::rows::unsigned;
 use super::{
     AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BROKEN_BY, BouncerFilter,
-    EnvelopeFilter, Page, Part, ResourceFilter, Result, Store, StoreError, newest,
+    EnvelopeFilter, Page, Part, Pruned, ResourceFilter, Result, Retention, Store, StoreError, newest,
 };
 use crate::access::{NewSession, NewToken, Principal, TokenRecord};
 use crate::clock::Clock;
@@ -37,7 +37,6 @@ use bouncer_custody::{BouncerIdentity, BouncerName, ClusterName, Generation, Log
 use database::{Database, MIGRATIONS};
 use futures::FutureExt as _;
 use gathered::Gathered;
-use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -312,7 +311,7 @@ impl Store for SqliteStore {
     async fn changes_behind(&self, seq: u64, limit: u16) -> Result<Vec<AdminRecord>> {
         outlets::changes(&self.database, seq, limit).await
     }
-    async fn prune_audit(&self, before: Timestamp) -> Result<u64> {
-        chains::prune(&self.database, before).await
+    async fn prune_audit(&self, old: &Retention) -> Result<Pruned> {
+        chains::prune(&self.database, old).await
     }
 }

@@ -6,7 +6,7 @@ use crate::model::{AdminRecord, AuditRecord, Position};
 use crate::store::Result;
 use crate::store::rows::audit::{AdminRow, AuditRow};
 use crate::store::rows::{signed, unsigned};
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -74,4 +74,16 @@ pub(super) async fn changes(database: &Database, after: u64, limit: u16) -> Resu
         .fetch_all(&database.reader)
         .await?;
     rows.into_iter().map(AdminRow::read).collect()
+}
+
+/// The last decision that is known to be at every one of these outlets. One that has not begun wants none of the past.
+pub(super) async fn sent(database: &Database, outlets: &[String]) -> Result<i64> {
+    let mut query = QueryBuilder::<Sqlite>::new("SELECT min(decisions) FROM audit_outlets WHERE name IN (");
+    let mut names = query.separated(", ");
+    for name in outlets {
+        names.push_bind(name);
+    }
+    query.push(")");
+    let sent: Option<i64> = query.build_query_scalar().fetch_one(&database.reader).await?;
+    Ok(sent.unwrap_or(i64::MAX))
 }

@@ -1,10 +1,10 @@
 //! Connections to syslog receivers: TLS (RFC 5425), or TCP to this very machine.
 
+use crate::forward::receiver::{LineFault, PATIENCE, ReceiverFault};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,6 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// How long a connection may take, and a batch.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a receiver may take to agree to an end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -29,23 +27,6 @@ impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Receiver({}:{})", self.host, self.port)
     }
-}
-
-/// Why somebody can't be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ReceiverFault {
-    /// The URL has not the form.
-    #[error("must be syslog+tls://HOST:PORT, or syslog+tcp://127.0.0.1:PORT for a receiver on this machine")]
-    Form,
-    /// TCP leaves the machine.
-    #[error("goes in the clear beyond this machine; use syslog+tls")]
-    Clear,
-    /// Nobody says whom to trust.
-    #[error("needs ca_file: the PEM certificates under which the receiver's is issued")]
-    NoAuthority,
-    /// The certificates can't be read.
-    #[error("needs a ca_file that holds readable PEM certificates")]
-    Authority,
 }
 
 impl Receiver {
@@ -83,53 +64,41 @@ fn authorities(file: &Path) -> Option<RootCertStore> {
     (!trusted.is_empty()).then_some(trusted)
 }
 
-/// Why a receiver is not told.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectionError {
-    #[error("the receiver cannot be reached: {0}")]
-    Reach(io::Error),
-    #[error("the receiver is not trusted, or does not speak TLS: {0}")]
-    Tls(io::Error),
-    #[error("the receiver took longer than 20 s")]
-    Slow,
-    #[error("the connection to the receiver broke: {0}")]
-    Broken(#[from] io::Error),
-}
-
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// An open connection.
-pub(super) struct Connection(Box<dyn Io>);
+pub(in crate::forward) struct Connection(Box<dyn Io>);
 
 impl Connection {
-    pub(super) async fn open(receiver: &Receiver) -> Result<Self, ConnectionError> {
+    pub(in crate::forward) async fn open(receiver: &Receiver) -> Result<Self, LineFault> {
         let open = async {
             let tcp = TcpStream::connect((receiver.host.as_str(), receiver.port)).await;
-            let tcp = tcp.map_err(ConnectionError::Reach)?;
+            let tcp = tcp.map_err(|error| LineFault::Reach(error.into()))?;
             let Some((name, config)) = &receiver.tls else { return Ok(Self(Box::new(tcp))) };
             let stream = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp).await;
-            Ok(Self(Box::new(stream.map_err(ConnectionError::Tls)?)))
+            Ok(Self(Box::new(stream.map_err(|error| LineFault::Tls(error.into()))?)))
         };
-        tokio::time::timeout(PATIENCE, open).await.map_err(|_| ConnectionError::Slow)?
+        tokio::time::timeout(PATIENCE, open).await.map_err(|_| LineFault::Slow)?
     }
 
-    pub(super) async fn write(&mut self, frames: &[u8]) -> Result<(), ConnectionError> {
+    pub(in crate::forward) async fn write(&mut self, frames: &[u8]) -> Result<(), LineFault> {
         let write = async {
             self.0.write_all(frames).await?;
             self.0.flush().await
         };
-        Ok(tokio::time::timeout(PATIENCE, write).await.map_err(|_| ConnectionError::Slow)??)
+        let written = tokio::time::timeout(PATIENCE, write).await.map_err(|_| LineFault::Slow)?;
+        written.map_err(|error| LineFault::Broken(error.into()))
     }
 
     /// Returns when the receiver has gone. It says nothing before.
-    pub(super) async fn ended(&mut self) {
+    pub(in crate::forward) async fn ended(&mut self) {
         let mut said = [0; 256];
         while self.0.read(&mut said).await.is_ok_and(|length| length > 0) {}
     }
 
     /// Says goodbye, and waits for the receiver's.
-    pub(super) async fn close(&mut self) {
+    pub(in crate::forward) async fn close(&mut self) {
         let farewell = async {
             if self.0.shutdown().await.is_ok() {
                 self.ended().await;
