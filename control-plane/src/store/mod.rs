@@ -8,6 +8,7 @@ mod chain;
 mod filter;
 pub mod postgres;
 mod rows;
+mod search;
 pub mod sqlite;
 
 use crate::access::{NewSession, NewToken, Principal, Scope, TokenRecord};

@@ -250,7 +250,11 @@ async fn a_database_of_a_newer_program_is_not_touched() {
 /// Also a column more is no column that a prepared statement of before expects.
 #[test]
 fn a_migration_that_changes_tables_of_before_says_that_it_breaks_running_replicas() {
-    let changes = |sql: &str| ["ALTER TABLE", "DROP ", "RENAME "].iter().any(|word| sql.contains(word));
+    // No statement names an index.
+    let changes = |sql: &str| {
+        let sql = sql.replace("DROP INDEX", "");
+        ["ALTER TABLE", "DROP ", "RENAME "].iter().any(|word| sql.contains(word))
+    };
     let mut changing = 0;
     for migration in sqlx::migrate!("./migrations/postgres").iter() {
         let (version, breaks) = (migration.version, migration.description.starts_with("breaks "));

@@ -1,14 +1,15 @@
 //! Bouncers, and what was last heard of each.
 
 use super::database::Database;
-use super::{filter, proposals};
+use super::proposals;
 use crate::edit::Edit;
 use crate::model::{Bouncer, BouncerRecord, Sighting};
 use crate::store::rows::bouncers::{BouncerRow, taken};
 use crate::store::rows::{part, signed};
+use crate::store::search::Wanted;
 use crate::store::{BouncerFilter, Conflict, Page, Part, Result, StoreError, expected};
 use bouncer_custody::{BouncerIdentity, BouncerName};
-use sqlx::{PgExecutor, QueryBuilder};
+use sqlx::PgExecutor;
 
 macro_rules! select_bouncer {
     ($rest:literal) => {
@@ -96,11 +97,15 @@ pub(super) async fn list(
     wanted: &BouncerFilter,
     page: &Page<BouncerName>,
 ) -> Result<Part<BouncerRecord>> {
-    let mut query = QueryBuilder::new(select_bouncer!("WHERE b.name > "));
-    query.push_bind(page.after.as_ref().map_or("", BouncerName::as_str).to_owned());
-    filter::contains(&mut query, "b.name", wanted.contains.as_deref());
-    query.push(" ORDER BY b.name LIMIT ").push_bind(i64::from(page.limit) + 1);
-    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, BouncerRow::read)
+    let mut read = database.begin_list().await?;
+    let after = page.after.as_ref().map_or("", BouncerName::as_str);
+    let names = Wanted::bouncers(wanted).keys(&mut *read, after, page.limit + 1).await?;
+    let rows: Vec<BouncerRow> = sqlx::query_as(select_bouncer!("WHERE b.name = ANY($1) ORDER BY b.name"))
+        .bind(names)
+        .fetch_all(&mut *read)
+        .await?;
+    read.commit().await?;
+    part(rows, page.limit, BouncerRow::read)
 }
 
 pub(super) async fn delete(database: &Database, name: &BouncerName, edit: &Edit) -> Result<()> {

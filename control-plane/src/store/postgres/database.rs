@@ -45,6 +45,14 @@ const SETTINGS: [(&str, &str); 4] = [
     ("client_min_messages", "warning"),
 ];
 
+/// One snapshot, so that what was found is there. In it PostgreSQL scans a whole table, or sorts, only where there is no
+/// other way, and never a whole index for being smaller: it would decide by what it takes tables for, and that may be old.
+/// So the plan is the same for all values, and none is worth compiling or sharing out.
+const BEGIN_LIST: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    SET LOCAL enable_seqscan = off; SET LOCAL enable_indexonlyscan = off;
+    SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off;
+    SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0";
+
 impl Database {
     /// Connects, and brings the schema up to date.
     pub(super) async fn open(options: PgConnectOptions, clock: Arc<dyn Clock>) -> Result<Self> {
@@ -78,6 +86,11 @@ impl Database {
         // By now another's change may have been made.
         write.now = self.clock.now();
         Ok(write)
+    }
+
+    /// Begins to read a page of a list, by indexes.
+    pub(super) async fn begin_list(&self) -> Result<Transaction<'_, Postgres>> {
+        Ok(self.reader.begin_with(BEGIN_LIST).await?)
     }
 
     /// Begins a change that is no administrator's, beside those that are. It must not call [`Write::record`].

@@ -1,14 +1,15 @@
 //! The envelopes, with their generations.
 
 use super::database::{Database, Write};
-use super::{filter, proposals};
+use super::proposals;
 use crate::edit::{Edit, Reason};
 use crate::model::{Envelope, EnvelopeRecord, Terms};
 use crate::store::rows::envelopes::{EnvelopeRow, TABLE, detail};
 use crate::store::rows::{Recalled, parsed, part, signed, unsigned};
+use crate::store::search::Wanted;
 use crate::store::{Conflict, EnvelopeFilter, Page, Part, Result, StoreError, expected};
 use bouncer_custody::{Generation, LogicalPath};
-use sqlx::{PgExecutor, QueryBuilder};
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 /// The newest generations of secrets that are not deleted; conditions follow.
@@ -172,18 +173,15 @@ pub(super) async fn list(
     wanted: &EnvelopeFilter,
     page: &Page<LogicalPath>,
 ) -> Result<Part<EnvelopeRecord>> {
-    let mut query = QueryBuilder::new(select_latest!("AND s.logical_path > "));
-    query.push_bind(page.after.as_ref().map_or("", LogicalPath::as_str).to_owned());
-    filter::within(&mut query, "s.logical_path", &wanted.scope);
-    filter::contains(&mut query, "s.logical_path", wanted.contains.as_deref());
-    filter::equals(&mut query, "g.provider", wanted.provider.map(|provider| provider.as_str()));
-    filter::equals(&mut query, "g.key_id", wanted.key_id.clone());
-    filter::equals(&mut query, "g.enabled", wanted.enabled);
-    if let Some(before) = wanted.expires_before {
-        query.push(" AND g.not_after_ms < ").push_bind(before.as_millisecond());
-    }
-    query.push(" ORDER BY s.logical_path LIMIT ").push_bind(i64::from(page.limit) + 1);
-    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, EnvelopeRow::read)
+    let mut read = database.begin_list().await?;
+    let after = page.after.as_ref().map_or("", LogicalPath::as_str);
+    let paths = Wanted::envelopes(wanted).keys(&mut *read, after, page.limit + 1).await?;
+    let rows: Vec<EnvelopeRow> = sqlx::query_as(select_latest!("AND s.logical_path = ANY($1) ORDER BY s.logical_path"))
+        .bind(paths)
+        .fetch_all(&mut *read)
+        .await?;
+    read.commit().await?;
+    part(rows, page.limit, EnvelopeRow::read)
 }
 
 pub(super) async fn history(database: &Database, id: Uuid, page: &Page<u64>) -> Result<Part<EnvelopeRecord>> {

@@ -11,12 +11,3 @@ pub(super) fn is(query: &mut QueryBuilder<Postgres>, column: &'static str, wante
         wanted => equals(query, column, wanted.map(str::to_owned)),
     }
 }
-
-/// Only where the column has this in it, whatever the case of its ASCII letters.
-pub(super) fn contains(query: &mut QueryBuilder<Postgres>, column: &'static str, wanted: Option<&str>) {
-    if wanted.is_some_and(|wanted| wanted.contains('\0')) {
-        query.push(" AND FALSE");
-    } else if let Some(wanted) = wanted {
-        query.push(" AND strpos(lower(").push(column).push("), ").push_bind(wanted.to_ascii_lowercase()).push(") > 0");
-    }
-}

@@ -13,6 +13,7 @@ mod filter;
 mod outlets;
 mod proposals;
 mod registry;
+mod search;
 mod sessions;
 mod tokens;
 

@@ -2,15 +2,16 @@
 
 use super::database::{Database, Write};
 use super::envelopes::select_latest;
-use super::{bouncers, crypto, filter, proposals};
+use super::{bouncers, crypto, proposals};
 use crate::edit::Edit;
 use crate::model::{Flag, Policy, PolicyMarks, Resource, ResourceRecord};
 use crate::store::rows::envelopes::EnvelopeRow;
 use crate::store::rows::resources::{MARKS, MarkRow, ResourceRow, TABLE, marks};
 use crate::store::rows::{part, signed, unsigned};
+use crate::store::search::Wanted;
 use crate::store::{Conflict, Page, Part, ResourceFilter, Result, StoreError, expected};
-use bouncer_custody::{BouncerName, ClusterName, LogicalPath, ResourceName};
-use sqlx::{PgExecutor, QueryBuilder};
+use bouncer_custody::{BouncerName, ClusterName, ResourceName};
+use sqlx::PgExecutor;
 
 async fn require_bouncer(write: &mut Write<'_>, resource: &Resource) -> Result<()> {
     match bouncers::by_name(write.connection(), &resource.bouncer).await? {
@@ -99,15 +100,15 @@ pub(super) async fn resources(
     wanted: &ResourceFilter,
     page: &Page<ResourceName>,
 ) -> Result<Part<ResourceRecord>> {
-    let mut query = QueryBuilder::new("SELECT * FROM protected_resources WHERE name > ");
-    query.push_bind(page.after.as_ref().map_or("", ResourceName::as_str).to_owned());
-    filter::within(&mut query, "logical_path", &wanted.scope);
-    filter::contains(&mut query, "name", wanted.contains.as_deref());
-    filter::equals(&mut query, "bouncer", wanted.bouncer.as_ref().map(BouncerName::to_string));
-    filter::equals(&mut query, "logical_path", wanted.path.as_ref().map(LogicalPath::to_string));
-    filter::equals(&mut query, "enabled", wanted.enabled);
-    query.push(" ORDER BY name LIMIT ").push_bind(i64::from(page.limit) + 1);
-    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, ResourceRow::read)
+    let mut read = database.begin_list().await?;
+    let after = page.after.as_ref().map_or("", ResourceName::as_str);
+    let names = Wanted::resources(wanted).keys(&mut *read, after, page.limit + 1).await?;
+    let rows: Vec<ResourceRow> = sqlx::query_as("SELECT * FROM protected_resources WHERE name = ANY($1) ORDER BY name")
+        .bind(names)
+        .fetch_all(&mut *read)
+        .await?;
+    read.commit().await?;
+    part(rows, page.limit, ResourceRow::read)
 }
 
 pub(super) async fn resources_behind(

@@ -2,11 +2,11 @@
 
 use super::database::Database;
 use super::proposals;
-use super::search::{self, Condition, Wanted};
 use crate::edit::Edit;
 use crate::model::{Bouncer, BouncerRecord, Sighting};
 use crate::store::rows::bouncers::{BouncerRow, taken};
 use crate::store::rows::{part, signed};
+use crate::store::search::Wanted;
 use crate::store::{BouncerFilter, Conflict, Page, Part, Result, StoreError, expected};
 use bouncer_custody::{BouncerIdentity, BouncerName};
 use sqlx::SqliteExecutor;
@@ -109,7 +109,7 @@ pub(super) async fn list(
     // One read transaction, so that what was found is there.
     let mut read = database.reader.begin().await?;
     let after = page.after.as_ref().map_or("", BouncerName::as_str);
-    let names = found(wanted).keys(&mut read, after, i64::from(page.limit) + 1).await?;
+    let names = Wanted::bouncers(wanted).keys(&mut *read, after, page.limit + 1).await?;
     let names = serde_json::to_string(&names).map_err(|_| StoreError::Corrupt("bouncers"))?;
     let rows: Vec<BouncerRow> =
         sqlx::query_as(select_bouncer!("WHERE b.name IN (SELECT value FROM json_each(?)) ORDER BY b.name"))
@@ -118,12 +118,6 @@ pub(super) async fn list(
             .await?;
     read.commit().await?;
     part(rows, page.limit, BouncerRow::read)
-}
-
-/// What is wanted.
-pub(super) fn found(wanted: &BouncerFilter) -> Wanted {
-    let conditions = wanted.contains.as_deref().map(Condition::contains).into_iter().collect();
-    Wanted { list: &search::BOUNCERS, ranges: search::everything(), conditions }
 }
 
 pub(super) async fn delete(database: &Database, name: &BouncerName, edit: &Edit) -> Result<()> {

@@ -2,12 +2,12 @@
 
 use super::database::{Database, Write};
 use super::proposals;
-use super::search::{self, Condition, Value, Wanted};
 use crate::certificate::CertificateChain;
 use crate::edit::{Edit, Reason};
 use crate::model::{Envelope, EnvelopeRecord, Terms};
 use crate::store::rows::envelopes::{EnvelopeRow, TABLE, detail};
 use crate::store::rows::{Recalled, parsed, part, signed, unsigned};
+use crate::store::search::Wanted;
 use crate::store::{Conflict, EnvelopeFilter, Page, Part, Result, StoreError, expected};
 use bouncer_custody::{Generation, LogicalPath};
 use sqlx::{SqliteExecutor, SqlitePool};
@@ -197,7 +197,7 @@ pub(super) async fn list(
     // One read transaction, so that what was found is there.
     let mut read = database.reader.begin().await?;
     let after = page.after.as_ref().map_or("", LogicalPath::as_str);
-    let paths = found(wanted).keys(&mut read, after, i64::from(page.limit) + 1).await?;
+    let paths = Wanted::envelopes(wanted).keys(&mut *read, after, page.limit + 1).await?;
     let paths = serde_json::to_string(&paths).map_err(|_| StoreError::Corrupt(TABLE))?;
     let rows: Vec<EnvelopeRow> = sqlx::query_as(select_latest!(
         "AND s.logical_path IN (SELECT value FROM json_each(?)) ORDER BY s.logical_path"
@@ -207,29 +207,6 @@ pub(super) async fn list(
     .await?;
     read.commit().await?;
     part(rows, page.limit, EnvelopeRow::read)
-}
-
-/// What is wanted, the conditions that single out fewer first.
-pub(super) fn found(wanted: &EnvelopeFilter) -> Wanted {
-    let is = |column, index, value| Condition::Is { column, index, value };
-    let key = wanted.key_id.clone().map(Value::Text);
-    let enabled = wanted.enabled.map(Value::Flag);
-    let provider = wanted.provider.map(|provider| Value::Text(provider.as_str().to_owned()));
-    let end = wanted.expires_before.map(|before| before.as_millisecond());
-    let conditions = [
-        key.map(|value| is("key_id", "envelope_search_by_key", value)),
-        enabled.map(|value| is("enabled", "envelope_search_by_enabled", value)),
-        provider.map(|value| is("provider", "envelope_search_by_provider", value)),
-        end.map(|limit| Condition::Before {
-            column: "not_after_ms",
-            index: "envelope_search_by_end",
-            in_order: "envelope_search_ending",
-            limit,
-        }),
-        wanted.contains.as_deref().map(Condition::contains),
-    ];
-    let conditions = conditions.into_iter().flatten().collect();
-    Wanted { list: &search::ENVELOPES, ranges: search::ranges(&wanted.scope), conditions }
 }
 
 pub(super) async fn history(database: &Database, id: Uuid, page: &Page<u64>) -> Result<Part<EnvelopeRecord>> {

@@ -1,12 +1,12 @@
 //! The protected resources that bouncers guard.
 
 use super::database::{Database, Write};
-use super::search::{self, Condition, Value, Wanted};
 use super::{bouncers, crypto, proposals};
 use crate::edit::Edit;
 use crate::model::{Flag, PolicyMarks, Resource, ResourceRecord};
 use crate::store::rows::resources::{MARKS, MarkRow, ResourceRow, TABLE, marks};
 use crate::store::rows::{part, signed};
+use crate::store::search::Wanted;
 use crate::store::{Conflict, Page, Part, ResourceFilter, Result, StoreError, expected};
 use bouncer_custody::{BouncerName, ClusterName, ResourceName};
 use sqlx::SqliteExecutor;
@@ -101,7 +101,7 @@ pub(super) async fn resources(
     // One read transaction, so that what was found is there.
     let mut read = database.reader.begin().await?;
     let after = page.after.as_ref().map_or("", ResourceName::as_str);
-    let names = found(wanted).keys(&mut read, after, i64::from(page.limit) + 1).await?;
+    let names = Wanted::resources(wanted).keys(&mut *read, after, page.limit + 1).await?;
     let names = serde_json::to_string(&names).map_err(|_| StoreError::Corrupt(TABLE))?;
     let rows: Vec<ResourceRow> = sqlx::query_as(
         "SELECT * FROM protected_resources WHERE name IN (SELECT value FROM json_each(?)) ORDER BY name",
@@ -111,25 +111,6 @@ pub(super) async fn resources(
     .await?;
     read.commit().await?;
     part(rows, page.limit, ResourceRow::read)
-}
-
-/// What is wanted, the conditions that single out fewer first.
-pub(super) fn found(wanted: &ResourceFilter) -> Wanted {
-    let is = |column, index, value| Condition::Is { column, index, value };
-    let path = wanted.path.as_ref().map(|path| Value::Text(path.to_string()));
-    let bouncer = wanted.bouncer.as_ref().map(|bouncer| Value::Text(bouncer.to_string()));
-    let enabled = wanted.enabled.map(Value::Flag);
-    let scoped = !wanted.scope.is_everything();
-    let (column, index) = ("logical_path", "resource_search_by_path");
-    let conditions = [
-        path.map(|value| is(column, index, value)),
-        bouncer.map(|value| is("bouncer", "resource_search_by_bouncer", value)),
-        enabled.map(|value| is("enabled", "resource_search_by_enabled", value)),
-        scoped.then(|| Condition::Within { column, index, ranges: search::ranges(&wanted.scope) }),
-        wanted.contains.as_deref().map(Condition::contains),
-    ];
-    let conditions = conditions.into_iter().flatten().collect();
-    Wanted { list: &search::RESOURCES, ranges: search::everything(), conditions }
 }
 
 pub(super) async fn resources_behind(
