@@ -4,10 +4,13 @@
 use crate::store::{Result, StoreError};
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// Most that is done at once, so that nobody waits long and memory stays bounded.
 const MOST: usize = 256;
+
+/// So many groups are under way: one is read while the other is put together.
+const TASKS: usize = 2;
 
 /// Answers several questions, each with one answer.
 pub(super) type All<C, Q, A> = for<'a> fn(&'a C, &'a [Q]) -> BoxFuture<'a, Result<Vec<A>>>;
@@ -27,13 +30,17 @@ struct Waiting<Q, A> {
 impl<Q: Send + Sync + 'static, A: Send + 'static> Gathered<Q, A> {
     /// Has questions answered by `all`, one answer for each. If it fails, it has failed for each of them.
     pub(super) fn new<C: Send + Sync + 'static>(context: Arc<C>, all: All<C, Q, A>) -> Self {
-        let (waiting, mut questions) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            let mut some = Vec::with_capacity(MOST);
-            while questions.recv_many(&mut some, MOST).await > 0 {
-                answer(&*context, some.drain(..), all).await;
-            }
-        });
+        let (waiting, questions) = mpsc::unbounded_channel();
+        let questions = Arc::new(Mutex::new(questions));
+        for _ in 0..TASKS {
+            let (context, questions) = (Arc::clone(&context), Arc::clone(&questions));
+            tokio::spawn(async move {
+                let mut some = Vec::with_capacity(MOST);
+                while questions.lock().await.recv_many(&mut some, MOST).await > 0 {
+                    answer(&*context, some.drain(..), all).await;
+                }
+            });
+        }
         Self { waiting }
     }
 
