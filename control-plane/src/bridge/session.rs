@@ -13,7 +13,7 @@ use bouncer_proto::{ContentDigest, DeltaFault, Parted as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 /// How long a resolver may take to make room for a message.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,8 +49,8 @@ pub(super) struct Session<'a> {
     epoch_acked: u64,
     last_sequence: Option<u64>,
     dev: bool,
-    /// When it was last noted in the store that the resolver is here.
-    remembered: Instant,
+    /// When it was last noted in the store that the resolver is here, and at which epoch.
+    remembered: (Instant, u64),
 }
 
 impl<'a> Session<'a> {
@@ -81,14 +81,18 @@ impl<'a> Session<'a> {
             epoch_acked: hello.epoch,
             last_sequence: None,
             dev: false,
-            remembered: Instant::now(),
+            remembered: (Instant::now(), hello.epoch),
         }
     }
 
     /// Runs until the resolver goes, the process stops, or something is wrong.
     pub(super) async fn run(mut self, messages: &mut Streaming<ResolverMessage>) -> Result<(), Status> {
         let ended = self.serve(messages).await;
-        self.remember().await;
+        // What was taken since the last note. Of a bouncer that is another's by now, its former resolver notes nothing.
+        let is_its_own = ended.as_ref().err().is_none_or(|status| status.code() != Code::PermissionDenied);
+        if is_its_own && self.epoch_acked != self.remembered.1 {
+            self.remember().await;
+        }
         ended
     }
 
@@ -266,7 +270,7 @@ impl<'a> Session<'a> {
                 if ack.refused.is_empty() {
                     self.epoch_acked = ack.epoch.min(self.epoch_sent);
                     // Not at each: a change is acknowledged by every resolver at once.
-                    if self.remembered.elapsed() >= self.bridge.timing.keep_alive {
+                    if self.remembered.0.elapsed() >= self.bridge.timing.keep_alive {
                         self.remember().await;
                     }
                 } else {
@@ -355,7 +359,7 @@ impl<'a> Session<'a> {
 
     /// Notes in the store that the bouncer was here. Losing such a note loses nothing else.
     async fn remember(&mut self) {
-        self.remembered = Instant::now();
+        self.remembered = (Instant::now(), self.epoch_acked);
         let sighting =
             Sighting { at: self.bridge.clock.now(), version: self.version.clone(), epoch_acked: self.epoch_acked };
         if let Err(error) = self.bridge.store.record_sighting(&self.bouncer.name, &sighting).await {

@@ -259,6 +259,31 @@ async fn what_was_last_heard_outlives_the_process() {
     assert_eq!((&health["state"], &health["epoch_acked"]), (&json!("disconnected"), &json!(epoch)));
 }
 
+/// What was taken between two notes is noted at the end, unless the bouncer is another's by then.
+#[tokio::test]
+async fn what_was_taken_last_is_noted_by_the_bouncers_own_resolver_alone() {
+    for taken_over in [false, true] {
+        let plane = protected().await;
+        let mut bridge = plane.bridge();
+        bridge.timing.keep_alive = DEADLINE;
+        let mut resolver = Resolver::open(bridge, &spiffe_id("payments-east"), in_an_hour()).await.unwrap();
+        resolver.say(hello("payments-east", 0)).await;
+        let epoch = resolver.snapshot().await.epoch;
+        resolver.ack(epoch).await;
+        health_where(&plane, |health| health["epoch_acked"] == epoch).await;
+        if taken_over {
+            let other = json!({"spiffe_id": spiffe_id("payments-west")});
+            plane.put("/v1/bouncers/payments-east", &other).await.ok();
+            assert_eq!(resolver.end().await.code(), Code::PermissionDenied);
+        }
+        drop(resolver);
+        health_where(&plane, |health| health["state"] == "disconnected").await;
+        let plane = plane.restarted().await;
+        let health = plane.get("/v1/bouncers/payments-east").await.ok()["bridge"].clone();
+        assert_eq!(health["epoch_acked"], if taken_over { 0 } else { epoch }, "{health}");
+    }
+}
+
 #[tokio::test]
 async fn several_resolvers_may_serve_one_bouncer() {
     let plane = protected().await;
