@@ -44,20 +44,7 @@ impl FromStr for Digest {
     type Err = NotADigest;
 
     fn from_str(text: &str) -> Result<Self, NotADigest> {
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Ok(byte - b'0'),
-            b'a'..=b'f' => Ok(byte - b'a' + 10),
-            _ => Err(NotADigest),
-        };
-        let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return Err(NotADigest) };
-        let mut bytes = [0; 32];
-        if pairs.len() != bytes.len() {
-            return Err(NotADigest);
-        }
-        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-            *byte = digit(*high)? << 4 | digit(*low)?;
-        }
-        Ok(Self(bytes))
+        Hex::read(text).map(Self).ok_or(NotADigest)
     }
 }
 

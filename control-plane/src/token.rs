@@ -5,6 +5,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bouncer_custody::Hex;
 use rand::TryRng as _;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -71,16 +72,7 @@ impl TokenHash {
     /// The hash that whoever made a token sends in its place: 64 lower-case hexadecimal digits.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
-        let pairs = text.as_bytes().as_chunks::<2>();
-        let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
-        let mut hash = [0; 32];
-        if pairs.0.len() != hash.len() || !pairs.1.is_empty() {
-            return None;
-        }
-        for (byte, [high, low]) in hash.iter_mut().zip(pairs.0) {
-            *byte = u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?;
-        }
-        Some(Self(hash))
+        Hex::read(text).map(Self)
     }
 
     /// The bytes, to be stored.
@@ -126,7 +118,7 @@ mod tests {
     #[test]
     fn a_hash_is_read_in_the_one_form_that_it_is_written_in() {
         let hash = Token::generate().unwrap().hash();
-        let text = bouncer_custody::Hex(hash.as_bytes()).to_string();
+        let text = Hex(hash.as_bytes()).to_string();
         assert!(TokenHash::from_hex(&text).is_some_and(|read| read.matches(hash.as_bytes())));
         for bad in ["", &text[1..], &format!("{text}0"), &"A0".repeat(32), &"g0".repeat(32), &"é".repeat(32)] {
             assert!(TokenHash::from_hex(bad).is_none(), "{bad}");

@@ -34,8 +34,10 @@ use tokio_util::sync::CancellationToken;
 /// How long a denial by a rule may be reused. A change of policy ends it sooner.
 const DENIAL_TTL: Duration = Duration::from_secs(1);
 
-/// The outcome of a stream that is given a credential.
+/// What becomes of a stream, in words.
 const INJECT: &str = "inject";
+const PASS_THROUGH: &str = "pass_through";
+const DENY: &str = "deny";
 
 /// So many calls are made at once that no stream waits for.
 const AT_ONCE: usize = 8;
@@ -109,6 +111,18 @@ pub enum Verdict {
     PassThrough(Duration),
     /// Stop.
     Deny(Reason, Duration),
+}
+
+impl Verdict {
+    /// As metrics, audit and traces name it, with the reason of a denial.
+    #[must_use]
+    pub const fn outcome(&self) -> (&'static str, Option<Reason>) {
+        match self {
+            Self::Inject(..) => (INJECT, None),
+            Self::PassThrough(_) => (PASS_THROUGH, None),
+            Self::Deny(reason, _) => (DENY, Some(*reason)),
+        }
+    }
 }
 
 /// A stream that may go on, before it is recorded.
@@ -192,10 +206,9 @@ impl Engine {
             Err(_) if event.outcome == INJECT => self.deny(Reason::SdsNotAcknowledged, event),
             Err(_) => self.deny(Reason::ResolverTimeout, event),
         };
-        let outcome = match &verdict {
-            Verdict::Inject(..) => Outcome::good(INJECT),
-            Verdict::PassThrough(_) => Outcome::good("pass_through"),
-            Verdict::Deny(reason, _) => Outcome::bad("deny", *reason),
+        let outcome = match verdict.outcome() {
+            (outcome, None) => Outcome::good(outcome),
+            (outcome, Some(reason)) => Outcome::bad(outcome, reason),
         };
         self.metrics.decisions.get_or_create(&outcome).inc();
         self.metrics.decision_seconds.observe(started.elapsed().as_secs_f64());
@@ -301,14 +314,14 @@ impl Engine {
     }
 
     fn pass_through(&self, event: &Event) -> Verdict {
-        let event = Event { outcome: "pass_through".to_owned(), ..event.clone() };
-        self.record_denial(event, "pass_through");
+        let event = Event { outcome: PASS_THROUGH.to_owned(), ..event.clone() };
+        self.record_denial(event, PASS_THROUGH);
         Verdict::PassThrough(self.config.limits.decision_ttl)
     }
 
     fn deny(&self, reason: Reason, mut event: Event) -> Verdict {
         let recorded = event.outcome == INJECT;
-        event.outcome = "deny".to_owned();
+        event.outcome = DENY.to_owned();
         event.reason = reason.code().to_owned();
         if recorded {
             // The audit has it as released: that this very one was not is an event of its own, never one of a count.

@@ -84,11 +84,7 @@ impl Intercept for InterceptService {
             .ok_or_else(|| Status::invalid_argument("a fact is too long, empty, or not visible ASCII"))?;
         let decision = trace::within(span.as_ref(), self.engine.decide(&question)).await;
         if let Some(span) = &span {
-            let (outcome, reason) = match &decision.verdict {
-                Verdict::Inject(..) => ("inject", None),
-                Verdict::PassThrough(_) => ("pass_through", None),
-                Verdict::Deny(reason, _) => ("deny", Some(*reason)),
-            };
+            let (outcome, reason) = decision.verdict.outcome();
             span.set("bouncer.cluster", question.cluster.to_string());
             span.set("bouncer.decision_id", decision.id.clone());
             span.ended(outcome, reason);

@@ -8,7 +8,7 @@
 //! would make ids and keep queues for every span, sampled or not.
 
 use crate::config::TelemetryConfig;
-use bouncer_custody::{Reason, TraceParent};
+use bouncer_custody::{Hex, Reason, TraceParent};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
@@ -49,19 +49,8 @@ impl Parent {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let parent = TraceParent::parse(text).filter(TraceParent::is_sampled)?;
-        Some(Self { trace: hex(parent.trace_id())?, span: hex(parent.span_id())? })
+        Some(Self { trace: Hex::read(parent.trace_id())?, span: Hex::read(parent.span_id())? })
     }
-}
-
-fn hex<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
-    bytes?.try_into().ok()
 }
 
 /// Makes spans, and has them sent.

@@ -11,7 +11,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls_pki_types::ServerName;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -64,7 +64,7 @@ impl Bridge {
             more: broadcast::Sender::new(64),
             said: Mutex::default(),
         });
-        let (address, task) = serve(svid, clients, Server { shared: Arc::clone(&shared) }).await?;
+        let (address, task) = serve(ANY_PORT, svid, clients, Server { shared: Arc::clone(&shared) }).await?;
         Ok(Self { address, shared, task })
     }
 
@@ -114,8 +114,15 @@ impl Bridge {
     }
 }
 
+/// A free port of loopback.
+pub const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// Serves resolvers whose SVIDs are by one of `clients`, under an SVID of its own.
-pub(crate) async fn serve(
+///
+/// # Errors
+/// If the certificates don't fit or the address is not free.
+pub async fn serve(
+    address: SocketAddr,
     svid: &Identity,
     clients: Arc<rustls::RootCertStore>,
     server: impl PolicyBridge,
@@ -125,7 +132,7 @@ pub(crate) async fn serve(
         ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(svid.chain(), svid.key())?;
     tls.alpn_protocols = vec![b"h2".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let listener = tokio::net::TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
     let routes = tonic::service::Routes::new(PolicyBridgeServer::new(server));
     let task = tokio::spawn(async move {
@@ -134,6 +141,8 @@ pub(crate) async fn serve(
             while connections.try_join_next().is_some() {}
             let (acceptor, routes) = (acceptor.clone(), routes.clone());
             connections.spawn(async move {
+                // As the control plane has it: without this an answer may wait for the next.
+                let _ = socket.set_nodelay(true);
                 let Ok(stream) = acceptor.accept(socket).await else { return };
                 let server = auto::Builder::new(TokioExecutor::new());
                 // A resolver that goes away is no fault here.

@@ -2,7 +2,7 @@
 //! other says, and changes what comes down if the scenario wants that.
 
 use crate::Result;
-use crate::bridge::{connect, serve};
+use crate::bridge::{ANY_PORT, connect, serve};
 use crate::pki::{self, Identity};
 use crate::stack::{BOUNCER_ID, CONTROL_PLANE_ID, Identities};
 use bouncer_proto::bridge::v1 as wire;
@@ -42,7 +42,7 @@ impl BridgeRelay {
         let change = Arc::new(Mutex::new(honest));
         let server = Server { home, svid: identities.mint(BOUNCER_ID)?, change: Arc::clone(&change) };
         let clients = pki::roots(&identities.roots_pem()?)?;
-        let (address, task) = serve(&identities.mint(CONTROL_PLANE_ID)?, clients, server).await?;
+        let (address, task) = serve(ANY_PORT, &identities.mint(CONTROL_PLANE_ID)?, clients, server).await?;
         Ok(Self { address, change, task })
     }
 

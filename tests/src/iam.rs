@@ -7,6 +7,7 @@ use crate::plain_http::PlainHttp;
 use crate::tls_front::TlsFront;
 use crate::{Fault, Result};
 use aws_lc_rs::{digest, hmac};
+use bouncer_custody::Hex;
 use bouncer_proto::bridge::v1::enrolment_client::EnrolmentClient;
 use bouncer_proto::bridge::v1::policy_bridge_client::PolicyBridgeClient;
 use bouncer_proto::bridge::v1::{EnrollReply, EnrollRequest};
@@ -17,7 +18,6 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -205,15 +205,8 @@ fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     values.next().is_none().then(|| first.to_str().ok())?
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 fn sha256(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes).as_ref())
+    Hex(digest::digest(&digest::SHA256, bytes).as_ref()).to_string()
 }
 
 /// The signature over these headers, which are sorted, and the one body.
@@ -227,7 +220,7 @@ fn signature_of(secret: &str, date: &str, headers: &[(&str, &str)]) -> String {
     let key = [&date[..8], REGION, "sts", "aws4_request"]
         .into_iter()
         .fold(format!("AWS4{secret}").into_bytes(), |key, part| step(&key, part).as_ref().to_vec());
-    hex(step(&key, &text).as_ref())
+    Hex(step(&key, &text).as_ref()).to_string()
 }
 
 /// What a resolver signs. Each field may be made wrong.

@@ -33,11 +33,16 @@ impl Decider {
         }
     }
 
-    /// The decision about this caller on the cluster `payments`, whatever it is.
+    /// The id of a decision about this caller on the cluster `payments`, if that gave a credential.
     ///
     /// # Errors
-    /// If there is none.
-    pub async fn decision(&mut self, caller: &str) -> Result<DecideReply> {
+    /// If there is no decision.
+    pub async fn released(&mut self, caller: &str) -> Result<Option<String>> {
+        let DecideReply { outcome, decision_id, .. } = self.decision(caller).await?;
+        Ok(matches!(outcome, Some(Outcome::Inject(_))).then_some(decision_id))
+    }
+
+    async fn decision(&mut self, caller: &str) -> Result<DecideReply> {
         Ok(self.0.decide(question(caller)).await?.into_inner())
     }
 

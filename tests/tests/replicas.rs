@@ -1,7 +1,6 @@
 //! Several control planes behind one PostgreSQL database: what one changes reaches the bouncers of all, and any of them may be
 //! killed with nothing acknowledged lost.
 
-use bouncer_proto::intercept::v1::decide_reply::Outcome;
 use bouncer_tests::api::Api;
 use bouncer_tests::control_plane::{ControlPlane, Setup};
 use bouncer_tests::intercept::Decider;
@@ -92,8 +91,7 @@ impl Streams {
     }
 
     async fn allowed(&self) -> bool {
-        let reply = self.decider.clone().decision(CART).await.ok();
-        let id = reply.and_then(|reply| matches!(reply.outcome, Some(Outcome::Inject(_))).then_some(reply.decision_id));
+        let id = self.decider.clone().released(CART).await.ok().flatten();
         id.map(|id| self.released().insert(id)).is_some()
     }
 

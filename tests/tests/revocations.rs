@@ -8,7 +8,6 @@ mod support;
 
 use bouncer_custody::Reason;
 use bouncer_proto::bridge::v1::{AuditEvent, Snapshot};
-use bouncer_proto::intercept::v1::decide_reply::Outcome;
 use bouncer_tests::client::{Client, ENVOY_NAME, Protocol};
 use bouncer_tests::envoy::{Bootstrap, Version, at};
 use bouncer_tests::intercept::Decider;
@@ -136,10 +135,7 @@ async fn what_is_enabled_again_never_uses_a_connection_of_before() -> Result<()>
 async fn released(mut decider: Decider, stop: Arc<AtomicBool>) -> Result<BTreeSet<String>> {
     let mut ids = BTreeSet::new();
     while !stop.load(Ordering::Relaxed) {
-        let reply = decider.decision(CART).await?;
-        if matches!(reply.outcome, Some(Outcome::Inject(_))) {
-            ids.insert(reply.decision_id);
-        }
+        ids.extend(decider.released(CART).await?);
     }
     Ok(ids)
 }

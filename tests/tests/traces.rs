@@ -1,5 +1,6 @@
 //! One trace from Envoy's span over the resolver's decision to the call of KMS or Vault, at a real collector.
 
+use bouncer_custody::Hex;
 use bouncer_tests::client::Protocol;
 use bouncer_tests::collector::{Collector, attribute};
 use bouncer_tests::envoy::Bootstrap;
@@ -15,7 +16,7 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CLIENTS_SPAN: &str = "b7ad6b7169203331";
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Hex(bytes).to_string()
 }
 
 /// Envoy traces too, to the same collector: so many of a hundred traces that begin in it.

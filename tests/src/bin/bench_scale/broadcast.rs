@@ -6,25 +6,19 @@ use bouncer_tests::pki::{self, Identity};
 use bouncer_tests::process::Process;
 use bouncer_tests::scratch::{Scratch, free_port};
 use bouncer_tests::workload_api::TrustDomain;
-use bouncer_tests::{Result, scratch};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
+use bouncer_tests::{Result, bridge, scratch};
 use prost::Message as _;
-use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::broadcast;
-use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
-use wire::policy_bridge_server::{PolicyBridge, PolicyBridgeServer};
+use wire::policy_bridge_server::PolicyBridge;
 use wire::resolver_message;
 
 /// An acknowledgement of this epoch asks for the next broadcast.
@@ -75,26 +69,10 @@ pub(crate) async fn start(
 pub(crate) async fn serve(args: &Args) -> Result<()> {
     let read = |path: &PathBuf| std::fs::read_to_string(path);
     let svid = Identity::from_pem(&read(&args.certificate)?, &read(&args.key)?)?;
-    let verifier = WebPkiClientVerifier::builder(pki::roots(&read(&args.clients)?)?).build()?;
-    let mut tls =
-        ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(svid.chain(), svid.key())?;
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
     let message = wire::ControlMessage::decode(&*std::fs::read(&args.message)?)?;
     let server = Server { message: Arc::new(message), all: broadcast::Sender::new(16) };
-    let routes = tonic::service::Routes::new(PolicyBridgeServer::new(server));
-    let listener = TcpListener::bind(args.listen).await?;
-    loop {
-        let (socket, _) = listener.accept().await?;
-        socket.set_nodelay(true)?;
-        let (acceptor, routes) = (acceptor.clone(), routes.clone());
-        tokio::spawn(async move {
-            let Ok(stream) = acceptor.accept(socket).await else { return };
-            let server = auto::Builder::new(TokioExecutor::new());
-            // A client that goes away is no fault here.
-            let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)).await;
-        });
-    }
+    let (_, task) = bridge::serve(args.listen, &svid, pki::roots(&read(&args.clients)?)?, server).await?;
+    Ok(task.await?)
 }
 
 #[derive(Clone)]
