@@ -310,7 +310,8 @@ impl ApiError {
                     finding.kind.description()
                 ),
                 "The control plane takes envelope metadata only. Wrap the credential under your own key with \
-                 'bouncerctl wrap' and register the result. Treat what was sent here as exposed, and rotate it.",
+                 'bouncerctl wrap' and register the result. Treat what was sent here as exposed, and rotate it. If it is a \
+                 ciphertext already, which looks like this by chance, wrap its credential once more.",
             ),
             Self::Invalid(errors) => text(
                 StatusCode::UNPROCESSABLE_ENTITY,

@@ -38,6 +38,12 @@ impl Alphabet {
             Base64 => byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'),
         }
     }
+
+    /// What each character of it says against noise in base64, in bits: the logarithm of how many of the 64 it has not.
+    pub(super) fn rarity(self) -> f64 {
+        let within = (0..=u8::MAX).filter(|byte| Base64.has(*byte) && self.has(*byte)).count();
+        (64.0 / within as f64).log2()
+    }
 }
 
 /// A token that begins with its mark.

@@ -6,9 +6,11 @@ use super::shapes::{Alphabet, INNER, Inner, SHAPES, Shape};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// More characters of base64 than this are no path: what stands behind a `/` in them begins no word. Less than the 72
-/// with which a KMS blob begins before the first bytes that are always the same.
-const LONG_RUN: usize = 64;
+/// So much base64 around a shape, capitals in it, is taken for noise and for no path. Less than what the shortest
+/// ciphertext of Vault (28 bytes more than its plaintext) leaves around a shape that it happens to hold.
+const SURROUNDINGS: usize = 16;
+/// A shape that is less rare than this, in bits, may well turn up in noise. An AWS access key id has 37.
+const NEVER_IN_NOISE: f64 = 36.0;
 
 /// Looks for every known shape.
 pub(super) fn find(text: &str) -> Option<Kind> {
@@ -22,19 +24,34 @@ pub(super) fn find(text: &str) -> Option<Kind> {
 /// Looks for the shapes that begin with their mark, where a word begins.
 fn shaped(text: &str) -> Option<Kind> {
     let bytes = text.as_bytes();
-    // How many characters of base64 stand before, without a break.
+    // Where the characters of base64 begin that stand before, without a break.
     let mut run = 0;
     for (at, byte) in bytes.iter().enumerate() {
         if at == 0 || !bytes[at - 1].is_ascii_alphanumeric() {
-            let fits =
-                |shape: &&Shape| shape.prefix.as_bytes()[0] == *byte && shape.begins(&bytes[at..], run > LONG_RUN);
+            let (before, rest) = (&bytes[run..at], &bytes[at..]);
+            let fits = |shape: &&Shape| {
+                let token = shape.length_at(rest).map(|length| rest.split_at(length));
+                token.is_some_and(|(token, after)| shape.stands_out() || !is_noise(before, token, after))
+            };
             if let Some(shape) = SHAPES.iter().find(fits) {
                 return Some(shape.kind);
             }
         }
-        run = if Alphabet::Base64.has(*byte) { run + 1 } else { 0 };
+        if !Alphabet::Base64.has(*byte) {
+            run = at + 1;
+        }
     }
     None
+}
+
+/// Whether `token`, with all the base64 that stands before it and what follows, looks like a piece of a ciphertext.
+fn is_noise(before: &[u8], token: &[u8], after: &[u8]) -> bool {
+    let (after, end) = after.split_at(count(after, Alphabet::Base64));
+    let padding = end.iter().take_while(|byte| **byte == b'=').count();
+    let around = before.len() + after.len();
+    let padded = padding > 0 && (around + token.len() + padding).is_multiple_of(4);
+    let surrounded = around >= SURROUNDINGS;
+    padded || surrounded && [before, after].concat().iter().any(u8::is_ascii_uppercase)
 }
 
 fn count(bytes: &[u8], alphabet: Alphabet) -> usize {
@@ -42,16 +59,16 @@ fn count(bytes: &[u8], alphabet: Alphabet) -> usize {
 }
 
 impl Shape {
-    fn begins(&self, text: &[u8], in_noise: bool) -> bool {
-        let Some(rest) = text.strip_prefix(self.prefix.as_bytes()) else { return false };
-        let length = count(rest, self.alphabet);
-        length >= self.length.0 && length <= self.length.1 && !(in_noise && self.occurs_in_noise())
+    /// How long the token is that `text` begins with, if it begins with one.
+    fn length_at(&self, text: &[u8]) -> Option<usize> {
+        let length = count(text.strip_prefix(self.prefix.as_bytes())?, self.alphabet);
+        (self.length.0..=self.length.1).contains(&length).then_some(self.prefix.len() + length)
     }
 
-    /// Whether base64 of noise can hold one: mere capitals or hex digits of some length it does not.
-    fn occurs_in_noise(&self) -> bool {
-        let wide = matches!(self.alphabet, Alphabet::Alnum | Alphabet::Word | Alphabet::Base64);
-        wide && self.prefix.bytes().all(|byte| Alphabet::Base64.has(byte))
+    /// Whether base64 of noise is not going to hold one, in as many places as a ciphertext has.
+    fn stands_out(&self) -> bool {
+        let fits = self.prefix.bytes().all(|byte| Alphabet::Base64.has(byte));
+        !fits || self.prefix.len() as f64 * 6.0 + self.length.0 as f64 * self.alphabet.rarity() >= NEVER_IN_NOISE
     }
 }
 

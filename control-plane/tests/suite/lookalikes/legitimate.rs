@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 const HEX: &str = "0123456789abcdef";
 const LOWER: &str = "abcdefghijklmnopqrstuvwxyz0123456789";
+const UPPER: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+const ALNUM: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 /// A text that must pass, and what it is.
 pub(super) type Text = (&'static str, String);
@@ -118,6 +120,27 @@ fn certificates() -> Vec<Text> {
     certified.collect()
 }
 
+/// Ciphertexts of noise that happens to begin as a short mark of a token does, and then is of the token's length: one in
+/// some hundred thousand is.
+fn lucky(noise: &mut Noise) -> Vec<Text> {
+    const MARKS: [&str; 13] =
+        ["A3T", "YC", "4b1d", "AIza", "AKCp", "AQVN", "EAAA", "EAAC", "EAAM", "EZAK", "EZTK", "LTAI", "cmVmd"];
+    let mut texts = Vec::new();
+    for mark in MARKS {
+        let alphabet = if mark == "A3T" { UPPER } else { ALNUM };
+        for length in 15..=100 {
+            let begun = format!("{mark}{}/", noise.text(alphabet, length));
+            let rest = STANDARD.encode(noise.bytes(16 + length % 50));
+            texts.extend([
+                ("transit ciphertext that begins as a token does", format!("transit:transit/k#vault:v1:{begun}{rest}")),
+                ("ciphertext that holds what a token is", format!("{}+{begun}{}", &rest[..10], &rest[..12])),
+                ("ciphertext that begins as a token does", begun + &rest),
+            ]);
+        }
+    }
+    texts
+}
+
 /// Every legitimate text: some thousands.
 pub(super) fn texts() -> Vec<Text> {
     let mut noise = Noise::of("legitimate");
@@ -155,6 +178,7 @@ pub(super) fn texts() -> Vec<Text> {
     }
     texts.extend([60_000, 95_000].map(|size| ("ciphertext in base64", STANDARD.encode(noise.bytes(size)))));
     texts.extend(NOTES.map(|note| ("note", note.to_owned())));
+    texts.extend(lucky(&mut Noise::of("lucky")));
     texts
 }
 
