@@ -17,7 +17,7 @@ use crate::model::Position;
 use crate::store::{Store, StoreError};
 use jiff::Timestamp;
 use receiver::{Line, LineFault, Told};
-use record::{BATCH, Batch};
+use record::{BATCH, BYTES, Batch};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -35,6 +35,8 @@ const RENEWAL: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 /// For so long a connection must live on before what was written on it is taken for received.
 const SETTLED: Duration = Duration::from_secs(10);
+/// What a receiver answers to a batch that is too large for it (RFC 9110, section 15.5.14).
+const CONTENT_TOO_LARGE: u16 = 413;
 /// The pauses after faults.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
@@ -124,6 +126,8 @@ struct Forward {
     /// When the outlet is to be held on to again; `None` while it is not held.
     renewal: Option<Instant>,
     line: Option<Line>,
+    /// So many bytes the receiver takes at once, as far as is known.
+    limit: usize,
     /// Everything up to here was told.
     told: Position,
     /// Everything up to here is taken for received.
@@ -135,7 +139,7 @@ impl Forward {
     fn new(outlet: Outlet, store: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         let (holder, last) = (Uuid::now_v7(), Instant::now());
         let (told, received) = (Position::default(), Position::default());
-        Self { outlet, store, clock, metrics, holder, renewal: None, line: None, told, received, last }
+        Self { outlet, store, clock, metrics, holder, renewal: None, line: None, limit: BYTES, told, received, last }
     }
 
     async fn step(&mut self) -> Result<Step, Fault> {
@@ -155,14 +159,22 @@ impl Forward {
         if line.is_connection() {
             self.metrics.forward_connected(&self.outlet.name, true);
         }
-        let batch = Batch::gather(&self.outlet.receiver, self.told, changes, decisions)?;
+        let batch = Batch::gather(&self.outlet.receiver, self.limit, self.told, changes, decisions)?;
         if batch.records.is_empty() {
             if self.received != self.told && self.last.elapsed() >= SETTLED {
                 self.note(self.told).await?;
             }
             return Ok(Step::Idle);
         }
-        let received = match line.tell(&batch.records, self.clock.now()).await? {
+        let told = match line.tell(&batch.records, self.clock.now()).await {
+            Err(LineFault::Refused(CONTENT_TOO_LARGE)) if batch.records.len() > 1 => {
+                self.limit = batch.bytes() / 2;
+                tracing::info!(outlet = self.outlet.name, bytes = self.limit, "the receiver gets smaller batches");
+                return Ok(Step::More);
+            }
+            told => told?,
+        };
+        let received = match told {
             // The batch before it has been received if this one could be written: a syslog receiver reads in order.
             Told::Written => self.told,
             Told::Received { rejected } => {

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 /// Records of each kind read at once.
 pub(super) const BATCH: u16 = 500;
-/// Bytes told at once, unless one record alone has more.
-const BYTES: usize = 512 * 1_024;
+/// Bytes told at once, unless one record alone has more, or the receiver takes fewer.
+pub(super) const BYTES: usize = 512 * 1_024;
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,9 +77,10 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// As much as may be told at once of what lies behind a position.
+    /// As much as may be told at once, of so many bytes at most, of what lies behind a position.
     pub(super) fn gather(
         receiver: &Receiver,
+        limit: usize,
         from: Position,
         changes: Vec<AdminRecord>,
         decisions: Vec<AuditRecord>,
@@ -90,7 +91,7 @@ impl Batch {
         for record in changes.into_iter().map(Record::from).chain(decisions.into_iter().map(Record::from)) {
             let written = receiver.write(&record)?;
             bytes += written.len();
-            if bytes > BYTES && !batch.records.is_empty() {
+            if bytes > limit && !batch.records.is_empty() {
                 batch.more = true;
                 break;
             }
@@ -101,5 +102,10 @@ impl Batch {
             }
         }
         Ok(batch)
+    }
+
+    /// How much is told, without what is around it.
+    pub(super) fn bytes(&self) -> usize {
+        self.records.iter().map(Vec::len).sum()
     }
 }

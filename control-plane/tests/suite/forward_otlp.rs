@@ -400,6 +400,25 @@ async fn a_busy_collector_is_left_alone_for_as_long_as_it_says_by_every_control_
 }
 
 #[tokio::test]
+async fn what_is_too_large_for_a_collector_comes_in_halves() {
+    let plane = ControlPlane::new().await;
+    settled(&plane).await;
+    store(&plane, &(1..=8).map(event).collect::<Vec<_>>()).await;
+    let collector = Collector::answering([status(413), status(413)]).await;
+    let served = Served::new(&plane, collector.outlet());
+    assert_eq!(collector.through(8).await, (1..=8).collect::<Vec<_>>());
+    let sizes: Vec<_> = collector.calls().iter().map(|call| call.records.len()).collect();
+    assert!(sizes[..3] == [8, 4, 2] && sizes[3..].iter().all(|size| *size <= 2), "{sizes:?}");
+
+    // One record alone has no halves: it is refused, and that is said.
+    collector.shared.answers.lock().unwrap().push_back(status(413));
+    store(&plane, &[event(9)]).await;
+    let refused = || served.metric("audit_forward_failures_total{outlet=\"siem\",reason=\"Refused\"}");
+    until("a refusal", || (refused() == 1).then_some(())).await;
+    served.end().await;
+}
+
+#[tokio::test]
 async fn what_a_collector_rejects_for_good_is_counted_and_not_told_again() {
     let plane = ControlPlane::new().await;
     settled(&plane).await;
@@ -421,7 +440,7 @@ async fn a_collector_that_refuses_or_is_none_is_seldom_asked_and_nothing_is_lost
     let elsewhere = Collector::start().await;
     let location = ("location", format!("{}/v1/logs", elsewhere.url()));
     let away = Answer(StatusCode::TEMPORARY_REDIRECT, Some(location), String::new());
-    for answer in [status(400), status(413), status(500), away, ok("<!doctype html><title>Sign in</title>")] {
+    for answer in [status(400), status(404), status(500), away, ok("<!doctype html><title>Sign in</title>")] {
         let plane = ControlPlane::new().await;
         settled(&plane).await;
         store(&plane, &[event(1), event(2)]).await;
