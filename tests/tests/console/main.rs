@@ -6,6 +6,7 @@ mod guard;
 mod harness;
 mod keyboard;
 mod live;
+mod oidc;
 mod pages;
 mod proposals;
 mod session;
