@@ -5,14 +5,14 @@ import { ask } from "../dialog.js";
 import { code, h, replace } from "../dom.js";
 import { form } from "../forms.js";
 import { icon } from "../icons.js";
-import { asProblem, empty, notice, problemBox, toast } from "../notice.js";
+import { asProblem, cutOff, empty, notice, problemBox, toast } from "../notice.js";
 import { pill } from "../pill.js";
 import { poll } from "../poll.js";
 import { link } from "../router.js";
 import { may } from "../session.js";
 import { facts, table } from "../table.js";
 import { span, time } from "../time.js";
-import { bridgePill, lag, secretsInUse } from "./effective.js";
+import { bridgePill, lag, savedOf, secretsInUse } from "./effective.js";
 import { identityOf, KINDS, kindOf, readRole, readSpiffeId } from "./identity.js";
 import { bouncerLines, values } from "./lines.js";
 
@@ -24,11 +24,11 @@ export async function bouncers(visit) {
   const list = h("div", {});
   let before = "";
   const load = async () => {
-    const { items } = await all("/v1/bouncers", { signal: visit.leaving });
-    const now = JSON.stringify(items, (key, value) => (["age_ms", "last_seen_at", "clock_skew_ms"].includes(key) ? undefined : value));
+    const found = await all("/v1/bouncers", { signal: visit.leaving });
+    const now = JSON.stringify(found, (key, value) => (["age_ms", "last_seen_at", "clock_skew_ms"].includes(key) ? undefined : value));
     if (now === before) return;
     before = now;
-    replace(list, listed(items));
+    replace(list, listed(found.items), cutOff(found, "bouncers"));
   };
   await load();
   poll(load, 3_000, visit.leaving);
@@ -73,7 +73,7 @@ async function one(visit, name) {
     const now = JSON.stringify(item, (key, value) => (["age_ms", "clock_skew_ms"].includes(key) ? undefined : value));
     if (now === before) return;
     before = now;
-    const saved = await savedSecrets(visit.leaving);
+    const saved = await savedOf([item], visit.leaving);
     replace(region, ...detail(item, saved));
   };
   await load();
@@ -97,18 +97,7 @@ async function one(visit, name) {
   return { title: name, actions: may("write", "everywhere") ? [remove] : [], content: [outcome, region] };
 }
 
-/** @param {AbortSignal} signal */
-async function savedSecrets(signal) {
-  try {
-    const { items } = await all("/v1/crypto/envelope-secrets", { signal });
-    return new Map(items.map((item) => [item.logical_path, item]));
-  } catch (fault) {
-    if (asProblem(fault).code === "feature_disabled") return new Map();
-    throw fault;
-  }
-}
-
-/** @param {any} item @param {Map<string, any>} saved */
+/** @param {any} item @param {import("./effective.js").Saved} saved */
 function detail(item, saved) {
   const { bridge } = item;
   const skew = bridge.clock_skew_ms;

@@ -7,7 +7,7 @@ import { code, h } from "../dom.js";
 import { filterBar, only } from "../filters.js";
 import { form } from "../forms.js";
 import { icon } from "../icons.js";
-import { asProblem, empty, notice, problemBox, toast, warningList } from "../notice.js";
+import { asProblem, cutOff, empty, notice, problemBox, toast, warningList } from "../notice.js";
 import { enabledPill, pill } from "../pill.js";
 import { link } from "../router.js";
 import { may } from "../session.js";
@@ -28,7 +28,7 @@ export async function resources(visit) {
   if (name && edit === "edit") return editor(visit, name);
   if (name) return one(visit, name);
   const chosen = only(visit.query, ["q", "bouncer", "enabled"]);
-  const [{ items }, bouncers] = await Promise.all([
+  const [found, bouncers] = await Promise.all([
     all(withQuery(LIST, chosen), { signal: visit.leaving }), all("/v1/bouncers", { signal: visit.leaving }),
   ]);
   const filtered = Object.values(chosen).some(Boolean);
@@ -45,10 +45,12 @@ export async function resources(visit) {
           { name: "enabled", label: "State", options: [{ value: "true", label: "Enabled" }, { value: "false", label: "Disabled" }] },
         ],
       }),
-      items.length > 0 ? listed(items) : filtered ? empty("Nothing matches", "No protected resource fits these filters.", link("resources", { class: "button" }, "Show all"))
+      found.items.length > 0 ? listed(found.items) : filtered ? empty("Nothing matches", "No protected resource fits these filters.", link("resources", { class: "button" }, "Show all"))
         : empty("No resource is protected", "A protected resource names the bouncer, Envoy's cluster, the credential's logical path, and who may call.",
           may("write") ? link("resources/new", { class: "button primary" }, "Protect a resource") : ""),
-    ],
+      cutOff(found, "protected resources", "Narrow the filters to see them."),
+      cutOff(bouncers, "bouncers", "The address takes the others too, as bouncer=NAME."),
+    ].filter(Boolean),
   };
 }
 
