@@ -1,5 +1,6 @@
 // Bouncer Management → Bouncers: who may speak on the Policy Bridge, and how each is.
-import { all, call, get } from "../api.js";
+import { all, call, etagOf, get } from "../api.js";
+import { changedMeanwhile } from "../changed.js";
 import { commands } from "../copy.js";
 import { ask } from "../dialog.js";
 import { code, h, replace } from "../dom.js";
@@ -68,6 +69,8 @@ async function one(visit, name) {
   const region = h("div", { class: "stack" });
   const outcome = h("div", {});
   let before = "";
+  /** @type {any} */
+  let shown = null;
   const load = async () => {
     const item = await get(path, visit.leaving);
     const now = JSON.stringify(item, (key, value) => (["age_ms", "clock_skew_ms"].includes(key) ? undefined : value));
@@ -75,11 +78,13 @@ async function one(visit, name) {
     before = now;
     const saved = await savedOf([item], visit.leaving);
     replace(region, ...detail(item, saved));
+    shown = item;
   };
   await load();
   poll(load, 3_000, visit.leaving);
   const remove = h("button", { type: "button", class: "button danger" }, "Remove …");
   remove.addEventListener("click", async () => {
+    const etag = etagOf(shown);
     const sure = await ask({
       title: `Remove the bouncer ${name}?`, danger: true, confirm: "Remove the bouncer",
       body: ["Its sessions on the Policy Bridge end, and it gets no policy any more. When its snapshot is too old (bridge.snapshot_max_age_s), it denies every protected stream.",
@@ -87,11 +92,13 @@ async function one(visit, name) {
     });
     if (sure === null) return;
     try {
-      await call("DELETE", path);
+      await call("DELETE", path, { etag });
       toast(`The bouncer ${name} is removed`);
       visit.go("bouncers");
     } catch (fault) {
-      outcome.replaceChildren(problemBox(fault, link(`resources?bouncer=${encodeURIComponent(name)}`, { class: "button" }, "Its protected resources")));
+      const problem = asProblem(fault);
+      outcome.replaceChildren(changedMeanwhile(problem, () => get(path), visit.reload)
+        ?? problemBox(problem, link(`resources?bouncer=${encodeURIComponent(name)}`, { class: "button" }, "Its protected resources")));
     }
   });
   return { title: name, actions: may("write", "everywhere") ? [remove] : [], content: [outcome, region] };

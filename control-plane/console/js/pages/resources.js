@@ -86,7 +86,7 @@ async function one(visit, name) {
       await work();
     } catch (fault) {
       const problem = asProblem(fault);
-      outcome.replaceChildren(changedMeanwhile(problem, pathOf(name), visit.reload) ?? problemBox(problem));
+      outcome.replaceChildren(changedMeanwhile(problem, () => get(pathOf(name)), visit.reload) ?? problemBox(problem));
     }
   };
   const toggle = h("button", { type: "button", class: "button" }, item.enabled ? "Disable …" : "Enable …");
@@ -159,7 +159,7 @@ async function editor(visit, name) {
       { name: "enabled", label: "Enabled: its callers' streams may have the credential", kind: "checkbox", value: item?.enabled ?? true },
     ],
     actions: [link(name ? `resources/${name}` : "resources", { class: "button" }, "Cancel")],
-    explain: (problem) => (name ? changedMeanwhile(problem, pathOf(name), visit.reload) : null),
+    explain: (problem) => (name ? changedMeanwhile(problem, () => get(pathOf(name)), visit.reload) : null),
     send: async (body) => {
       if (name) await call("PUT", pathOf(name), { body, etag: found?.etag ?? etagOf(item) });
       else await call("POST", LIST, { body });

@@ -1,5 +1,5 @@
 // One envelope secret: what is registered, who uses it, its generations, and what can be done with it.
-import { all, call, etagOf } from "../api.js";
+import { all, call, etagOf, get } from "../api.js";
 import { changedMeanwhile } from "../changed.js";
 import { copyable } from "../copy.js";
 import { ask } from "../dialog.js";
@@ -29,7 +29,7 @@ export async function secret(visit, id) {
       await work();
     } catch (fault) {
       const problem = asProblem(fault);
-      outcome.replaceChildren(changedMeanwhile(problem, path, visit.reload) ?? problemBox(problem));
+      outcome.replaceChildren(changedMeanwhile(problem, () => get(path), visit.reload) ?? problemBox(problem));
       outcome.scrollIntoView({ block: "nearest" });
     }
   };
