@@ -5,6 +5,7 @@ mod forms;
 mod guard;
 mod harness;
 mod keyboard;
+mod lines;
 mod lists;
 mod live;
 mod oidc;

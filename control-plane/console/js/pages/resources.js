@@ -13,7 +13,7 @@ import { link } from "../router.js";
 import { may } from "../session.js";
 import { facts, table } from "../table.js";
 import { time } from "../time.js";
-import { resourceLines, values } from "./lines.js";
+import { resourceChangeLines, resourceLines, values } from "./lines.js";
 
 const LIST = "/v1/protected-resources";
 /** @param {string} name */
@@ -143,7 +143,8 @@ async function editor(visit, name) {
   const item = found?.json;
   const [bouncers, paths] = await Promise.all([all("/v1/bouncers", { signal: visit.leaving }), knownPaths(visit.leaving)]);
   const list = h("datalist", { id: "known-paths" }, paths.map((path) => h("option", { value: path })));
-  const { element } = form({
+  const etag = found?.etag ?? etagOf(item);
+  const made = form({
     name: item ? `Change ${name}` : "Protect a resource", submit: item ? "Save" : "Protect the resource",
     fields: [
       { name: "name", label: "Name", required: true, mono: true, value: name ?? "", readonly: Boolean(name), placeholder: "payments-api" },
@@ -161,12 +162,25 @@ async function editor(visit, name) {
     actions: [link(name ? `resources/${name}` : "resources", { class: "button" }, "Cancel")],
     explain: (problem) => (name ? changedMeanwhile(problem, () => get(pathOf(name)), visit.reload) : null),
     send: async (body) => {
-      if (name) await call("PUT", pathOf(name), { body, etag: found?.etag ?? etagOf(item) });
+      if (name) await call("PUT", pathOf(name), { body, etag });
       else await call("POST", LIST, { body });
       toast(name ? `${name} is saved` : `${body.name} is protected`);
       visit.go(`resources/${name ?? body.name}`);
     },
   });
+  const typed = (/** @type {string} */ field) => /** @type {any} */ (made.field(field).value);
+  const lines = h("div", { class: "stack" });
+  const follow = () => {
+    const own = {
+      resource: typed("name"), bouncer: typed("bouncer"), cluster: typed("cluster"), upstream: typed("upstream"),
+      protocol: typed("protocol"), path: typed("logical_path"), callers: typed("callers"), enabled: typed("enabled"),
+    };
+    // What is registered is changed to just what the form holds; of what is not, the form may yet be empty.
+    const shown = name ? resourceChangeLines({ ...values(), ...own }, etag) : resourceLines(values(own));
+    lines.replaceChildren(...shown.map(([line, text]) => commands(line, text)));
+  };
+  made.element.addEventListener("input", follow);
+  follow();
   const title = name ? `Change ${name}` : "Protect a resource";
   if (bouncers.items.length === 0) {
     return { title, content: empty("There is no bouncer yet", "A resource is protected by a bouncer, so register that first.", link("bouncers/new", { class: "button primary" }, "Register a bouncer")) };
@@ -174,9 +188,7 @@ async function editor(visit, name) {
   return {
     title,
     content: [item?.enabled ? notice("info", "A change takes effect within about a second", h("p", {}, "Callers that are taken out are denied at once; their streams are cut off.")) : "",
-      element, list, h("section", { "aria-labelledby": "lines" }, h("h2", { id: "lines" }, "From the command line"),
-        resourceLines(values(item ? { resource: item.name, bouncer: item.bouncer, cluster: item.cluster, upstream: item.upstream, path: item.logical_path, caller: item.callers[0] } : {}))
-          .map(([line, text]) => commands(line, text)))],
+      made.element, list, h("section", { "aria-labelledby": "lines" }, h("h2", { id: "lines" }, "From the command line"), lines)],
   };
 }
 
