@@ -78,6 +78,8 @@ impl Browser {
         ];
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
+            // A scenario's own servers have certificates of its own CAs.
+            "acceptInsecureCerts": true,
             "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": {"binary": program("chromium")?, "args": arguments},
         }}});

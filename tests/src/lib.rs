@@ -23,6 +23,7 @@ pub mod kms;
 pub mod kms_proxy;
 pub mod leak;
 pub mod memory;
+pub mod oidc;
 pub mod openbao;
 pub mod operator;
 pub mod pki;

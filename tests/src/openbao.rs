@@ -58,7 +58,7 @@ impl OpenBao {
             "address = \"127.0.0.1:{port}\"\n  cluster_address = \"127.0.0.1:{cluster_port}\"\n  \
              tls_cert_file = {cert:?}\n  tls_key_file = {key:?}"
         );
-        let config = format!("storage \"inmem\" {{}}\nlistener \"tcp\" {{\n  {listener}\n}}\n");
+        let config = format!("ui = true\nstorage \"inmem\" {{}}\nlistener \"tcp\" {{\n  {listener}\n}}\n");
         let config = scratch.write("openbao.hcl", config)?;
         let mut command = Command::new(tools::tool("bao")?);
         command.arg("server").arg("-config").arg(config).env_clear().env("HOME", scratch.path());

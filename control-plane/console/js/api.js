@@ -60,7 +60,8 @@ export function onSessionEnd(listener) {
  */
 
 /**
- * One call. Throws a Problem unless it succeeds.
+ * One call. Throws a Problem unless it succeeds. `etag` is what a change is built on, null where nothing was there:
+ * whoever was faster is never overwritten unseen. Left out, the change is made whatever is there.
  * @param {string} method
  * @param {string} path
  * @param {{ body?: any, etag?: string | null, signal?: AbortSignal, signIn?: boolean, bearer?: string }} [options]
@@ -73,6 +74,7 @@ export async function call(method, path, { body, etag, signal, signIn = false, b
   if (body !== undefined) headers["content-type"] = "application/json";
   if (method !== "GET" && csrf) headers["x-bouncer-csrf"] = csrf;
   if (etag) headers["if-match"] = etag;
+  else if (etag === null) headers["if-none-match"] = "*";
   // Signing in is the one call that carries a token, and it carries it where no body is.
   if (bearer) headers.authorization = `Bearer ${bearer}`;
   let response;
@@ -130,7 +132,7 @@ function look(text, field) {
   if (kind) throw refusal(kind, field);
 }
 
-/** The entity tag of an item of a list, by which a change is made conditional. @param {any} item */
+/** The entity tag of an item of a list, by which a change is made conditional; null of what was never made. @param {any} item */
 export const etagOf = (item) => (item?.revision ? `"r${item.revision}"` : null);
 
 /** @param {string} path @param {AbortSignal} [signal] */

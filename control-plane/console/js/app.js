@@ -30,14 +30,16 @@ function askToSignIn({ ended = false } = {}) {
   signInPage(root, { ended, done: enter });
 }
 
-function enter() {
+/** The frame, and in it the page of the address, or where one wanted to go. @param {string} [goal] */
+function enter(goal) {
   const root = /** @type {HTMLElement} */ (document.getElementById("frame"));
   root.className = "frame";
   frame(root, { signedOut: () => askToSignIn() });
   router.start(PAGES, showsNow);
   void refreshFrame();
+  const before = cameFrom();
   const [page] = router.here().split("?");
-  if (page === "") router.go(cameFrom() || "overview", { replace: true });
+  if (page === "") router.go(goal || before || "overview", { replace: true });
   else router.show();
 }
 

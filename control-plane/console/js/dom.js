@@ -63,6 +63,19 @@ export function code(text) {
   return h("code", {}, parts.flatMap((part, index) => (index > 0 ? [document.createElement("wbr"), part] : [part])));
 }
 
+/**
+ * Has a button do its work, and not once more while it is under way. It keeps the focus meanwhile.
+ * @param {HTMLElement} button
+ * @param {() => Promise<void>} work throws nothing
+ */
+export function oneAtATime(button, work) {
+  button.addEventListener("click", () => {
+    if (button.getAttribute("aria-disabled") === "true") return;
+    button.setAttribute("aria-disabled", "true");
+    void work().finally(() => button.removeAttribute("aria-disabled"));
+  });
+}
+
 let count = 0;
 
 /** An id that nothing else on the page has. @param {string} prefix */

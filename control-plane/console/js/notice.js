@@ -78,6 +78,16 @@ export function warningList(warnings) {
   );
 }
 
+/**
+ * Says that a list was cut off, where it was.
+ * @param {{ items: any[], more: boolean }} list
+ * @param {string} what
+ * @param {string} [next] what to do
+ */
+export function cutOff({ items, more }, what, next = "") {
+  return more && h("p", { class: "muted cut-off" }, `Only the first ${items.length.toLocaleString("en")} ${what} are shown; there are more. ${next}`);
+}
+
 let leave = 0;
 
 /** A word about what was done, at the foot of the page, and for screen readers. @param {string} text */

@@ -56,12 +56,11 @@ export async function show({ focus = true } = {}) {
   visit = new AbortController();
   const { signal } = visit;
   const address = here();
-  const [path] = address.split("?");
-  const [name, ...rest] = path.split("/").map(decodeURIComponent);
+  const [name, ...rest] = partsOf(address);
   arrived(name);
   const main = /** @type {HTMLElement} */ (document.getElementById("main"));
   main.setAttribute("aria-busy", "true");
-  const render = pages[name] ?? lost;
+  const render = Object.hasOwn(pages, name) ? pages[name] : lost;
   /** @type {Page} */
   let page;
   try {
@@ -90,6 +89,15 @@ export async function show({ focus = true } = {}) {
   if (focus) {
     heading.focus({ preventScroll: true });
     scrollTo(0, 0);
+  }
+}
+
+/** What the path of an address consists of; nothing that names a page, if it cannot be decoded. @param {string} address */
+function partsOf(address) {
+  try {
+    return address.split("?")[0].split("/").map(decodeURIComponent);
+  } catch {
+    return [""];
   }
 }
 

@@ -7,15 +7,18 @@ import { icon } from "./icons.js";
 import { here } from "./router.js";
 import { methods, signIn } from "./session.js";
 
-/** Where to go on after the way by the identity provider. */
+/** Where to go on after the way by the identity provider: kept by the browser until one is back, signed in or not. */
 const RETURN = "bouncer.return";
 
 /**
  * @param {HTMLElement} root
- * @param {{ ended: boolean, done: () => void }} options
+ * @param {{ ended: boolean, done: (goal: string) => void }} options
  */
 export function signInPage(root, { ended, done }) {
   document.title = "Sign in · Bouncer";
+  const error = new URLSearchParams(location.search).get("error");
+  const asked = here();
+  const goal = error ? cameFrom() : asked.startsWith("?") ? "" : asked;
   const { element, field, summary } = form({
     name: "Sign in",
     submit: "Sign in",
@@ -26,7 +29,7 @@ export function signInPage(root, { ended, done }) {
     send: async ({ token }) => {
       await signIn(token);
       announce("Signed in");
-      done();
+      done(goal);
     },
     explain: (problem) => (problem.status === 401
       ? h("div", { class: "notice bad", role: "alert" }, icon("bad"), h("div", { class: "notice-body" },
@@ -41,7 +44,7 @@ export function signInPage(root, { ended, done }) {
   root.replaceChildren(h("main", { id: "main", class: "sign-in" },
     h("div", { class: "brand" }, icon("bouncer"), h("span", {}, "Bouncer")),
     h("h1", { tabindex: -1, id: "page-title" }, "Sign in to the control plane"),
-    failed(new URLSearchParams(location.search).get("error")),
+    failed(error),
     ended && notice("warn", "Your session has ended", h("p", {}, "Sign in again, and you are back where you were.")),
     element, oidc,
     h("p", { class: "hint" }, "This control plane holds envelope metadata, policy and audit. It stores no credential, and " +
@@ -50,7 +53,7 @@ export function signInPage(root, { ended, done }) {
   summary.id = "sign-in-summary";
   field("token").controls[0].focus();
   if (ended) announce("Your session has ended. Sign in again.");
-  void offerOidc(oidc);
+  void offerOidc(oidc, goal);
 }
 
 /** Why the identity provider did not sign anybody in, as the control plane says. @param {string | null} code */
@@ -65,25 +68,25 @@ function failed(code) {
     h("p", { class: "notice-title" }, "You are not signed in"), h("p", {}, why), h("p", {}, h("strong", {}, "What to do: "), next)));
 }
 
-/** Where one was before the identity provider was asked; told once. */
+/** Where one was before the identity provider was asked; told once, and "" if nowhere. */
 export function cameFrom() {
   try {
     const path = sessionStorage.getItem(RETURN);
     sessionStorage.removeItem(RETURN);
-    return path;
+    return path ?? "";
   } catch {
-    return null;
+    return "";
   }
 }
 
-/** @param {HTMLElement} place */
-async function offerOidc(place) {
+/** @param {HTMLElement} place @param {string} goal where to go on */
+async function offerOidc(place, goal) {
   const ways = await methods();
   if (!ways?.oidc) return;
   const name = ways.oidc.name ? `Sign in with ${ways.oidc.name}` : "Sign in with OIDC";
   const leave = () => {
     try {
-      sessionStorage.setItem(RETURN, here());
+      sessionStorage.setItem(RETURN, goal);
     } catch {
       // Then one comes back to the overview.
     }

@@ -1,5 +1,5 @@
 // Applies the chosen theme before the first paint, hence no module. The choice is the only thing the console keeps in
-// the browser.
+// the browser for longer than a sign-in takes (signin.js).
 (() => {
   const KEY = "bouncer.theme";
   const read = () => {

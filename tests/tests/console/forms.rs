@@ -1,8 +1,8 @@
 //! Every form: what it sends, what it says where the API refuses, and what it asks before traffic is cut.
 
-use crate::harness::{BLOB, Desk, KEY, PATH, arrived, envelope, resource, with_bouncer};
+use crate::harness::{BLOB, Desk, KEY, PATH, arrived, envelope, resource, sign_in, with_bouncer};
 use bouncer_tests::Result;
-use bouncer_tests::api::FLAG;
+use bouncer_tests::api::{Api, FLAG};
 use bouncer_tests::browser::{Browser, key};
 use http::Method;
 use serde_json::json;
@@ -107,6 +107,76 @@ async fn the_provider_is_chosen_and_who_changed_it_meanwhile_is_named() -> Resul
     browser.until("ours", saved, &[]).await?;
     assert_eq!(api.get("/v1/crypto/settings").await?.success()?["notes"], "ours");
     Ok(())
+}
+
+/// The refusal of a change that somebody else was faster with, and who that was.
+async fn overtaken(browser: &Browser, api: &Api) -> Result<()> {
+    let actor = api.get("/v1/session").await?.success()?["actor"].as_str().unwrap_or_default().to_owned();
+    browser.sees("It was changed meanwhile").await?;
+    browser.sees(&format!("{actor} changed it")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_the_first_to_set_something_is_not_overwritten_either() -> Result<()> {
+    let desk = Desk::untouched("console-first", "").await?;
+    let (browser, api) = (&desk.browser, desk.api()?);
+    sign_in(browser, &desk.plane).await?;
+    // A flag that nobody ever set.
+    desk.visit("flags").await?;
+    browser.click("button", "Turn on …").await?;
+    browser.sees("Bouncers may then unwrap").await?;
+    api.set_flag(true).await?;
+    api.set_flag(false).await?;
+    browser.click("dialog button", "Turn on").await?;
+    overtaken(browser, &api).await?;
+    browser.click("button", "Reload and look").await?;
+    browser.click("button", "Turn on …").await?;
+    browser.click("dialog button", "Turn on").await?;
+    browser.sees(&format!("{FLAG} is on")).await?;
+
+    // A provider where none was chosen.
+    desk.visit("provider").await?;
+    browser.sees("No provider is chosen yet").await?;
+    let theirs = json!({"provider": "kms_envelope", "kms_key_arn": KEY, "notes": "theirs"});
+    api.put("/v1/crypto/settings", &theirs).await?.success()?;
+    browser.fill("kms_key_arn", "arn:aws:kms:ca-central-1:123456789012:key/mine").await?;
+    browser.click("main button[type=submit]", "Save").await?;
+    overtaken(browser, &api).await?;
+    assert_eq!(api.get("/v1/crypto/settings").await?.success()?["kms_key_arn"], KEY);
+    assert_eq!(browser.axe().await?, Vec::<String>::new());
+    browser.click("button", "Reload and look").await?;
+    browser.until("theirs", "return document.querySelector('[name=notes]')?.value === 'theirs'", &[]).await?;
+
+    // The first generation of a path.
+    desk.visit("secrets/new").await?;
+    for (name, value) in [("logical_path", PATH), ("ciphertext_ref", BLOB), ("aad", "bouncer=mine")] {
+        browser.fill(name, value).await?;
+    }
+    api.register_envelope(&envelope(PATH)).await?;
+    browser.click("main button[type=submit]", "Register").await?;
+    overtaken(browser, &api).await?;
+    let saved = api.get("/v1/crypto/envelope-secrets").await?.success()?;
+    assert_eq!(saved["items"][0]["generation"], 1, "{saved}");
+    browser.click("button", "Reload and look").await?;
+    arrived(browser, PATH).await?;
+    let id = saved["items"][0]["id"].as_str().unwrap_or_default();
+    assert!(browser.address().await?.ends_with(&format!("/console/secrets/{id}")));
+
+    // What is removed is what was looked at.
+    api.register_bouncer("payments-east", "spiffe://example.org/bouncer/payments-east").await?;
+    desk.visit("bouncers/payments-east").await?;
+    browser.click("button", "Remove …").await?;
+    browser.sees("Its sessions on the Policy Bridge end").await?;
+    let moved = json!({"spiffe_id": "spiffe://example.org/bouncer/moved"});
+    api.put("/v1/bouncers/payments-east", &moved).await?.success()?;
+    browser.click("dialog button", "Remove the bouncer").await?;
+    overtaken(browser, &api).await?;
+    assert_eq!(api.get("/v1/bouncers/payments-east").await?.success()?["spiffe_id"], moved["spiffe_id"]);
+    browser.click("button", "Reload and look").await?;
+    browser.sees("spiffe://example.org/bouncer/moved").await?;
+    browser.click("button", "Remove …").await?;
+    browser.click("dialog button", "Remove the bouncer").await?;
+    browser.sees("No bouncer is registered").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,30 +19,30 @@ pub(crate) struct Desk {
     pub(crate) browser: Browser,
     pub(crate) plane: ControlPlane,
     _identities: Identities,
-    _scratch: Scratch,
+    pub(crate) scratch: Scratch,
 }
 
 impl Desk {
     /// Nobody is signed in.
     pub(crate) async fn new(scenario: &str) -> Result<Self> {
-        let scratch = Scratch::new(scenario)?;
-        let identities = Identities::own(&scratch)?;
-        let setup = Setup::new(&scratch, identities.control_plane())?;
-        let plane = ControlPlane::start(&scratch, setup).await?;
-        plane.api()?.set_flag(true).await?;
-        let browser = Browser::start(&scratch).await?;
-        Ok(Self { browser, plane, _identities: identities, _scratch: scratch })
+        let desk = Self::untouched(scenario, "").await?;
+        desk.api()?.set_flag(true).await?;
+        Ok(desk)
     }
 
     /// Nobody is signed in; the flag is off, and changes of binding wait for a second person.
     pub(crate) async fn asking_for_a_second_person(scenario: &str) -> Result<Self> {
+        Self::untouched(scenario, "[access]\nsecond_person = true\n").await
+    }
+
+    /// Nobody is signed in, and no flag was ever set; with more in the control plane's configuration.
+    pub(crate) async fn untouched(scenario: &str, more: &str) -> Result<Self> {
         let scratch = Scratch::new(scenario)?;
         let identities = Identities::own(&scratch)?;
-        let mut setup = Setup::new(&scratch, identities.control_plane())?;
-        setup.more = "[access]\nsecond_person = true\n".to_owned();
+        let setup = Setup { more: more.to_owned(), ..Setup::new(&scratch, identities.control_plane())? };
         let plane = ControlPlane::start(&scratch, setup).await?;
         let browser = Browser::start(&scratch).await?;
-        Ok(Self { browser, plane, _identities: identities, _scratch: scratch })
+        Ok(Self { browser, plane, _identities: identities, scratch })
     }
 
     /// The administrator is signed in, and sees the overview.
@@ -84,6 +84,22 @@ pub(crate) async fn arrived(browser: &Browser, title: &str) -> Result<()> {
 pub(crate) async fn visit(browser: &Browser, plane: &ControlPlane, page: &str) -> Result<()> {
     browser.open(&format!("{}/console/{page}", plane.url())).await?;
     browser.until(page, "return document.querySelector('main[aria-busy=false] h1') !== null", &[]).await.map(drop)
+}
+
+/// Has the pages that are loaded from now on see some answers otherwise, for what would take thousands of registrations
+/// or several resolvers: `alter` is the body of a function of the call's `path` and of `ask`, which makes a call and gives
+/// its JSON. It gives the JSON that the page sees, or undefined for what the control plane answers.
+pub(crate) async fn altering(browser: &Browser, alter: &str) -> Result<()> {
+    let source = format!(
+        "const real = window.fetch;
+         const ask = async (path) => (await real(path)).json();
+         const alter = async (path, ask) => {{ {alter} }};
+         window.fetch = async (path, options) => {{
+             const altered = options.method === 'GET' ? await alter(path, ask) : undefined;
+             return altered === undefined ? real(path, options) : new Response(JSON.stringify(altered));
+         }};"
+    );
+    browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({"source": source})).await.map(drop)
 }
 
 /// The body of an envelope that warns of little.

@@ -18,7 +18,7 @@ const SIZES: [(&str, &str, u32, u32); 4] = [
 ];
 
 /// Looks at the page that is shown, in every theme and size.
-async fn look(browser: &Browser, name: &str) -> Result<Vec<String>> {
+pub(crate) async fn look(browser: &Browser, name: &str) -> Result<Vec<String>> {
     let mut found = vec![];
     for (suffix, theme, width, height) in SIZES {
         browser.prefer(theme).await?;

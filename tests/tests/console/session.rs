@@ -44,8 +44,29 @@ async fn one_signs_in_where_one_wanted_to_go_and_again_when_the_session_has_ende
     browser.sees("Sign in to the control plane").await?;
     browser.open(&deep).await?;
     browser.sees("Sign in to the control plane").await?;
+    // Who comes back without being signed in leaves nothing behind, and is led on after signing in otherwise.
+    browser.script("sessionStorage.setItem('bouncer.return', arguments[0])", &[here.into()]).await?;
     browser.open(&format!("{front}?error=no_role")).await?;
-    browser.sees("none of your groups stands for a role here").await
+    browser.sees("none of your groups stands for a role here").await?;
+    assert_eq!(browser.script("return sessionStorage.length", &[]).await?, 0);
+    sign_in_here(browser, desk.plane.token()).await?;
+    arrived(browser, "Decisions").await?;
+    assert_eq!(browser.address().await?, deep);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_names_nothing_says_so() -> Result<()> {
+    let desk = Desk::signed_in("console-addresses").await?;
+    for address in ["bouncers/%zz", "none-such", "toString"] {
+        desk.visit(address).await?;
+        desk.browser.sees("The console has nothing at this address.").await?;
+    }
+    let said = desk.browser.complaints().await?;
+    let others: Vec<_> = said.iter().filter(|one| !one.contains("401") && !one.contains("404")).collect();
+    assert!(others.is_empty(), "{others:?}");
+    desk.browser.click("main a", "Go to the overview").await?;
+    arrived(&desk.browser, "Overview").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,10 +1,10 @@
 // Audit → Decisions: what bouncers decided; a live tail, filters, a plot over time, export.
 import { all, get, withQuery } from "../api.js";
-import { announce, h, replace } from "../dom.js";
+import { announce, h, oneAtATime, replace } from "../dom.js";
 import { exportButtons } from "../export.js";
 import { filterBar, only } from "../filters.js";
 import { icon } from "../icons.js";
-import { asProblem, empty, notice, problemBox } from "../notice.js";
+import { asProblem, cutOff, empty, notice, problemBox } from "../notice.js";
 import { OUTCOMES } from "../pill.js";
 import { plot } from "../plot.js";
 import { poll } from "../poll.js";
@@ -16,6 +16,7 @@ const FILTERS = ["outcome", "bouncer", "reason", "logical_path"];
 /** @type {[string, string, number, number][]} name, label, span in milliseconds, buckets */
 const SPANS = [["15m", "15 minutes", 900_000, 60], ["1h", "1 hour", 3_600_000, 60], ["24h", "24 hours", 86_400_000, 96], ["7d", "7 days", 604_800_000, 84]];
 const SHOWN = 50;
+const MOST = 1_000;
 
 /** @type {import("../router.js").Render} */
 export async function audit(visit) {
@@ -42,9 +43,10 @@ export async function audit(visit) {
           { name: "logical_path", label: "Logical path", wide: true },
         ],
       }),
+      cutOff(bouncers, "bouncers", "The address takes the others too, as bouncer=NAME."),
       overTime(visit, chosen),
       stream.element,
-    ],
+    ].filter(Boolean),
   };
 }
 
@@ -56,15 +58,16 @@ class Stream {
     this.leaving = leaving;
     /** @type {any[]} */
     this.items = [];
-    /** @type {string | null} */
-    this.cursor = null;
+    /** Where the list goes on, behind each row with which an answer ended. @type {Map<string, string | null>} */
+    this.ends = new Map();
     this.live = true;
     this.rows = h("div", {});
     this.trouble = h("div", {});
     this.label = h("span", {}, "Live");
     this.toggle = h("button", { type: "button", class: "button small live", "aria-pressed": "true", id: "live" }, icon("live"), this.label);
     this.toggle.addEventListener("click", () => this.follow(!this.live));
-    this.older = h("button", { type: "button", class: "button", hidden: true, on: { click: () => void this.before() } }, "Show older");
+    this.older = h("button", { type: "button", class: "button", hidden: true }, "Show older");
+    oneAtATime(this.older, () => this.before());
     this.element = h("section", { "aria-labelledby": "events-title" },
       h("div", { class: "section-head" }, h("h2", { id: "events-title" }, "Events"), h("div", { class: "actions" }, this.toggle, exportButtons(EVENTS, chosen))),
       this.trouble, this.rows, h("div", { class: "actions" }, this.older));
@@ -79,27 +82,36 @@ class Stream {
     announce(live ? "New events appear by themselves" : "The tail is paused");
   }
 
+  /** Where the list goes on behind the last row that is shown; null at its end. */
+  get cursor() {
+    const last = this.items.at(-1);
+    return (last && this.ends.get(key(last))) ?? null;
+  }
+
+  /** Up to SHOWN events, the newest or those behind a cursor. @param {string | null} [cursor] @returns {Promise<any[]>} */
+  async ask(cursor) {
+    const part = await get(withQuery(EVENTS, { ...this.chosen, limit: SHOWN, cursor }), this.leaving);
+    if (part.items.length > 0) this.ends.set(key(part.items.at(-1)), part.next_cursor ?? null);
+    return part.items;
+  }
+
   async load() {
-    const part = await get(withQuery(EVENTS, { ...this.chosen, limit: SHOWN }), this.leaving);
-    this.items = part.items;
-    this.cursor = part.next_cursor ?? null;
+    this.items = await this.ask();
     this.draw(new Set());
   }
 
   async tail() {
     try {
-      const part = await get(withQuery(EVENTS, { ...this.chosen, limit: SHOWN }), this.leaving);
+      const newest = await this.ask();
+      // Whoever paused meanwhile, or asked for older ones, is not disturbed.
+      if (!this.live) return;
       const known = new Set(this.items.map(key));
-      const fresh = part.items.filter((/** @type {any} */ item) => !known.has(key(item)));
+      const fresh = newest.filter((item) => !known.has(key(item)));
       this.trouble.replaceChildren();
       if (fresh.length === 0) return;
       // A gap between what was there and what came is not papered over.
-      if (fresh.length === SHOWN) {
-        this.items = part.items;
-        this.cursor = part.next_cursor ?? null;
-      } else {
-        this.items = [...fresh, ...this.items].slice(0, 1_000);
-      }
+      this.items = fresh.length === SHOWN ? newest : [...fresh, ...this.items];
+      this.cut();
       this.draw(new Set(fresh.map(key)));
       announce(`${fresh.length} new event${fresh.length === 1 ? "" : "s"}`);
     } catch (fault) {
@@ -107,12 +119,24 @@ class Stream {
     }
   }
 
+  /** Keeps to the newest rows, down to one with which an answer ended: what is older is shown from there. */
+  cut() {
+    if (this.items.length > MOST) {
+      const last = this.items.findLastIndex((item, at) => at < MOST && this.ends.has(key(item)));
+      this.items = this.items.slice(0, last + 1);
+    }
+    const kept = new Set(this.items.map(key));
+    for (const end of this.ends.keys()) if (!kept.has(end)) this.ends.delete(end);
+  }
+
   async before() {
+    this.follow(false);
     try {
-      const part = await get(withQuery(EVENTS, { ...this.chosen, limit: SHOWN, cursor: this.cursor }), this.leaving);
-      this.follow(false);
-      this.items = [...this.items, ...part.items];
-      this.cursor = part.next_cursor ?? null;
+      const from = this.cursor;
+      const older = await this.ask(from);
+      // Whoever made it live again meanwhile may have other rows at the end.
+      if (this.cursor !== from) return;
+      this.items = [...this.items, ...older];
       this.draw(new Set());
     } catch (fault) {
       this.trouble.replaceChildren(problemBox(fault));

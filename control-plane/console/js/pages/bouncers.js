@@ -1,18 +1,19 @@
 // Bouncer Management → Bouncers: who may speak on the Policy Bridge, and how each is.
-import { all, call, get } from "../api.js";
+import { all, call, etagOf, get } from "../api.js";
+import { changedMeanwhile } from "../changed.js";
 import { commands } from "../copy.js";
 import { ask } from "../dialog.js";
 import { code, h, replace } from "../dom.js";
 import { form } from "../forms.js";
 import { icon } from "../icons.js";
-import { asProblem, empty, notice, problemBox, toast } from "../notice.js";
+import { asProblem, cutOff, empty, notice, problemBox, toast } from "../notice.js";
 import { pill } from "../pill.js";
 import { poll } from "../poll.js";
 import { link } from "../router.js";
 import { may } from "../session.js";
 import { facts, table } from "../table.js";
 import { span, time } from "../time.js";
-import { bridgePill, lag, secretsInUse } from "./effective.js";
+import { bridgePill, lag, savedOf, secretsInUse } from "./effective.js";
 import { identityOf, KINDS, kindOf, readRole, readSpiffeId } from "./identity.js";
 import { bouncerLines, values } from "./lines.js";
 
@@ -24,11 +25,11 @@ export async function bouncers(visit) {
   const list = h("div", {});
   let before = "";
   const load = async () => {
-    const { items } = await all("/v1/bouncers", { signal: visit.leaving });
-    const now = JSON.stringify(items, (key, value) => (["age_ms", "last_seen_at", "clock_skew_ms"].includes(key) ? undefined : value));
+    const found = await all("/v1/bouncers", { signal: visit.leaving });
+    const now = JSON.stringify(found, (key, value) => (["age_ms", "last_seen_at", "clock_skew_ms"].includes(key) ? undefined : value));
     if (now === before) return;
     before = now;
-    replace(list, listed(items));
+    replace(list, listed(found.items), cutOff(found, "bouncers"));
   };
   await load();
   poll(load, 3_000, visit.leaving);
@@ -68,18 +69,22 @@ async function one(visit, name) {
   const region = h("div", { class: "stack" });
   const outcome = h("div", {});
   let before = "";
+  /** @type {any} */
+  let shown = null;
   const load = async () => {
     const item = await get(path, visit.leaving);
     const now = JSON.stringify(item, (key, value) => (["age_ms", "clock_skew_ms"].includes(key) ? undefined : value));
     if (now === before) return;
     before = now;
-    const saved = await savedSecrets(visit.leaving);
+    const saved = await savedOf([item], visit.leaving);
     replace(region, ...detail(item, saved));
+    shown = item;
   };
   await load();
   poll(load, 3_000, visit.leaving);
   const remove = h("button", { type: "button", class: "button danger" }, "Remove …");
   remove.addEventListener("click", async () => {
+    const etag = etagOf(shown);
     const sure = await ask({
       title: `Remove the bouncer ${name}?`, danger: true, confirm: "Remove the bouncer",
       body: ["Its sessions on the Policy Bridge end, and it gets no policy any more. When its snapshot is too old (bridge.snapshot_max_age_s), it denies every protected stream.",
@@ -87,28 +92,19 @@ async function one(visit, name) {
     });
     if (sure === null) return;
     try {
-      await call("DELETE", path);
+      await call("DELETE", path, { etag });
       toast(`The bouncer ${name} is removed`);
       visit.go("bouncers");
     } catch (fault) {
-      outcome.replaceChildren(problemBox(fault, link(`resources?bouncer=${encodeURIComponent(name)}`, { class: "button" }, "Its protected resources")));
+      const problem = asProblem(fault);
+      outcome.replaceChildren(changedMeanwhile(problem, () => get(path), visit.reload)
+        ?? problemBox(problem, link(`resources?bouncer=${encodeURIComponent(name)}`, { class: "button" }, "Its protected resources")));
     }
   });
   return { title: name, actions: may("write", "everywhere") ? [remove] : [], content: [outcome, region] };
 }
 
-/** @param {AbortSignal} signal */
-async function savedSecrets(signal) {
-  try {
-    const { items } = await all("/v1/crypto/envelope-secrets", { signal });
-    return new Map(items.map((item) => [item.logical_path, item]));
-  } catch (fault) {
-    if (asProblem(fault).code === "feature_disabled") return new Map();
-    throw fault;
-  }
-}
-
-/** @param {any} item @param {Map<string, any>} saved */
+/** @param {any} item @param {import("./effective.js").Saved} saved */
 function detail(item, saved) {
   const { bridge } = item;
   const skew = bridge.clock_skew_ms;

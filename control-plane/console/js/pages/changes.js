@@ -1,6 +1,6 @@
 // Audit → Administrative changes: who changed what, and when.
 import { get, withQuery } from "../api.js";
-import { code, h } from "../dom.js";
+import { code, h, oneAtATime } from "../dom.js";
 import { exportButtons } from "../export.js";
 import { empty, problemBox } from "../notice.js";
 import { table } from "../table.js";
@@ -22,7 +22,7 @@ export async function changes({ leaving }) {
     older.hidden = !cursor;
     rows.replaceChildren(items.length === 0 ? empty("Nothing was changed yet", "Each change that an administrator makes stands here, with who and when.") : listed(items));
   };
-  older.addEventListener("click", () => void load().catch((fault) => rows.append(problemBox(fault))));
+  oneAtATime(older, () => load().catch((fault) => rows.append(problemBox(fault))));
   await load();
   return {
     title: "Administrative changes",

@@ -1,4 +1,5 @@
 // What bouncers report that they hold and use, beside what is saved.
+import { Problem, all, withQuery } from "../api.js";
 import { code, h } from "../dom.js";
 import { empty } from "../notice.js";
 import { pill } from "../pill.js";
@@ -21,10 +22,46 @@ export function lag(bridge) {
   return `${bridge.epoch_lag} change${bridge.epoch_lag === 1 ? "" : "s"} behind`;
 }
 
+const SECRETS = "/v1/crypto/envelope-secrets";
+/** So many are looked up at once. */
+const ABREAST = 8;
+
+/** @typedef {Map<string, any> | null} Saved the newest saved generations, by path; null if they cannot be known */
+
+/**
+ * What is saved of the credentials that bouncers report in use.
+ * @param {any[]} bouncers
+ * @param {AbortSignal} signal
+ * @returns {Promise<Saved>}
+ */
+export async function savedOf(bouncers, signal) {
+  const paths = new Set(bouncers.flatMap((bouncer) => bouncer.bridge.secrets.map((/** @type {any} */ use) => use.logical_path)));
+  if (paths.size === 0) return new Map();
+  try {
+    const { items, more } = await all(SECRETS, { most: 500, signal });
+    const saved = new Map(items.map((item) => [item.logical_path, item]));
+    const rest = more ? [...paths].filter((path) => !saved.has(path)) : [];
+    for (let at = 0; at < rest.length; at += ABREAST) {
+      const found = await Promise.all(rest.slice(at, at + ABREAST).map((path) => savedAt(path, signal)));
+      for (const item of found.filter(Boolean)) saved.set(item.logical_path, item);
+    }
+    return saved;
+  } catch (fault) {
+    if (fault instanceof Problem && fault.code === "feature_disabled") return null;
+    throw fault;
+  }
+}
+
+/** The newest generation of a path, if it is saved. @param {string} path @param {AbortSignal} [signal] */
+export async function savedAt(path, signal) {
+  const { items } = await all(withQuery(SECRETS, { q: path }), { signal });
+  return items.find((item) => item.logical_path === path) ?? null;
+}
+
 /**
  * @param {any[]} bouncers
  * @param {number} epoch
- * @param {Map<string, any>} saved the newest saved generation, by path
+ * @param {Saved} saved
  */
 export function effectiveState(bouncers, epoch, saved) {
   if (bouncers.length === 0) {
@@ -46,7 +83,7 @@ export function effectiveState(bouncers, epoch, saved) {
 
 /**
  * @param {any[]} bouncers
- * @param {Map<string, any>} saved
+ * @param {Saved} saved
  */
 export function secretsInUse(bouncers, saved) {
   const rows = bouncers.flatMap((bouncer) => bouncer.bridge.secrets.map((/** @type {any} */ secret) => ({ bouncer: bouncer.name, ...secret })));
@@ -59,17 +96,19 @@ export function secretsInUse(bouncers, saved) {
     columns: [
       { label: "Credential in use", head: true, class: "path", cell: (row) => code(row.logical_path) },
       { label: "Bouncer", class: "whole", cell: (row) => link(`bouncers/${row.bouncer}`, {}, row.bouncer) },
-      { label: "In effect", cell: (row) => inEffect(row, saved.get(row.logical_path)) },
+      { label: "In effect", cell: (row) => inEffect(row, saved) },
       { label: "State", cell: (row) => (row.reason ? [pill("bad", "Cannot be used"), h("code", { class: "reason" }, row.reason)] : pill("ok", "In use")) },
       { label: "Expires", cell: (row) => (row.not_after ? time(row.not_after) : h("span", { class: "muted" }, "no date")) },
     ],
   });
 }
 
-/** @param {any} row @param {any} saved */
-function inEffect(row, saved) {
+/** @param {any} row @param {Saved} known */
+function inEffect(row, known) {
   const text = row.generation ? `generation ${row.generation}` : "none yet";
-  if (!saved) return text;
+  if (!known) return text;
+  const saved = known.get(row.logical_path);
+  if (!saved) return [text, h("div", { class: "differs" }, "not saved")];
   if (!saved.enabled) return [text, h("div", { class: "muted" }, "saved: disabled")];
   return saved.generation === row.generation ? text : [text, h("div", { class: "differs" }, `saved: generation ${saved.generation}`)];
 }

@@ -9,14 +9,22 @@ import { pill } from "../pill.js";
 import { may } from "../session.js";
 import { time } from "../time.js";
 
+const LIST = "/v1/feature-flags";
+
 /** @type {import("../router.js").Render} */
 export async function flags({ leaving, reload }) {
-  const { items } = await get("/v1/feature-flags", leaving);
+  const { items } = await get(LIST, leaving);
   return {
     title: "Feature flags",
     intro: "Flags decide what bouncers may do at all. A change reaches them within a second.",
     content: h("ul", { class: "cards wide" }, items.map((/** @type {any} */ flag) => card(flag, reload))),
   };
+}
+
+/** A flag, as it is now: there is a list of them only. @param {string} name */
+async function read(name) {
+  const { items } = await get(LIST);
+  return items.find((/** @type {any} */ item) => item.name === name);
 }
 
 /** @param {any} flag @param {() => void} reload */
@@ -25,15 +33,14 @@ function card(flag, reload) {
   const button = h("button", { type: "button", class: `button ${flag.enabled ? "" : "primary"}`, disabled: !may("admin", "everywhere") }, flag.enabled ? "Turn off …" : "Turn on …");
   button.addEventListener("click", async () => {
     if (await agreed(flag) === null) return;
-    const path = `/v1/feature-flags/${encodeURIComponent(flag.name)}`;
     try {
-      await call("PUT", path, { body: { enabled: !flag.enabled }, etag: etagOf(flag) });
+      await call("PUT", `${LIST}/${encodeURIComponent(flag.name)}`, { body: { enabled: !flag.enabled }, etag: etagOf(flag) });
       toast(`${flag.name} is ${flag.enabled ? "off" : "on"}`);
       await refreshFrame();
       reload();
     } catch (fault) {
       const problem = asProblem(fault);
-      outcome.replaceChildren(changedMeanwhile(problem, path, reload) ?? problemBox(problem));
+      outcome.replaceChildren(changedMeanwhile(problem, () => read(flag.name), reload) ?? problemBox(problem));
     }
   });
   return h("li", { class: "card flag", data: { flag: flag.name } },

@@ -11,14 +11,16 @@ import { shell } from "../copy.js";
  * @property {string} resource
  * @property {string} cluster
  * @property {string} upstream
- * @property {string} caller
+ * @property {string} protocol
+ * @property {string[]} callers
  * @property {string} path
+ * @property {boolean} enabled
  */
 /** @typedef {[string, string][]} Lines names and commands */
 
 /** Examples, for whoever has not said otherwise. @param {Partial<Values>} [own] @returns {Values} */
 export function values(own = {}) {
-  const given = Object.fromEntries(Object.entries(own).filter(([, value]) => value));
+  const given = Object.fromEntries(Object.entries(own).filter(([, value]) => String(value ?? "") !== ""));
   return {
     url: location.origin,
     key: "arn:aws:kms:ca-central-1:123456789012:key/abc-123",
@@ -27,16 +29,19 @@ export function values(own = {}) {
     resource: "payments-api",
     cluster: "payments",
     upstream: "payments.internal:8443",
-    caller: "spiffe://example.org/ns/shop/*",
+    protocol: "mtls",
+    callers: ["spiffe://example.org/ns/shop/*"],
     path: "protected-resources/payments-api/upstream-tls",
+    enabled: true,
     ...given,
   };
 }
 
-/** @param {Values} v @param {string} method @param {string} path @param {any} [body] */
-function curl(v, method, path, body) {
+/** @param {Values} v @param {string} method @param {string} path @param {any} [body] @param {string | null} [etag] */
+function curl(v, method, path, body, etag) {
   const lines = [`curl -sS${method === "GET" ? "" : ` -X ${method}`} -H "Authorization: Bearer $TOKEN"`];
   if (body) lines[0] += ' -H "Content-Type: application/json"';
+  if (etag) lines.push(`  -H ${shell(`If-Match: ${etag}`)}`);
   lines.push(`  ${shell(v.url + path)}`);
   if (body) lines.push(`  -d ${shell(JSON.stringify(body, null, 2))}`);
   return lines.join(" \\\n");
@@ -63,7 +68,7 @@ export function settingsLines(v) {
 
 /** @param {Values} v @returns {Lines} */
 export function secretLines(v) {
-  const aad = `env=production,bouncer=${v.bouncer},upstream=${v.upstream},caller=${v.caller}`;
+  const aad = `env=production,bouncer=${v.bouncer},upstream=${v.upstream},caller=${v.callers[0]}`;
   return [
     ["bouncerctl: wrap and register", `${ctl(v)}bouncerctl wrap --key-arn ${shell(v.key)} --in bundle.pem \\\n  --aad ${shell(aad)} \\\n  --register ${shell(v.path)}`],
     ["curl: register what was wrapped", curl(v, "POST", "/v1/crypto/envelope-secrets", {
@@ -82,13 +87,33 @@ export function bouncerLines(v) {
   ];
 }
 
+/** As the API has it. @param {Values} v */
+const resource = (v) => ({
+  name: v.resource, bouncer: v.bouncer, cluster: v.cluster, upstream: v.upstream, protocol: v.protocol, logical_path: v.path,
+  callers: v.callers, enabled: v.enabled,
+});
+
 /** @param {Values} v @returns {Lines} */
 export function resourceLines(v) {
+  const callers = v.callers.map((caller) => ` \\\n  --caller ${shell(caller)}`).join("");
   return [
-    ["bouncerctl", `${ctl(v)}bouncerctl resources add ${shell(v.resource)} --bouncer ${shell(v.bouncer)} \\\n  --cluster ${shell(v.cluster)} --upstream ${shell(v.upstream)} --protocol mtls \\\n  --logical-path ${shell(v.path)} \\\n  --caller ${shell(v.caller)}`],
-    ["curl", curl(v, "POST", "/v1/protected-resources", {
-      name: v.resource, bouncer: v.bouncer, cluster: v.cluster, upstream: v.upstream, protocol: "mtls", logical_path: v.path, callers: [v.caller],
-    })],
+    ["bouncerctl", `${ctl(v)}bouncerctl resources add ${shell(v.resource)} --bouncer ${shell(v.bouncer)} \\\n  --cluster ${shell(v.cluster)} --upstream ${shell(v.upstream)} --protocol ${shell(v.protocol)} \\\n  --logical-path ${shell(v.path)}${callers}${v.enabled ? "" : " \\\n  --disabled"}`],
+    ["curl", curl(v, "POST", "/v1/protected-resources", resource(v))],
+  ];
+}
+
+/**
+ * Changes one that is registered; by curl only if it is still as it was read.
+ * @param {Values} v
+ * @param {string | null} etag
+ * @returns {Lines}
+ */
+export function resourceChangeLines(v, etag) {
+  // JSON is YAML.
+  const file = JSON.stringify({ version: 1, protected_resources: [resource(v)] }, null, 2);
+  return [
+    ["bouncerctl", `${ctl(v)}bouncerctl apply -f - <<'END'\n${file}\nEND`],
+    ["curl", curl(v, "PUT", `/v1/protected-resources/${encodeURIComponent(v.resource)}`, resource(v), etag)],
   ];
 }
 

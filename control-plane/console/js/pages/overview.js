@@ -8,7 +8,7 @@ import { plot } from "../plot.js";
 import { poll } from "../poll.js";
 import { link } from "../router.js";
 import { may } from "../session.js";
-import { effectiveState } from "./effective.js";
+import { effectiveState, savedOf } from "./effective.js";
 
 const HOUR = 3_600_000;
 const MOST_DOUBTS = 5;
@@ -26,7 +26,7 @@ export async function overview({ leaving }) {
     if (now === before) return;
     before = now;
     replace(parts, ...partRows(status, bridge));
-    const saved = await savedGenerations(status.feature_flag.enabled, leaving);
+    const saved = status.feature_flag.enabled ? await savedOf(bridge.items, leaving) : null;
     replace(effective, h("h2", { id: "effective-title" }, "In effect"),
       h("p", { class: "intro" }, "What each bouncer reports that it holds and uses, beside what is saved here."),
       effectiveState(bridge.items, bridge.epoch, saved));
@@ -52,13 +52,6 @@ export async function overview({ leaving }) {
   void drawRecent().catch(() => {});
   poll(round, 5_000, leaving);
   return { title: "Overview", content: [trouble, parts, effective, recent] };
-}
-
-/** The newest generation of each secret, as it is saved. @param {boolean} flagOn @param {AbortSignal} signal */
-async function savedGenerations(flagOn, signal) {
-  if (!flagOn) return new Map();
-  const list = await get("/v1/crypto/envelope-secrets?limit=500", signal);
-  return new Map(list.items.map((/** @type {any} */ item) => [item.logical_path, item]));
 }
 
 /** @param {any} status @param {any} bridge */

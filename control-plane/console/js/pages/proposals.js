@@ -1,9 +1,9 @@
 // Proposals: changes of binding that wait for a second person, and what became of earlier ones.
-import { call, get, withQuery } from "../api.js";
+import { all, call, withQuery } from "../api.js";
 import { ask } from "../dialog.js";
 import { h } from "../dom.js";
 import { refreshFrame } from "../frame.js";
-import { empty, problemBox, toast } from "../notice.js";
+import { cutOff, empty, problemBox, toast } from "../notice.js";
 import { pill } from "../pill.js";
 import { may } from "../session.js";
 import { facts, table } from "../table.js";
@@ -19,15 +19,16 @@ const STATES = {
 /** @type {import("../router.js").Render} */
 export async function proposals({ leaving, reload }) {
   const [waiting, latest] = await Promise.all([
-    get(withQuery(LIST, { state: "pending", limit: 200 }), leaving), get(withQuery(LIST, { limit: 100 }), leaving)]);
-  const decided = latest.items.filter((/** @type {any} */ item) => item.state !== "pending");
+    all(withQuery(LIST, { state: "pending" }), { signal: leaving }), all(LIST, { most: 500, signal: leaving })]);
+  const decided = latest.items.filter((item) => item.state !== "pending");
   return {
     title: "Proposals",
     intro: "Changes of binding wait here for a second person, where the control plane asks for one. What only takes away is made at once.",
     content: [
       waiting.items.length === 0
         ? empty("Nothing waits", "A change that needs a second person is listed here, with what it would change.")
-        : h("ul", { class: "cards wide" }, waiting.items.map((/** @type {any} */ item) => card(item, reload))),
+        : h("ul", { class: "cards wide" }, waiting.items.map((item) => card(item, reload))),
+      cutOff(waiting, "waiting proposals"),
       decided.length > 0 && h("section", { "aria-labelledby": "decided" }, h("h2", { id: "decided" }, "Decided"),
         table({
           caption: "Proposals that were decided", rows: decided,
@@ -40,6 +41,7 @@ export async function proposals({ leaving, reload }) {
             { label: "Why", cell: (row) => row.decision_reason ?? "" },
           ],
         })),
+      cutOff(latest, "proposals, the newest,", "'bouncerctl proposals list --state any' has them all."),
     ].filter(Boolean),
   };
 }

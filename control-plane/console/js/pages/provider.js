@@ -1,5 +1,5 @@
 // Settings → Cryptographic provider: under whose key credentials are wrapped.
-import { call } from "../api.js";
+import { call, etagOf, get } from "../api.js";
 import { changedMeanwhile } from "../changed.js";
 import { h } from "../dom.js";
 import { form } from "../forms.js";
@@ -27,9 +27,8 @@ export function flagIsOff(title) {
 export async function provider({ leaving, reload }) {
   const title = "Cryptographic provider";
   let current = null;
-  let etag = null;
   try {
-    ({ json: current, etag } = await call("GET", PATH, { signal: leaving }));
+    current = await get(PATH, leaving);
   } catch (fault) {
     const problem = asProblem(fault);
     if (problem.code === "feature_disabled") return flagIsOff(title);
@@ -42,7 +41,7 @@ export async function provider({ leaving, reload }) {
       current ? h("section", { "aria-labelledby": "chosen" }, h("h2", { id: "chosen" }, "Chosen"), chosen(current), warningList(current.warnings))
         : notice("info", "No provider is chosen yet", h("p", {}, "Choose one below. Bouncers must allow the key in their rails as well.")),
       h("section", { "aria-labelledby": "change" }, h("h2", { id: "change" }, current ? "Change" : "Choose"),
-        may("admin", "everywhere") ? editor(current, etag, reload) : notice("info", "Your role can look, and not change the provider")),
+        may("admin", "everywhere") ? editor(current, reload) : notice("info", "Your role can look, and not change the provider")),
       h("section", { "aria-labelledby": "by-line" }, h("h2", { id: "by-line" }, "From the command line"),
         settingsLines(values()).map(([name, text]) => commands(name, text))),
     ],
@@ -60,8 +59,8 @@ function chosen(current) {
   ]);
 }
 
-/** @param {any} current @param {string | null} etag @param {() => void} reload */
-function editor(current, etag, reload) {
+/** @param {any} current @param {() => void} reload */
+function editor(current, reload) {
   const made = form({
     name: "Cryptographic provider", submit: "Save the provider",
     fields: [
@@ -76,11 +75,11 @@ function editor(current, etag, reload) {
       { name: "vault_namespace", label: "Vault namespace", required: true, mono: true, value: current?.vault_namespace ?? "", placeholder: "root", hint: "“root” for the root namespace." },
       { name: "notes", label: "Notes", kind: "textarea", rows: 3, value: current?.notes ?? "", hint: "For people. At most 2,000 bytes." },
     ],
-    explain: (problem) => changedMeanwhile(problem, PATH, reload),
+    explain: (problem) => changedMeanwhile(problem, () => get(PATH), reload),
     send: async (typed) => {
       const body = { ...typed };
       if (!body.notes) delete body.notes;
-      await call("PUT", PATH, { body, etag });
+      await call("PUT", PATH, { body, etag: etagOf(current) });
       toast("The provider is saved");
       reload();
     },

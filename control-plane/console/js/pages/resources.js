@@ -7,13 +7,13 @@ import { code, h } from "../dom.js";
 import { filterBar, only } from "../filters.js";
 import { form } from "../forms.js";
 import { icon } from "../icons.js";
-import { asProblem, empty, notice, problemBox, toast, warningList } from "../notice.js";
+import { asProblem, cutOff, empty, notice, problemBox, toast, warningList } from "../notice.js";
 import { enabledPill, pill } from "../pill.js";
 import { link } from "../router.js";
 import { may } from "../session.js";
 import { facts, table } from "../table.js";
 import { time } from "../time.js";
-import { resourceLines, values } from "./lines.js";
+import { resourceChangeLines, resourceLines, values } from "./lines.js";
 
 const LIST = "/v1/protected-resources";
 /** @param {string} name */
@@ -28,7 +28,7 @@ export async function resources(visit) {
   if (name && edit === "edit") return editor(visit, name);
   if (name) return one(visit, name);
   const chosen = only(visit.query, ["q", "bouncer", "enabled"]);
-  const [{ items }, bouncers] = await Promise.all([
+  const [found, bouncers] = await Promise.all([
     all(withQuery(LIST, chosen), { signal: visit.leaving }), all("/v1/bouncers", { signal: visit.leaving }),
   ]);
   const filtered = Object.values(chosen).some(Boolean);
@@ -45,10 +45,12 @@ export async function resources(visit) {
           { name: "enabled", label: "State", options: [{ value: "true", label: "Enabled" }, { value: "false", label: "Disabled" }] },
         ],
       }),
-      items.length > 0 ? listed(items) : filtered ? empty("Nothing matches", "No protected resource fits these filters.", link("resources", { class: "button" }, "Show all"))
+      found.items.length > 0 ? listed(found.items) : filtered ? empty("Nothing matches", "No protected resource fits these filters.", link("resources", { class: "button" }, "Show all"))
         : empty("No resource is protected", "A protected resource names the bouncer, Envoy's cluster, the credential's logical path, and who may call.",
           may("write") ? link("resources/new", { class: "button primary" }, "Protect a resource") : ""),
-    ],
+      cutOff(found, "protected resources", "Narrow the filters to see them."),
+      cutOff(bouncers, "bouncers", "The address takes the others too, as bouncer=NAME."),
+    ].filter(Boolean),
   };
 }
 
@@ -84,7 +86,7 @@ async function one(visit, name) {
       await work();
     } catch (fault) {
       const problem = asProblem(fault);
-      outcome.replaceChildren(changedMeanwhile(problem, pathOf(name), visit.reload) ?? problemBox(problem));
+      outcome.replaceChildren(changedMeanwhile(problem, () => get(pathOf(name)), visit.reload) ?? problemBox(problem));
     }
   };
   const toggle = h("button", { type: "button", class: "button" }, item.enabled ? "Disable …" : "Enable …");
@@ -141,7 +143,8 @@ async function editor(visit, name) {
   const item = found?.json;
   const [bouncers, paths] = await Promise.all([all("/v1/bouncers", { signal: visit.leaving }), knownPaths(visit.leaving)]);
   const list = h("datalist", { id: "known-paths" }, paths.map((path) => h("option", { value: path })));
-  const { element } = form({
+  const etag = found?.etag ?? etagOf(item);
+  const made = form({
     name: item ? `Change ${name}` : "Protect a resource", submit: item ? "Save" : "Protect the resource",
     fields: [
       { name: "name", label: "Name", required: true, mono: true, value: name ?? "", readonly: Boolean(name), placeholder: "payments-api" },
@@ -157,14 +160,27 @@ async function editor(visit, name) {
       { name: "enabled", label: "Enabled: its callers' streams may have the credential", kind: "checkbox", value: item?.enabled ?? true },
     ],
     actions: [link(name ? `resources/${name}` : "resources", { class: "button" }, "Cancel")],
-    explain: (problem) => (name ? changedMeanwhile(problem, pathOf(name), visit.reload) : null),
+    explain: (problem) => (name ? changedMeanwhile(problem, () => get(pathOf(name)), visit.reload) : null),
     send: async (body) => {
-      if (name) await call("PUT", pathOf(name), { body, etag: found?.etag ?? etagOf(item) });
+      if (name) await call("PUT", pathOf(name), { body, etag });
       else await call("POST", LIST, { body });
       toast(name ? `${name} is saved` : `${body.name} is protected`);
       visit.go(`resources/${name ?? body.name}`);
     },
   });
+  const typed = (/** @type {string} */ field) => /** @type {any} */ (made.field(field).value);
+  const lines = h("div", { class: "stack" });
+  const follow = () => {
+    const own = {
+      resource: typed("name"), bouncer: typed("bouncer"), cluster: typed("cluster"), upstream: typed("upstream"),
+      protocol: typed("protocol"), path: typed("logical_path"), callers: typed("callers"), enabled: typed("enabled"),
+    };
+    // What is registered is changed to just what the form holds; of what is not, the form may yet be empty.
+    const shown = name ? resourceChangeLines({ ...values(), ...own }, etag) : resourceLines(values(own));
+    lines.replaceChildren(...shown.map(([line, text]) => commands(line, text)));
+  };
+  made.element.addEventListener("input", follow);
+  follow();
   const title = name ? `Change ${name}` : "Protect a resource";
   if (bouncers.items.length === 0) {
     return { title, content: empty("There is no bouncer yet", "A resource is protected by a bouncer, so register that first.", link("bouncers/new", { class: "button primary" }, "Register a bouncer")) };
@@ -172,9 +188,7 @@ async function editor(visit, name) {
   return {
     title,
     content: [item?.enabled ? notice("info", "A change takes effect within about a second", h("p", {}, "Callers that are taken out are denied at once; their streams are cut off.")) : "",
-      element, list, h("section", { "aria-labelledby": "lines" }, h("h2", { id: "lines" }, "From the command line"),
-        resourceLines(values(item ? { resource: item.name, bouncer: item.bouncer, cluster: item.cluster, upstream: item.upstream, path: item.logical_path, caller: item.callers[0] } : {}))
-          .map(([line, text]) => commands(line, text)))],
+      made.element, list, h("section", { "aria-labelledby": "lines" }, h("h2", { id: "lines" }, "From the command line"), lines)],
   };
 }
 

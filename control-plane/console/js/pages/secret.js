@@ -1,17 +1,17 @@
 // One envelope secret: what is registered, who uses it, its generations, and what can be done with it.
-import { all, call, etagOf } from "../api.js";
+import { all, call, etagOf, get } from "../api.js";
 import { changedMeanwhile } from "../changed.js";
 import { copyable } from "../copy.js";
 import { ask } from "../dialog.js";
 import { code, h } from "../dom.js";
-import { asProblem, notice, problemBox, toast, warningList } from "../notice.js";
+import { asProblem, cutOff, notice, problemBox, toast, warningList } from "../notice.js";
 import { enabledPill, pill } from "../pill.js";
 import { link } from "../router.js";
 import { may } from "../session.js";
 import { facts, table } from "../table.js";
 import { time } from "../time.js";
 import { secretsInUse } from "./effective.js";
-import { age, expiry } from "./secrets.js";
+import { age, ends, expiry } from "./secrets.js";
 
 const LIST = "/v1/crypto/envelope-secrets";
 
@@ -29,7 +29,7 @@ export async function secret(visit, id) {
       await work();
     } catch (fault) {
       const problem = asProblem(fault);
-      outcome.replaceChildren(changedMeanwhile(problem, path, visit.reload) ?? problemBox(problem));
+      outcome.replaceChildren(changedMeanwhile(problem, () => get(path), visit.reload) ?? problemBox(problem));
       outcome.scrollIntoView({ block: "nearest" });
     }
   };
@@ -43,18 +43,13 @@ export async function secret(visit, id) {
       outcome, warningList(item.warnings) ?? "",
       h("section", { "aria-labelledby": "saved" }, h("h2", { id: "saved" }, "Saved"), saved(item, ends(users))),
       h("section", { "aria-labelledby": "in-effect" }, h("h2", { id: "in-effect" }, "In effect"),
-        secretsInUse(users, new Map([[item.logical_path, item]])),
+        secretsInUse(users, new Map([[item.logical_path, item]])), cutOff(bouncers, "bouncers", "What the others report is not looked at."),
         may("audit") && h("p", {}, link(`audit?logical_path=${encodeURIComponent(item.logical_path)}`, {}, "Its decisions in the audit"))),
       h("section", { "aria-labelledby": "history" }, h("h2", { id: "history" }, "Generations"),
-        generations(history.items, item, (generation) => void act(() => rollBack({ item, path, tag, visit, generation })))),
+        generations(history.items, item, (generation) => void act(() => rollBack({ item, path, tag, visit, generation }))),
+        cutOff(history, "generations", "'bouncerctl secrets history' has them all.")),
     ],
   };
-}
-
-/** @param {any[]} users */
-function ends(users) {
-  const dates = users.flatMap((user) => user.bridge.secrets).filter((use) => use.not_after).map((use) => [use.logical_path, use.not_after]);
-  return new Map(dates);
 }
 
 /** @param {any} item @param {Map<string, string>} inUse */

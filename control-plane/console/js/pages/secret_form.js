@@ -1,10 +1,12 @@
 // Registering an envelope: the first generation of a path, or the next. Metadata only; the guard refuses anything else.
 import { call, get } from "../api.js";
+import { changedMeanwhile } from "../changed.js";
 import { commands } from "../copy.js";
 import { h } from "../dom.js";
 import { form } from "../forms.js";
 import { asProblem, notice, toast } from "../notice.js";
 import { link } from "../router.js";
+import { savedAt } from "./effective.js";
 import { secretLines, values } from "./lines.js";
 
 /** @param {import("../router.js").Visit} visit @returns {Promise<import("../router.js").Page>} */
@@ -17,7 +19,7 @@ export async function registerSecret(visit) {
   const made = form({
     name: "Register an envelope", submit: before ? `Register generation ${before.generation + 1}` : "Register the envelope",
     fields: [
-      { name: "logical_path", label: "Logical path", required: true, mono: true, value: path, readonly: Boolean(before), placeholder: "protected-resources/payments-api/upstream-tls", hint: "What the credential is called. Registered again, it is a new generation." },
+      { name: "logical_path", label: "Logical path", required: true, mono: true, value: path, readonly: Boolean(before), placeholder: "protected-resources/payments-api/upstream-tls", hint: before ? "" : "What the credential is called. One that is registered already gets its next generation from its own page." },
       {
         name: "provider", label: "Provider", kind: "radio", required: true, value: provider,
         options: [{ value: "kms_envelope", label: "KMS envelope" }, { value: "vault_delegate", label: "Vault delegate" }],
@@ -30,12 +32,16 @@ export async function registerSecret(visit) {
       { name: "enabled", label: "Enabled: bouncers may use it at once", kind: "checkbox", value: before?.enabled ?? true },
     ],
     actions: [link(before ? `secrets/${before.id}` : "secrets", { class: "button" }, "Cancel")],
+    explain: (problem) => {
+      const look = () => savedAt(String(made.field("logical_path").value));
+      return changedMeanwhile(problem, look, () => void look().then((item) => visit.go(item ? `secrets/${item.id}` : "secrets")));
+    },
     send: async (typed) => {
       const body = { ...typed, ciphertext_ref: typed.ciphertext_ref.replace(/\s+/g, "") };
       for (const name of ["aad", "certificate_chain", "reason"]) if (!body[name].trim()) delete body[name];
-      // Whoever registered in between must not be overtaken unseen.
+      // Whoever registered in between must not be overtaken unseen, neither of a generation nor of the first one.
       if (before) body.generation = before.generation + 1;
-      const stored = await call("POST", "/v1/crypto/envelope-secrets", { body });
+      const stored = await call("POST", "/v1/crypto/envelope-secrets", { body, etag: before ? undefined : null });
       toast(`Generation ${stored.json.generation} is registered`);
       visit.go(`secrets/${stored.json.id}`);
     },

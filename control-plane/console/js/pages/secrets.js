@@ -3,7 +3,7 @@ import { all, withQuery } from "../api.js";
 import { code, h } from "../dom.js";
 import { filterBar, only } from "../filters.js";
 import { icon } from "../icons.js";
-import { asProblem, empty } from "../notice.js";
+import { asProblem, cutOff, empty } from "../notice.js";
 import { enabledPill, pill } from "../pill.js";
 import { link } from "../router.js";
 import { may } from "../session.js";
@@ -35,8 +35,8 @@ async function list(visit) {
   const chosen = only(visit.query, ["q", "provider", "enabled"]);
   const days = Number(visit.query.get("expires"));
   const before = days > 0 ? new Date(Date.now() + days * DAY).toISOString() : null;
-  const [{ items, more }, inUse] = await Promise.all([
-    all(withQuery("/v1/crypto/envelope-secrets", { ...chosen, expires_before: before }), { signal: visit.leaving }), expiries(visit.leaving),
+  const [found, bouncers] = await Promise.all([
+    all(withQuery("/v1/crypto/envelope-secrets", { ...chosen, expires_before: before }), { signal: visit.leaving }), all("/v1/bouncers", { signal: visit.leaving }),
   ]);
   const filtered = Object.values(chosen).some(Boolean) || before;
   return {
@@ -53,25 +53,25 @@ async function list(visit) {
           { name: "expires", label: "Certificate expires", options: SOON.map(([value, label]) => ({ value, label })) },
         ],
       }),
-      items.length > 0 ? rows(items, inUse) : filtered
+      found.items.length > 0 ? rows(found.items, ends(bouncers.items)) : filtered
         ? empty("Nothing matches", "No envelope secret fits these filters.", link("secrets", { class: "button" }, "Show all"))
         : empty("No envelope is registered", "Wrap a credential with bouncerctl wrap, on a machine that may hold it, and register what comes out.",
           may("write") ? link("secrets/new", { class: "button primary" }, "Register an envelope") : ""),
-      more ? h("p", { class: "muted" }, "There are more; narrow the filters to see them.") : "",
-    ],
+      cutOff(found, "envelope secrets", "Narrow the filters to see them."),
+      cutOff(bouncers, "bouncers", "When a certificate ends is not looked up at the others."),
+    ].filter(Boolean),
   };
 }
 
-/** The earliest end of each credential that bouncers report in use. @param {AbortSignal} signal */
-async function expiries(signal) {
-  const { items } = await all("/v1/bouncers", { signal });
+/** The earliest end of each credential that bouncers report in use. @param {any[]} bouncers */
+export function ends(bouncers) {
   /** @type {Map<string, string>} */
-  const ends = new Map();
-  for (const use of items.flatMap((item) => item.bridge.secrets)) {
-    const known = ends.get(use.logical_path);
-    if (use.not_after && (!known || use.not_after < known)) ends.set(use.logical_path, use.not_after);
+  const earliest = new Map();
+  for (const use of bouncers.flatMap((bouncer) => bouncer.bridge.secrets)) {
+    const known = earliest.get(use.logical_path);
+    if (use.not_after && (!known || Date.parse(use.not_after) < Date.parse(known))) earliest.set(use.logical_path, use.not_after);
   }
-  return ends;
+  return earliest;
 }
 
 /** When its certificate ends, as it is registered or as a bouncer found it. @param {any} row @param {Map<string, string>} inUse */

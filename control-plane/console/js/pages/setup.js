@@ -81,13 +81,13 @@ function progress(steps) {
 function ownValues(changed) {
   const example = values();
   const text = (/** @type {keyof import("./lines.js").Values} */ name, /** @type {string} */ label) => (
-    { name, label, mono: true, placeholder: example[name], value: own[name] ?? "" });
+    { name, label, mono: true, placeholder: String(example[name]), value: String(own[name] ?? "") });
   const made = form({
     name: "Your own values", submit: "Put into the lines below",
     fields: [text("key", "KMS key ARN"), text("bouncer", "Bouncer"), text("identity", "Its resolver's SPIFFE ID or IAM role"), text("path", "Logical path"),
-      text("upstream", "Upstream, host:port"), text("caller", "Caller, a SPIFFE ID or prefix")],
+      text("upstream", "Upstream, host:port"), text("callers", "Caller, a SPIFFE ID or prefix")],
     send: async (typed) => {
-      own = typed;
+      own = { ...typed, callers: [typed.callers].filter(Boolean) };
       changed();
     },
   });

@@ -39,7 +39,8 @@ export async function tokens(visit) {
       outcome.replaceChildren(problemBox(fault));
     }
   };
-  const own = items.filter((/** @type {any} */ item) => item.role === "admin" && state(item).live && !item.single_use);
+  // Whoever is limited to paths administers nothing.
+  const own = items.filter((/** @type {any} */ item) => item.role === "admin" && item.path_prefixes.length === 0 && state(item).live && !item.single_use);
   return {
     title: "API tokens",
     intro: "For bouncerctl, for scripts, and for signing in here.",
