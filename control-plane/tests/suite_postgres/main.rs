@@ -60,3 +60,4 @@ mod session;
 mod tokens;
 #[path = "../suite/upgrade.rs"]
 mod upgrade;
+mod way_back;
