@@ -5,10 +5,10 @@ CARGO ?= cargo
 LOCKED := $(if $(CI),--locked,)
 BINARIES := -p bouncer-resolver -p bouncer-control-plane -p bouncerctl
 
-.PHONY: help build wasm tools fmt lint unit e2e test deny demo bench clean
+.PHONY: help build wasm tools fmt lint unit lookalikes e2e test deny demo bench clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## The three binaries, release
 	$(CARGO) build $(LOCKED) --release $(BINARIES)
@@ -31,13 +31,16 @@ lint: ## Formatting, clippy for native and wasm with warnings denied, licences a
 unit: ## Unit and property tests, and each crate's own integration tests
 	$(CARGO) test $(LOCKED) --workspace --exclude bouncer-tests
 
+lookalikes: ## How much the plaintext detector sees, and refuses of what is legitimate, in numbers
+	$(CARGO) test $(LOCKED) -p bouncer-control-plane --test suite lookalikes::measure -- --nocapture --test-threads 1
+
 e2e: tools wasm ## Scenarios on real parts: Envoy, SPIRE, the KMS emulator
 	scripts/build-wasm -p bouncer-spy
 	$(CARGO) build $(LOCKED) $(BINARIES)
 	envoy/compose/check
 	$(CARGO) test $(LOCKED) -p bouncer-tests
 
-test: lint unit e2e ## Everything that must hold
+test: lint unit lookalikes e2e ## Everything that must hold
 
 demo: ## The operator guide's four steps on this machine, each promise with its evidence (KEEP=1 leaves it up)
 	KEEP=$(KEEP) scripts/demo

@@ -109,9 +109,11 @@ pub enum BackupError {
 pub enum RestoreError {
     /// It is no file.
     #[error(
-        "the database of database.url is a PostgreSQL server, whose own tools restore it: stop every control plane, restore \
-             with 'pg_restore --clean --if-exists', run 'DELETE FROM sessions' in it so that nobody is signed in who was then, \
-             and start them again. The policy epoch jumps past what bouncers hold by itself as they connect"
+        "the database of database.url is a PostgreSQL server, whose own tools restore it: stop every control plane, make \
+             a new database with 'createdb --template=template0 NEW', restore into it with 'pg_restore --exit-on-error \
+             --single-transaction --dbname=NEW', run 'DELETE FROM sessions' in it so that nobody is signed in who was then, \
+             point database.url at it and start them again. Never restore over a database that is there: what is newer than \
+             the backup would stay in it. The policy epoch jumps past what bouncers hold by itself as they connect"
     )]
     Server,
     /// The backup could not be read.

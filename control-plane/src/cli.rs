@@ -65,7 +65,7 @@ enum Command {
         replace_tokens: bool,
     },
     /// Write a backup of the database to a new file (mode 0600). The control plane goes on meanwhile. For an SQLite file; a
-    /// PostgreSQL server has pg_dump.
+    /// PostgreSQL server has pg_dump, whose backup is restored into a new database.
     Backup {
         #[command(flatten)]
         file: ConfigFile,

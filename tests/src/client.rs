@@ -74,6 +74,23 @@ impl Client {
         self.get_with(path, &[]).await
     }
 
+    /// A GET that is to be answered within `limit`, tried three times: that is what the parts take, and now and then not
+    /// what a busy machine takes.
+    ///
+    /// # Errors
+    /// If there is no answer, or none in time.
+    pub async fn get_within(&self, path: &str, limit: Duration) -> Result<Reply> {
+        let mut took = vec![];
+        for _ in 0..3 {
+            let reply = self.get(path).await?;
+            if reply.took < limit {
+                return Ok(reply);
+            }
+            took.push(reply.took);
+        }
+        Err(Fault::new(format!("GET {path} took {took:?}, and was to take {limit:?}")))
+    }
+
     /// `Some` if a GET is answered with 200: to wait for.
     pub async fn serves(&self) -> Option<()> {
         (self.get("/").await.ok()?.status == 200).then_some(())

@@ -161,8 +161,11 @@ impl Drop for Server {
     }
 }
 
-/// The newest that is installed.
-fn binaries() -> Result<PathBuf> {
+/// Where the newest that is installed has its programs.
+///
+/// # Errors
+/// If there is none.
+pub fn binaries() -> Result<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
     let versions = versions.map(|version| version.path()).filter(|path| path.join("bin/postgres").exists());

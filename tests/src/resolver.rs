@@ -293,6 +293,17 @@ impl Resolver {
         Ok(value.map(str::parse).transpose()?)
     }
 
+    /// How long all its decisions took so far, together, by its own clock.
+    ///
+    /// # Errors
+    /// If there is no answer, or no such metric.
+    pub async fn deciding(&self) -> Result<Duration> {
+        let (_, metrics) = self.get("/metrics").await?;
+        let sum = metrics.lines().find_map(|line| line.strip_prefix("bouncer_resolver_decision_seconds_sum "));
+        let seconds: f64 = sum.ok_or_else(|| Fault::new("no metric of decisions"))?.parse()?;
+        Ok(Duration::from_secs_f64(seconds))
+    }
+
     /// Its configuration.
     #[must_use]
     pub fn setup(&self) -> &Setup {

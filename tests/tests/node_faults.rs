@@ -9,7 +9,7 @@ use bouncer_tests::traffic::Traffic;
 use bouncer_tests::workload_api::{Behaviour, TrustDomain, WorkloadApi};
 use bouncer_tests::{Fault, Result};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 
@@ -47,7 +47,7 @@ async fn readiness(stack: &Stack) -> Result<(u16, String)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_workload_api_the_svid_holds_until_its_end_and_no_longer() -> Result<()> {
-    const LEFT: Duration = Duration::from_secs(8);
+    const LEFT: Duration = Duration::from_secs(12);
     let stack = Stack::builder("workload-api-down")
         .impatient()
         .credential(Credential::new("warm", "payments"))
@@ -59,9 +59,8 @@ async fn without_the_workload_api_the_svid_holds_until_its_end_and_no_longer() -
     let [_, workload_api] = workload_apis(&stack)?;
     let before = svid_ends(&stack).await?;
     workload_api.rotate(LEFT)?;
-    let taken = || async { svid_ends(&stack).await.ok().filter(|ends| *ends != before).map(drop) };
-    stack.until("the resolver to have the SVID that ends soon", SOON, taken).await?;
-    let refused = std::time::Instant::now();
+    let taken = || async { svid_ends(&stack).await.ok().filter(|end| ![0, before].contains(end)) };
+    let end = stack.until("the resolver to have the SVID that ends soon", SOON, taken).await?;
     workload_api.behave(Behaviour::Refusing);
     // What it took before holds: for what is warm, and for a secret that nobody asked for so far.
     assert_eq!(warm.get("/").await?.status, 200);
@@ -69,7 +68,8 @@ async fn without_the_workload_api_the_svid_holds_until_its_end_and_no_longer() -
     assert_eq!(readiness(&stack).await?.0, 200);
 
     ends(&stack, &warm, Some(Reason::IdentityExpired)).await?;
-    assert!(refused.elapsed() > LEFT / 2, "the SVID was given up after {:?}", refused.elapsed());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    assert!(now >= end, "the SVID was given up at {now}, and was to hold until {end}");
     let (status, why) = readiness(&stack).await?;
     assert!(status == 503 && why.contains(Reason::IdentityExpired.code()), "{status} {why}");
     stack.kms.proxy().reset();

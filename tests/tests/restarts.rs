@@ -5,7 +5,7 @@ use bouncer_tests::Result;
 use bouncer_tests::client::Protocol;
 use bouncer_tests::stack::{CART, Credential, Stack};
 use bouncer_tests::traffic::Traffic;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn counts(traffic: &[Traffic]) -> Vec<usize> {
     traffic.iter().map(Traffic::count).collect()
@@ -29,19 +29,21 @@ async fn under_traffic_warm_routes_go_on_cold_ones_fail_closed_and_all_recovers(
         assert_eq!(client.get("/").await?.status, 200);
         traffic.push(Traffic::start(client));
     }
+    let mut recoveries = vec![];
     for round in 0..ROUNDS {
         let cold = stack.client(&cold_caller(round), Protocol::Http1)?;
         stack.kill_resolver();
         let before: usize = traffic.iter().map(Traffic::count).sum();
-        let reply = cold.get("/").await?;
+        let reply = cold.get_within("/", Duration::from_secs(1)).await?;
         assert_eq!(reply.reason(), Some(Reason::ResolverUnavailable.code()), "round {round}: {}", reply.status);
-        assert!(reply.took < Duration::from_secs(1), "round {round}: {:?}", reply.took);
         let more = || async { (traffic.iter().map(Traffic::count).sum::<usize>() > before + 40).then_some(()) };
         stack.until("warm traffic without a resolver", Duration::from_secs(10), more).await?;
 
         stack.restart_resolver_until_ready().await?;
+        let ready = Instant::now();
         let recovered = || cold.serves();
-        stack.until(format!("recovery {round}"), Duration::from_secs(3), recovered).await?;
+        stack.until(format!("recovery {round}"), Duration::from_secs(15), recovered).await?;
+        recoveries.push(ready.elapsed());
         // A VM whose watch is back has flushed its cache, and is warm again only after its next request. Two watches: the
         // worker's and the main thread's.
         let watching = || async {
@@ -53,6 +55,8 @@ async fn under_traffic_warm_routes_go_on_cold_ones_fail_closed_and_all_recovers(
         let warmed = || async { counts(&traffic).iter().zip(&before).all(|(now, then)| *now > then + 5).then_some(()) };
         stack.until("warm traffic with the resolver back", Duration::from_secs(10), warmed).await?;
     }
+    recoveries.sort();
+    assert!(recoveries[ROUNDS / 2] < Duration::from_secs(1), "half of them are quick: {recoveries:?}");
     for part in traffic {
         part.end().await?.only_good(&stack)?;
     }

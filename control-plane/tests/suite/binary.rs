@@ -34,7 +34,12 @@ pub(crate) fn text(output: &Output) -> String {
 
 impl Site {
     pub(crate) fn new() -> Self {
-        let site = Self { folder: tempfile::tempdir().unwrap(), place: Place::new(), api: free_address() };
+        Self::on(Place::new())
+    }
+
+    /// One whose database this is.
+    pub(crate) fn on(place: Place) -> Self {
+        let site = Self { folder: tempfile::tempdir().unwrap(), place, api: free_address() };
         site.configure("");
         site
     }

@@ -39,15 +39,18 @@ async fn everything_is_there_after_a_restart() {
 async fn concurrent_changes_are_all_kept_and_each_raises_the_epoch() {
     let plane = Arc::new(ControlPlane::enabled().await);
     let epoch = plane.store.epoch().await.unwrap();
-    let calls = (0..40).map(|n| {
+    // Each has its turn within the time that a caller waits for one, also where the machine is slow.
+    let writers = (0..8).map(|writer| {
         let plane = Arc::clone(&plane);
         tokio::spawn(async move {
-            plane.post("/v1/crypto/envelope-secrets", &envelope(PATH)).await.ok();
-            plane.register_bouncer(&format!("bouncer-{n}")).await;
+            for n in 0..5 {
+                plane.post("/v1/crypto/envelope-secrets", &envelope(PATH)).await.ok();
+                plane.register_bouncer(&format!("bouncer-{writer}-{n}")).await;
+            }
         })
     });
-    for call in calls.collect::<Vec<_>>() {
-        call.await.unwrap();
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
     }
     assert_eq!(plane.store.epoch().await.unwrap(), epoch + 80);
     assert_eq!(plane.get("/v1/crypto/envelope-secrets").await.ok()["items"][0]["generation"], 40);

@@ -1,44 +1,13 @@
 //! Databases as each released schema left them: after the upgrade everything is there.
 
-use crate::database::Place;
-use crate::harness::{ControlPlane, KEY, PATH, spiffe_id};
+use crate::database::{MIGRATIONS, Place, WRITTEN};
+use crate::harness::{ControlPlane, FLAG, KEY, PATH, spiffe_id};
+use axum::body::Body;
+use http::{Method, Request, header};
 use serde_json::{Value, json};
-use sqlx::migrate::Migrator;
-use sqlx::sqlite::SqliteConnectOptions;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Where the migrations are, in the order of their names.
-const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite");
-
-fn migrations() -> Vec<PathBuf> {
-    let files = std::fs::read_dir(MIGRATIONS).unwrap().map(|file| file.unwrap().path());
-    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "sql")).collect();
-    files.sort();
-    files
-}
-
-/// One row or more in every table of the first schema, as its program wrote them.
-const DATA: &str = include_str!("../upgrade/data-of-0001.sql");
-
-/// A database by the first `count` migrations, with data that the first one's program wrote and each later one carried on.
-async fn left_by(count: usize, folder: &Path) -> PathBuf {
-    let database = folder.join("control-plane.db");
-    let pool = sqlx::SqlitePool::connect_with(SqliteConnectOptions::new().filename(&database).create_if_missing(true))
-        .await
-        .unwrap();
-    let source = folder.join("migrations");
-    std::fs::create_dir(&source).unwrap();
-    for (at, file) in migrations().iter().take(count).enumerate() {
-        std::fs::copy(file, source.join(file.file_name().unwrap())).unwrap();
-        Migrator::new(source.clone()).await.unwrap().run(&pool).await.unwrap();
-        if at == 0 {
-            sqlx::raw_sql(DATA).execute(&pool).await.unwrap();
-        }
-    }
-    pool.close().await;
-    database
-}
+use std::time::Duration;
+use uuid::Uuid;
 
 /// Pairs of a field and what it must be.
 fn has(found: &Value, wanted: Value) {
@@ -49,14 +18,14 @@ fn has(found: &Value, wanted: Value) {
 
 #[tokio::test]
 async fn every_released_schema_is_brought_up_to_date_with_all_its_data() {
-    let all = migrations().len();
-    assert!(all >= 3);
-    for count in 1..=all {
-        let folder = tempfile::tempdir().unwrap();
-        let plane = ControlPlane::on(Arc::new(Place::with(&left_by(count, folder.path()).await)), String::new()).await;
+    assert!(MIGRATIONS.iter().count() >= 3);
+    for schema in MIGRATIONS.iter().map(|migration| migration.version) {
+        let written: String = WRITTEN.iter().filter(|(since, _)| *since <= schema).map(|(_, sql)| *sql).collect();
+        let wrote = |table: &str| written.contains(&format!("INSERT INTO {table} "));
+        let plane = ControlPlane::on(Arc::new(Place::left_by(schema).await), String::new()).await;
         // The token "upgrade", whose hash the data has.
         let plane = plane.with_token(TOKEN.to_owned());
-        assert_eq!(plane.store.epoch().await.unwrap(), 41, "schema {count}");
+        assert_eq!(plane.store.epoch().await.unwrap(), 41, "schema {schema}");
         let list = async |path: &str| plane.get(path).await.ok()["items"].as_array().unwrap().clone();
 
         let tokens = list("/v1/tokens").await;
@@ -69,7 +38,12 @@ async fn every_released_schema_is_brought_up_to_date_with_all_its_data() {
             json!({"provider": "kms_envelope", "kms_key_arn": KEY, "notes": "ours"}),
         );
         let bouncers = list("/v1/bouncers").await;
-        assert_eq!(bouncers.len(), 2);
+        let by_role = written.contains("'payments-role'");
+        assert_eq!(bouncers.len(), if by_role { 3 } else { 2 });
+        if by_role {
+            let role = "arn:aws:iam::123456789012:role/payments";
+            has(&bouncers[1], json!({"name": "payments-role", "iam_role_arn": role}));
+        }
         has(
             &bouncers[0],
             json!({"name": "payments-east", "spiffe_id": spiffe_id("payments-east"), "created_by": "token:upgrade"}),
@@ -100,21 +74,49 @@ async fn every_released_schema_is_brought_up_to_date_with_all_its_data() {
             &events[0],
             json!({"outcome": "inject", "logical_path": PATH, "bouncer": "payments-east", "generation": 2, "count": 3}),
         );
-        assert_eq!(
-            (events.len(), list("/v1/audit/admin-events").await[0]["action"].as_str()),
-            (2, Some("envelope.registered"))
-        );
+        assert_eq!(events.len(), if wrote("audit_chains") { 3 } else { 2 });
+        let changes = list("/v1/audit/admin-events").await;
+        assert_eq!(changes[changes.len() - 1]["action"], "envelope.registered", "{changes:?}");
+
+        if wrote("sessions") {
+            let cookie = Request::get("/v1/session").header(header::COOKIE, format!("bouncer-session={TOKEN}"));
+            let session = plane.send(cookie.body(Body::empty()).unwrap()).await.ok();
+            has(&session, json!({"actor": "token:upgrade", "role": "operator"}));
+        }
+        if wrote("idempotency_keys") {
+            let key = [("idempotency-key", "key-of-upgrade")];
+            let again = plane.raw_with(Method::POST, "/v1/crypto/envelope-secrets", &key, CALL).await.ok();
+            has(&again, json!({"id": id, "generation": 2}));
+        }
+        if wrote("audit_chains") {
+            let export = plane.get("/v1/audit/export").await.text;
+            let lines: Vec<Value> = export.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let of = |kind: &str| lines.iter().filter(|line| line["type"] == kind).collect::<Vec<_>>();
+            assert_eq!((of("checkpoint").len(), of("divergence").len()), (1, 1), "{export}");
+            assert_eq!(of("checkpoint")[0]["certificates"], json!(["MAA="]));
+            assert!(plane.store.own_chain().await.unwrap().is_some_and(|own| own.end.sequence == 1));
+        }
+        if wrote("proposals") {
+            let proposal = &list("/v1/proposals?state=pending").await[0];
+            has(proposal, json!({"subject": FLAG, "method": "PUT", "state": "pending"}));
+        }
+        if wrote("audit_outlets") {
+            let position = plane.store.lease_outlet("siem", Uuid::nil(), Duration::ZERO).await.unwrap().unwrap();
+            assert_eq!((position.decisions, position.changes), (2, 1));
+        }
 
         // What the data means has come along too: a secret that was deleted goes on counting, and what was taken back
         // before is known to bouncers that missed it.
         let again = json!({"logical_path": "gone/secret", "key_id": KEY, "ciphertext_ref": "AQICAHo=", "provider": "kms_envelope"});
         has(&plane.post("/v1/crypto/envelope-secrets", &again).await.ok(), json!({"generation": 4}));
         let policy = plane.store.policy(&"payments-east".parse().unwrap()).await.unwrap().unwrap();
-        let sent = format!("{:?}", policy.envelopes);
-        assert!(sent.contains("revoked_through"), "{sent}");
+        let revoked: Vec<_> = policy.envelopes.iter().map(|envelope| envelope.revoked_through).collect();
+        assert_eq!(revoked, [2], "its second generation was disabled once");
         assert!(plane.store.epoch().await.unwrap() > 41);
     }
 }
 
 /// Made up; only its hash is in the data.
-const TOKEN: &str = "bnc_upgrade-upgrade-upgrade-upgrade-upgrade-upg";
+pub(crate) const TOKEN: &str = "bnc_upgrade-upgrade-upgrade-upgrade-upgrade-upg";
+/// What was registered under a key before the upgrade, and is sent again after it.
+const CALL: &str = r#"{"ciphertext_ref":"AQICAHk=","key_id":"arn:aws:kms:ca-central-1:123456789012:key/abc-123","logical_path":"protected-resources/payments-api/upstream-tls","provider":"kms_envelope"}"#;

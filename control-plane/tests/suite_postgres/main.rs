@@ -1,5 +1,5 @@
 //! The same suite as on SQLite, on PostgreSQL: what a store must do it must do on both. What is about the file itself (its
-//! backup, its upgrade, its locks) is there only; what is about a server, here only.
+//! backup, its locks) is there only; what is about a server, here only.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test, at its line")]
 
@@ -58,3 +58,6 @@ mod server;
 mod session;
 #[path = "../suite/tokens.rs"]
 mod tokens;
+#[path = "../suite/upgrade.rs"]
+mod upgrade;
+mod way_back;

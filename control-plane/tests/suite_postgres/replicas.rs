@@ -18,6 +18,7 @@ use bouncer_proto::bridge::v1::AuditEvent;
 use http::Method;
 use jiff::Timestamp;
 use serde_json::json;
+use sqlx::migrate::Migrate as _;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -236,6 +237,28 @@ async fn several_may_set_up_one_database_at_once() {
             assert_eq!(store.epoch().await.unwrap(), 1);
         }
     }
+}
+
+/// As while another replica builds the indexes of a large database.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_starts_waits_for_another_s_upgrade_longer_than_for_any_other_lock() {
+    let place = Arc::new(Place::new());
+    let mut upgrading = place.connect().await;
+    upgrading.lock().await.unwrap();
+    let starting = tokio::spawn({
+        let place = place.clone();
+        async move { place.open(Arc::new(SystemClock)).await.epoch().await.unwrap() }
+    });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
+    let waiting = async { while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut upgrading).await.unwrap() == 0 {} };
+    timeout(DEADLINE, waiting).await.unwrap();
+    // The control begins later, and waits as ordinary statements do.
+    let mut control = place.connect().await;
+    sqlx::query("SET lock_timeout = '5s'").execute(&mut control).await.unwrap();
+    assert!(control.lock().await.unwrap_err().to_string().contains("lock timeout"));
+    assert!(!starting.is_finished());
+    upgrading.unlock().await.unwrap();
+    assert_eq!(timeout(DEADLINE, starting).await.unwrap().unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

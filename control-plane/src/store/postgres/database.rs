@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use sha2::Digest as _;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -45,6 +46,12 @@ const SETTINGS: [(&str, &str); 4] = [
     ("client_min_messages", "warning"),
 ];
 
+/// Set on the one connection that migrates, after [`SETTINGS`]. An upgrade takes what it takes, and so does another
+/// replica's that is waited for. One that was stopped in the middle of it still lets go of what it holds.
+const MIGRATING: [(&str, &str); 2] = [("lock_timeout", "0"), ("statement_timeout", "0")];
+/// An upgrade that takes longer is told of.
+const QUICK: Duration = Duration::from_secs(1);
+
 /// One snapshot, so that what was found is there. In it PostgreSQL scans a whole table, or sorts, only where there is no
 /// other way, and never a whole index for being smaller: it would decide by what it takes tables for, and that may be old.
 /// So the plan is the same for all values, and none is worth compiling or sharing out.
@@ -57,9 +64,8 @@ impl Database {
     /// Connects, and brings the schema up to date.
     pub(super) async fn open(options: PgConnectOptions, clock: Arc<dyn Clock>) -> Result<Self> {
         let options = options.application_name("bouncer-control-plane").options(SETTINGS);
+        migrate(options.clone()).await?;
         let writer = pool(CONNECTIONS).connect_with(options.clone()).await?;
-        // One of several that start at once does it, under a lock of the database's; the others wait.
-        MIGRATIONS.run(&writer).await.map_err(|error| StoreError::migration(error, newest(&MIGRATIONS)))?;
         let reader =
             pool(CONNECTIONS).connect_with(options.clone().options([("default_transaction_read_only", "on")])).await?;
         let database = Self { writer, reader, clock, changes: watch::Sender::new(0), stop: CancellationToken::new() };
@@ -98,6 +104,24 @@ impl Database {
         let transaction = self.writer.begin().await?;
         Ok(Write { transaction, now: self.clock.now(), wake: Wake { changes: &self.changes, armed: false } })
     }
+}
+
+/// Brings the schema up to date. One of several that start at once does it, under a lock of the database's; the others wait
+/// for as long as that takes.
+async fn migrate(options: PgConnectOptions) -> Result<()> {
+    let migrating = pool(1).connect_with(options.options(MIGRATING)).await?;
+    let mut migrated = pin!(MIGRATIONS.run(&migrating));
+    let outcome = match tokio::time::timeout(QUICK, &mut migrated).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            tracing::info!(
+                "waiting until the database's schema is up to date: this or another control plane upgrades it"
+            );
+            migrated.await
+        }
+    };
+    migrating.close().await;
+    outcome.map_err(|error| StoreError::migration(error, newest(&MIGRATIONS)))
 }
 
 fn pool(connections: u32) -> PgPoolOptions {

@@ -4,11 +4,11 @@ use bouncer_proto::bridge::v1 as wire;
 use bouncer_tests::Result;
 use bouncer_tests::postgres::{Server, Settings};
 use sqlx::postgres::PgConnection;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, Connection as _, Encode, QueryBuilder, Type};
+use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, Connection as _, QueryBuilder};
 use std::path::Path;
 
-/// Rows of one statement, in the peer of audit intake.
+/// Rows of one statement on SQLite, in the peer of audit intake.
 const AT_ONCE: usize = 64;
 
 /// A kind of database.
@@ -45,6 +45,14 @@ impl Databases {
         match self {
             Self::Sqlite => "SQLite",
             Self::Postgres(_) => "PostgreSQL",
+        }
+    }
+
+    /// How many connections write at a time what so many bouncers send.
+    pub(crate) const fn writers(&self, bouncers: usize) -> usize {
+        match self {
+            Self::Sqlite => 1,
+            Self::Postgres(_) => bouncers,
         }
     }
 
@@ -183,34 +191,80 @@ impl Connection {
         })
     }
 
-    /// The peer of audit intake: the same rows, by prepared statements of many, in one transaction.
+    /// The peer of audit intake: a batch in one transaction, by prepared statements of as many rows as the database is
+    /// quickest with. For SQLite that is some, and for PostgreSQL all, as arrays.
     ///
     /// # Errors
     /// If the database does not take them.
     pub(crate) async fn insert_audit(&mut self, bouncer: &str, events: &[wire::AuditEvent]) -> Result<()> {
-        on!(self, connection => {
-            let mut transaction = connection.begin().await?;
-            for some in events.chunks(AT_ONCE) {
-                audit_rows(bouncer, some).build().execute(&mut *transaction).await?;
+        match self {
+            Self::Sqlite(connection) => {
+                let mut transaction = connection.begin().await?;
+                for some in events.chunks(AT_ONCE) {
+                    audit_rows(bouncer, some).build().execute(&mut *transaction).await?;
+                }
+                Ok(transaction.commit().await?)
             }
-            Ok(transaction.commit().await?)
-        })
+            Self::Postgres(connection) => insert_audit_arrays(connection, bouncer, events).await,
+        }
     }
 }
 
-fn audit_rows<'a, DB>(bouncer: &'a str, events: &'a [wire::AuditEvent]) -> QueryBuilder<DB>
-where
-    DB: sqlx::Database,
-    for<'q> &'a str: Encode<'q, DB> + Type<DB>,
-    for<'q> &'a [u8]: Encode<'q, DB> + Type<DB>,
-    for<'q> i64: Encode<'q, DB> + Type<DB>,
-    for<'q> bool: Encode<'q, DB> + Type<DB>,
-{
-    let mut query = QueryBuilder::new(
-        "INSERT INTO audit_events (bouncer, id, sequence, time_ms, received_ms, caller, resource, logical_path,
-             generation, key_id, aad_sha256, cluster, destination, outcome, reason, backend_request_id, count,
-             decision_id, authority, dev, chain, leaf, head) ",
+/// The columns that the peer of audit intake fills.
+macro_rules! insert_into_audit {
+    ($rest:literal) => {
+        concat!(
+            "INSERT INTO audit_events (bouncer, id, sequence, time_ms, received_ms, caller, resource, logical_path,
+                 generation, key_id, aad_sha256, cluster, destination, outcome, reason, backend_request_id, count,
+                 decision_id, authority, dev, chain, leaf, head) ",
+            $rest
+        )
+    };
+}
+
+async fn insert_audit_arrays(connection: &mut PgConnection, bouncer: &str, events: &[wire::AuditEvent]) -> Result<()> {
+    let texts = |column: fn(&wire::AuditEvent) -> &String| events.iter().map(column).cloned().collect::<Vec<_>>();
+    let numbers = |column: fn(&wire::AuditEvent) -> u64| {
+        events.iter().map(|event| column(event).cast_signed()).collect::<Vec<_>>()
+    };
+    let times: Vec<_> = events.iter().map(|event| event.time_ms).collect();
+    let heads: Vec<_> = events.iter().map(|event| event.head.clone()).collect();
+    let arrays = insert_into_audit!(
+        "SELECT $1, e.* FROM unnest($2::text[], $3::bigint[], $4::bigint[], $4::bigint[], $5::text[], $6::text[],
+             $7::text[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],
+             $15::text[], $16::bigint[], $17::text[], $18::text[], $19::boolean[], $20::text[], $21::bytea[],
+             $21::bytea[]) e"
     );
+    sqlx::query(arrays)
+        .bind(bouncer)
+        .bind(texts(|event| &event.id))
+        .bind(numbers(|event| event.sequence))
+        .bind(times)
+        .bind(texts(|event| &event.caller))
+        .bind(texts(|event| &event.resource))
+        .bind(texts(|event| &event.logical_path))
+        .bind(numbers(|event| event.generation))
+        .bind(texts(|event| &event.key_id))
+        .bind(texts(|event| &event.aad_sha256))
+        .bind(texts(|event| &event.cluster))
+        .bind(texts(|event| &event.destination))
+        .bind(texts(|event| &event.outcome))
+        .bind(texts(|event| &event.reason))
+        .bind(texts(|event| &event.backend_request_id))
+        .bind(numbers(|event| event.count))
+        .bind(texts(|event| &event.decision_id))
+        .bind(texts(|event| &event.authority))
+        .bind(vec![false; events.len()])
+        .bind(texts(|event| &event.chain))
+        // A leaf is as long as a head.
+        .bind(heads)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn audit_rows<'a>(bouncer: &'a str, events: &'a [wire::AuditEvent]) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(insert_into_audit!(""));
     query.push_values(events, |mut row, event| {
         row.push_bind(bouncer).push_bind(&*event.id).push_bind(event.sequence.cast_signed());
         row.push_bind(event.time_ms).push_bind(event.time_ms);

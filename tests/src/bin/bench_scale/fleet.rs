@@ -123,21 +123,26 @@ fn name(number: usize) -> String {
 }
 
 /// Lets this process hold so many connections, and those that it starts.
-fn raise_limit(streams: u32) -> Result<()> {
+///
+/// # Errors
+/// If it may not.
+pub(crate) fn raise_limit(streams: u32) -> Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     if maximum.is_some_and(|maximum| maximum < u64::from(streams) + SPARE) {
-        return Err(Fault::new(format!("only {} file descriptors for {streams} streams", maximum.unwrap_or_default())));
+        let allowed = maximum.unwrap_or_default();
+        let why =
+            format!("only {allowed} file descriptors for {streams} streams: raise `ulimit -Hn`, or give --streams");
+        return Err(Fault::new(why));
     }
     Ok(())
 }
 
-/// Both, one after the other: so many connections twice would be more than a process may have.
+/// Both, one after the other: so many connections twice would be more than a process may have. [`raise_limit`] comes first.
 ///
 /// # Errors
 /// If a stream does not get what it must.
 pub(crate) async fn measure(sizes: &Sizes) -> Result<Fleet> {
-    raise_limit(sizes.streams)?;
     let plane = Plane::start("fleet", &Databases::Sqlite).await?;
     let control_plane = &plane.control_plane;
     let api = control_plane.api()?;

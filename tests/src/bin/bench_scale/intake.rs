@@ -1,18 +1,26 @@
-//! Audit as bouncers send it, chained, over the Policy Bridge with mTLS, until it is acknowledged, against the same rows
-//! inserted into the same schema by the database's own client.
+//! Audit as bouncers send it, chained and with signed checkpoints, over the Policy Bridge with mTLS, until it is acknowledged,
+//! against the same events inserted into the same schema by the database's own client: over one connection where there is
+//! one writer, else over as many as there are bouncers. That stores nothing else: no checkpoints, no totals.
 
-use crate::database::Databases;
+use crate::database::{Connection, Databases};
 use crate::plane::Plane;
 use crate::streams::{Stream, message};
 use crate::{Sizes, progress};
-use bouncer_audit::{ChainPoint, Owner};
+use bouncer_audit::{ChainPoint, Checkpoint, Owner, Signer};
 use bouncer_proto::bridge::v1 as wire;
 use bouncer_tests::stats::Spread;
 use bouncer_tests::{Fault, Result};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::Serialize;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use wire::control_message::Body as Down;
 use wire::resolver_message::Body as Up;
+
+/// A resolver sends a checkpoint when it has sent so many events since the last.
+const SIGNED: u64 = 1_000;
+
+/// What contradicts a chain, by its kind.
+const DIVERGENCES: &str = "bouncer_control_plane_audit_divergences_total";
 
 /// What was measured, in events in a second.
 #[derive(Debug, Serialize)]
@@ -25,6 +33,8 @@ pub(crate) struct Intake {
     pub events: u32,
     /// Rounds.
     pub rounds: u32,
+    /// Connections that the database's own client has.
+    pub connections: usize,
     /// Stored and acknowledged by the control plane.
     pub bridge: Spread,
     /// Inserted and committed by the database's own client, in batches as large.
@@ -33,11 +43,14 @@ pub(crate) struct Intake {
     pub ratio: Spread,
 }
 
-/// One bouncer, and where its chain is.
+/// One bouncer, where its chain is, and its last checkpoint.
 struct Sender {
     bouncer: String,
     stream: Stream,
     at: ChainPoint,
+    signer: Signer,
+    /// The last checkpoint's number, and the event that it ends with.
+    signed: (u64, u64),
 }
 
 impl Sender {
@@ -46,14 +59,44 @@ impl Sender {
         let id = format!("spiffe://example.org/bouncer/{bouncer}");
         plane.control_plane.api()?.register_bouncer(&bouncer, &id).await?;
         let address = plane.control_plane.setup().bridge().parse()?;
-        let stream = Stream::open(address, &plane.domain.svid(&id)?, &bouncer).await?;
+        let svid = plane.domain.svid(&id)?;
+        let stream = Stream::open(address, &svid, &bouncer).await?;
         let chain = uuid::Uuid::now_v7().to_string().parse()?;
-        Ok(Self { at: ChainPoint::origin(chain, &Owner::Bouncer(bouncer.clone()), 0), bouncer, stream })
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(svid.key_der));
+        let signer = Signer::new(&key, vec![svid.cert.to_vec()])?;
+        let at = ChainPoint::origin(chain, &Owner::Bouncer(bouncer.clone()), 0);
+        Ok(Self { at, bouncer, stream, signer, signed: (0, 0) })
     }
 
-    /// The next events, as a resolver makes them.
-    fn events(&mut self, count: u32) -> Result<Vec<wire::AuditEvent>> {
+    /// The next events, as a resolver makes them, with a checkpoint where one is due.
+    fn batch(&mut self, count: u32) -> Result<wire::AuditBatch> {
         let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+        let events = self.events(count, now);
+        let (number, last) = self.signed;
+        let due = number == 0 || self.at.sequence - last >= SIGNED;
+        let checkpoint = if due { Some(self.checkpoint(number + 1, now)?) } else { None };
+        Ok(wire::AuditBatch { events, checkpoint })
+    }
+
+    fn checkpoint(&mut self, number: u64, time_ms: i64) -> Result<wire::Checkpoint> {
+        let ChainPoint { chain, sequence, head } = self.at.clone();
+        let owner = Owner::Bouncer(self.bouncer.clone());
+        let signed = self.signer.sign(Checkpoint { chain, owner, number, sequence, head, time_ms })?;
+        self.signed = (number, sequence);
+        Ok(wire::Checkpoint {
+            chain: signed.checkpoint.chain.to_string(),
+            bouncer: self.bouncer.clone(),
+            number,
+            sequence,
+            head: signed.checkpoint.head.as_bytes().to_vec(),
+            time_ms,
+            algorithm: signed.algorithm.as_str().to_owned(),
+            signature: signed.signature,
+            certificates: signed.certificates,
+        })
+    }
+
+    fn events(&mut self, count: u32, now: i64) -> Vec<wire::AuditEvent> {
         let mut next = || {
             let sequence = self.at.sequence + 1;
             let denied = sequence.is_multiple_of(10);
@@ -83,16 +126,15 @@ impl Sender {
             event.head = self.at.head.as_bytes().to_vec();
             event
         };
-        Ok((0..count).map(|_| next()).collect())
+        (0..count).map(|_| next()).collect()
     }
 
     /// Sends batches, and waits until the last is acknowledged.
-    async fn send(&mut self, batches: Vec<Vec<wire::AuditEvent>>) -> Result<()> {
-        let last = batches.last().and_then(|batch| batch.last()).map_or(0, |event| event.sequence);
+    async fn send(&mut self, batches: Vec<wire::AuditBatch>) -> Result<()> {
+        let last = batches.last().and_then(|batch| batch.events.last()).map_or(0, |event| event.sequence);
         let up = self.stream.up.clone();
         let send = async move {
-            for events in batches {
-                let batch = wire::AuditBatch { events, checkpoint: None };
+            for batch in batches {
                 let sent = up.send(message(Up::Audit(batch))).await;
                 sent.map_err(|_| Fault::new("a stream takes no more"))?;
             }
@@ -111,6 +153,16 @@ impl Sender {
     }
 }
 
+/// Inserts the batches of some bouncers.
+async fn insert(own: &mut Connection, bouncers: &[(String, Vec<wire::AuditBatch>)]) -> Result<()> {
+    for (bouncer, batches) in bouncers {
+        for batch in batches {
+            own.insert_audit(bouncer, &batch.events).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Round by round, each first in turn.
 ///
 /// # Errors
@@ -120,10 +172,12 @@ pub(crate) async fn measure(databases: &Databases, sizes: &Sizes) -> Result<Inta
     // The peer's own database has the same schema, since a control plane made it.
     let peer = Plane::start("intake-peer", databases).await?;
     peer.control_plane.process().kill();
-    let mut own = peer.database().await?;
-    let mut senders = Vec::new();
+    let (mut senders, mut own) = (Vec::new(), Vec::new());
     for number in 0..sizes.senders {
         senders.push(Sender::open(&plane, number).await?);
+    }
+    for _ in 0..databases.writers(senders.len()) {
+        own.push(peer.database().await?);
     }
     let events = sizes.senders * sizes.batches * sizes.batch;
     let (mut bridge, mut database, mut ratio) = (vec![], vec![], vec![]);
@@ -131,24 +185,22 @@ pub(crate) async fn measure(databases: &Databases, sizes: &Sizes) -> Result<Inta
     for round in 0..=sizes.audit_rounds {
         let mut made = Vec::new();
         for sender in &mut senders {
-            let batches = (0..sizes.batches).map(|_| sender.events(sizes.batch)).collect::<Result<Vec<_>>>()?;
-            made.push(batches);
+            let batches = (0..sizes.batches).map(|_| sender.batch(sizes.batch)).collect::<Result<Vec<_>>>()?;
+            made.push((sender.bouncer.clone(), batches));
         }
         let (mut took, mut peer_took) = (0.0, 0.0);
         for turn in 0..2 {
             let start = Instant::now();
             if (turn + round) % 2 == 0 {
-                let send = senders.iter_mut().zip(made.clone()).map(|(sender, batches)| sender.send(batches));
+                let send = senders.iter_mut().zip(made.clone()).map(|(sender, (_, batches))| sender.send(batches));
                 let send: Vec<_> = send.collect();
                 let start = Instant::now();
                 futures::future::try_join_all(send).await?;
                 took = start.elapsed().as_secs_f64();
             } else {
-                for (sender, batches) in senders.iter().zip(&made) {
-                    for batch in batches {
-                        own.insert_audit(&sender.bouncer, batch).await?;
-                    }
-                }
+                let each = made.len().div_ceil(own.len());
+                let inserts = own.iter_mut().zip(made.chunks(each)).map(|(own, bouncers)| insert(own, bouncers));
+                futures::future::try_join_all(inserts).await?;
                 peer_took = start.elapsed().as_secs_f64();
             }
         }
@@ -158,12 +210,18 @@ pub(crate) async fn measure(databases: &Databases, sizes: &Sizes) -> Result<Inta
             ratio.push(peer_took / took);
         }
     }
+    let metrics = plane.control_plane.api()?.get("/metrics").await?.text;
+    let diverged = |line: &str| line.starts_with(DIVERGENCES) && !line.ends_with(" 0");
+    if let Some(line) = metrics.lines().find(|line| diverged(line)) {
+        return Err(Fault::new(format!("the control plane takes the batches for no resolver's: {line}")));
+    }
     progress(format_args!("{} rounds of {events} audit events", sizes.audit_rounds));
     Ok(Intake {
         senders: sizes.senders,
         batch: sizes.batch,
         events,
         rounds: sizes.audit_rounds,
+        connections: own.len(),
         bridge: Spread::of(bridge),
         database: Spread::of(database),
         ratio: Spread::of(ratio),

@@ -17,6 +17,7 @@ use bouncer_tests::stop::{self, Stop};
 use bouncer_tests::{Result, tools};
 use clap::{Parser, Subcommand, ValueEnum};
 use database::{Databases, Kind};
+use report::Report;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,8 +27,8 @@ const NAME: &str = "bench";
 
 /// Measures what one control plane carries: long lists, audit, and many streams.
 ///
-/// The control plane is the shipped one, with its sandbox, its mTLS and every commit synced. Prints a table; writes
-/// scale.json. Fails only if the run does not count: a debug build.
+/// The control plane is the shipped one, with its sandbox, its mTLS and every commit synced. Prints a table and writes
+/// scale.json, part by part. Fails only if the run does not count: a debug build.
 #[derive(Parser, Debug)]
 struct Args {
     #[command(flatten)]
@@ -109,23 +110,28 @@ fn run(args: Args) -> Result<Option<bool>> {
 
 async fn measure(sizes: &Sizes) -> Result<bool> {
     let wanted = |part| sizes.only.is_empty() || sizes.only.contains(&part);
-    let mut report = report::Report { version: 1, debug: cfg!(debug_assertions), databases: vec![], fleet: None };
+    // What may stop it is found before anything is measured.
+    if wanted(Part::Fleet) {
+        fleet::raise_limit(sizes.streams)?;
+    }
+    let folder = sizes.out.clone().unwrap_or_else(|| tools::root().join("target/bench"));
+    std::fs::create_dir_all(&folder)?;
+    let mut report = Report::begin(folder.join("scale.json"), std::io::stdout())?;
     for kind in &sizes.databases {
         if !wanted(Part::Pages) && !wanted(Part::Intake) {
             break;
         }
         let databases = Databases::start(*kind)?;
         progress(format_args!("on {}", databases.name()));
-        let pages = if wanted(Part::Pages) { Some(pages::measure(&databases, sizes).await?) } else { None };
-        let intake = if wanted(Part::Intake) { Some(intake::measure(&databases, sizes).await?) } else { None };
-        report.databases.push(report::OnDatabase { database: databases.name(), pages, intake });
+        if wanted(Part::Pages) {
+            report.pages(databases.name(), pages::measure(&databases, sizes).await?)?;
+        }
+        if wanted(Part::Intake) {
+            report.intake(databases.name(), intake::measure(&databases, sizes).await?)?;
+        }
     }
     if wanted(Part::Fleet) {
-        report.fleet = Some(fleet::measure(sizes).await?);
+        report.fleet(fleet::measure(sizes).await?)?;
     }
-    report.print(&mut std::io::stdout().lock())?;
-    let folder = sizes.out.clone().unwrap_or_else(|| tools::root().join("target/bench"));
-    std::fs::create_dir_all(&folder)?;
-    std::fs::write(folder.join("scale.json"), serde_json::to_vec_pretty(&report)?)?;
-    Ok(!report.debug)
+    Ok(!cfg!(debug_assertions))
 }

@@ -3,32 +3,40 @@
 use crate::fleet::Fleet;
 use crate::intake::Intake;
 use crate::pages::Pages;
+use bouncer_tests::Result;
 use bouncer_tests::stats::Spread;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 /// All of it, as scale.json has it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+struct Results {
     /// Of this format.
-    pub version: u32,
+    version: u32,
     /// Built without optimisation: no figure counts.
-    pub debug: bool,
+    debug: bool,
     /// What was measured on each database.
-    pub databases: Vec<OnDatabase>,
+    databases: BTreeMap<&'static str, OnDatabase>,
     /// Streams.
-    pub fleet: Option<Fleet>,
+    fleet: Option<Fleet>,
 }
 
 /// What was measured on one database.
-#[derive(Debug, Serialize)]
-pub(crate) struct OnDatabase {
-    /// Its name.
-    pub database: &'static str,
+#[derive(Debug, Default, Serialize)]
+struct OnDatabase {
     /// Pages.
-    pub pages: Option<Pages>,
+    pages: Option<Pages>,
     /// Audit.
-    pub intake: Option<Intake>,
+    intake: Option<Intake>,
+}
+
+/// Prints each part when it is there, and keeps what is there so far.
+pub(crate) struct Report<W> {
+    results: Results,
+    file: PathBuf,
+    out: W,
 }
 
 /// At most so many times a page of the short list.
@@ -46,37 +54,57 @@ impl Pages {
     }
 }
 
-impl Report {
-    /// The table.
+impl<W: Write> Report<W> {
+    /// Begins the table.
     ///
     /// # Errors
     /// If it can't be written.
-    pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn begin(file: PathBuf, mut out: W) -> Result<Self> {
+        let debug = cfg!(debug_assertions);
         writeln!(out, "\nScale: each figure beside its peer of the same run; median (min to max).")?;
-        if self.debug {
+        if debug {
             writeln!(out, "VOID: built without optimisation. No promise counts as held.")?;
         }
-        for on in &self.databases {
-            if let Some(pages) = &on.pages {
-                print_pages(out, on.database, pages)?;
-            }
-            if let Some(intake) = &on.intake {
-                let Intake { senders, batch, events, rounds, bridge, database, ratio } = intake;
-                writeln!(
-                    out,
-                    "\naudit on {}: {rounds} rounds of {events} events, by {senders} bouncers in batches of {batch}\n  \
-                     by the Policy Bridge {} a second, by its own inserts {} a second\n  at least half: {}, {}",
-                    on.database,
-                    whole(bridge),
-                    whole(database),
-                    met(ratio.median >= INTAKE),
-                    span(ratio),
-                )?;
-            }
-        }
-        let Some(fleet) = &self.fleet else { return Ok(()) };
+        let results = Results { version: 2, debug, databases: BTreeMap::new(), fleet: None };
+        Ok(Self { results, file, out })
+    }
+
+    fn keep(&mut self) -> Result<()> {
+        self.out.flush()?;
+        Ok(std::fs::write(&self.file, serde_json::to_vec_pretty(&self.results)?)?)
+    }
+
+    /// # Errors
+    /// If it can't be written.
+    pub(crate) fn pages(&mut self, database: &'static str, pages: Pages) -> Result<()> {
+        print_pages(&mut self.out, database, &pages)?;
+        self.results.databases.entry(database).or_default().pages = Some(pages);
+        self.keep()
+    }
+
+    /// # Errors
+    /// If it can't be written.
+    pub(crate) fn intake(&mut self, on: &'static str, intake: Intake) -> Result<()> {
+        let Intake { senders, batch, events, rounds, connections, bridge, database, ratio } = &intake;
         writeln!(
-            out,
+            self.out,
+            "\naudit on {on}: {rounds} rounds of {events} events, by {senders} bouncers in batches of {batch}\n  by the \
+             Policy Bridge {} a second, by its own inserts {} a second, over {connections} connections\n  at least half: \
+             {}, {}",
+            whole(bridge),
+            whole(database),
+            met(ratio.median >= INTAKE),
+            span(ratio),
+        )?;
+        self.results.databases.entry(on).or_default().intake = Some(intake);
+        self.keep()
+    }
+
+    /// # Errors
+    /// If it can't be written.
+    pub(crate) fn fleet(&mut self, fleet: Fleet) -> Result<()> {
+        writeln!(
+            self.out,
             "\n{} streams, each of a bouncer, an SVID and a connection of its own; up in {:.1} s\n  {:.0} bytes of \
              memory a stream, at most 50,000: {}\n  a change of {} bytes for each reaches all in {} ms, a bare broadcast \
              in {} ms\n  at most 3 times: {}, {:.2}\n  a change for one of them reaches it in {} ms",
@@ -90,7 +118,9 @@ impl Report {
             met(fleet.ratio <= CHANGE),
             fleet.ratio,
             span(&fleet.one_ms),
-        )
+        )?;
+        self.results.fleet = Some(fleet);
+        self.keep()
     }
 }
 
