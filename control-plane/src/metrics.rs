@@ -42,6 +42,8 @@ pub enum BridgeRefusal {
     Unregistered,
     /// The hello names another bouncer.
     Mismatch,
+    /// The hello holds an epoch that no restored backup explains.
+    Epoch,
     /// A message was not what the protocol says.
     Protocol,
     /// What was sent to enrol with has not the form of it.

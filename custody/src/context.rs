@@ -146,7 +146,8 @@ mod tests {
         assert_eq!(aad.get(Reserved::Env), Some("production"));
         assert_eq!(aad.get(Reserved::Bouncer), Some("payments-east"));
         assert_eq!(aad.get(Reserved::Upstream), None);
-        assert_eq!(aad.sha256_hex().len(), 64);
+        // As `printf env=production,bouncer=payments-east | sha256sum` has it.
+        assert_eq!(aad.sha256_hex(), "fed6766013fb59387b93d1315157f4dceea9f98564ca2853da38902669c9862b");
     }
 
     #[test]

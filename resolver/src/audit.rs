@@ -331,13 +331,14 @@ impl Spool {
         Ok(events)
     }
 
-    /// The control plane stores everything up to this sequence. Waits for the disk, and lets nobody else wait meanwhile.
-    pub fn acknowledge(&self, sequence: u64) {
+    /// The control plane says that it stores everything up to this sequence, and was sent what is up to `sent`. Waits for
+    /// the disk, and lets nobody else wait meanwhile.
+    pub fn acknowledge(&self, sequence: u64, sent: u64) {
         let _one = self.acknowledging.lock().unwrap_or_else(PoisonError::into_inner);
         let reached = {
             let inner = self.lock();
             // A hostile control plane may claim anything; what was never sent is not dropped.
-            let sequence = sequence.min(inner.next - 1);
+            let sequence = sequence.min(sent).min(inner.next - 1);
             if sequence <= inner.acked {
                 return;
             }

@@ -27,6 +27,7 @@ use enrol::Enroller;
 use fronts::Fronts;
 pub use sight::{Sight, Verdict, verdict};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -106,8 +107,8 @@ async fn session(
     let mut client = PolicyBridgeClient::new(connection.channel.clone());
     let answer = tokio::time::timeout(STEP, client.sync(ReceiverStream::new(outgoing))).await;
     let mut down = answer.map_err(|_| BridgeError::Silent)??.into_inner();
-    let acked = Arc::new(Notify::new());
-    let audit = audit(engine, up.clone(), &acked, checkpoints, stop);
+    let sent = Sent::default();
+    let audit = audit(engine, up.clone(), &sent, checkpoints, stop);
     let status = status(Arc::clone(engine), up.clone());
     let receive = async {
         let mut inbox = Inbox::default();
@@ -119,7 +120,7 @@ async fn session(
                 engine.metrics.bridge_front.get_or_create(&Front { address: address.to_owned() }).set(1);
                 engine.sight.up(address);
             }
-            inbox.take(engine, message, &up, &acked).await?;
+            inbox.take(engine, message, &up, &sent).await?;
         }
     };
     tokio::select! {
@@ -127,7 +128,20 @@ async fn session(
         ended = audit => ended,
         ended = status => ended,
         ended = connection.stay_enrolled(engine) => ended,
-    }
+    }?;
+    // The audit has ended well. The control plane ends its side once it has taken all of ours.
+    drop(up);
+    while down.message().await?.is_some() {}
+    Ok(())
+}
+
+/// The audit events that went up on one stream.
+#[derive(Default)]
+struct Sent {
+    /// The last one's sequence.
+    last: AtomicU64,
+    /// Told when some of them are stored.
+    acked: Notify,
 }
 
 async fn send(up: &mpsc::Sender<wire::ResolverMessage>, body: Up) -> Result<(), BridgeError> {
@@ -149,7 +163,7 @@ impl Inbox {
         engine: &Arc<Engine>,
         message: wire::ControlMessage,
         up: &mpsc::Sender<wire::ResolverMessage>,
-        acked: &Notify,
+        sent: &Sent,
     ) -> Result<(), BridgeError> {
         match message.body {
             Some(Down::Snapshot(part)) => {
@@ -176,9 +190,9 @@ impl Inbox {
                 Ok(())
             }
             Some(Down::AuditAck(ack)) => {
-                let told = Arc::clone(engine);
-                let _ = tokio::task::spawn_blocking(move || told.spool.acknowledge(ack.sequence)).await;
-                acked.notify_one();
+                let (told, last) = (Arc::clone(engine), sent.last.load(Ordering::Acquire));
+                let _ = tokio::task::spawn_blocking(move || told.spool.acknowledge(ack.sequence, last)).await;
+                sent.acked.notify_one();
                 Ok(())
             }
             Some(Down::KeepAlive(keep_alive)) => {
@@ -227,7 +241,7 @@ fn answer(engine: &Arc<Engine>, epoch: u64, installed: Result<(Arc<Policy>, Chan
 async fn audit(
     engine: &Arc<Engine>,
     up: mpsc::Sender<wire::ResolverMessage>,
-    acked: &Notify,
+    sent: &Sent,
     checkpoints: &mut Checkpoints,
     stop: &CancellationToken,
 ) -> Result<(), BridgeError> {
@@ -238,7 +252,7 @@ async fn audit(
     }
     let mut cursor = Cursor::behind(engine.spool.acknowledged());
     // Where the chain was behind the last event that went up.
-    let mut sent = Some(engine.spool.at()).filter(|at| at.sequence == cursor.sequence() && at.sequence > 0);
+    let mut sent_to = Some(engine.spool.at()).filter(|at| at.sequence == cursor.sequence() && at.sequence > 0);
     loop {
         let ending = stop.is_cancelled();
         if ending {
@@ -255,9 +269,10 @@ async fn audit(
             cursor = Cursor::behind(events.last().map_or(0, |event| event.sequence));
         }
         if let Some(last) = events.last() {
-            sent = last.point();
+            sent_to = last.point();
+            sent.last.store(last.sequence, Ordering::Release);
         }
-        let checkpoint = checkpoint(engine, checkpoints, sent.as_ref(), ending || chain_ends.is_some());
+        let checkpoint = checkpoint(engine, checkpoints, sent_to.as_ref(), ending || chain_ends.is_some());
         if events.is_empty() {
             if let Some(checkpoint) = checkpoint {
                 send(&up, Up::Audit(wire::AuditBatch { events: Vec::new(), checkpoint: Some(checkpoint) })).await?;
@@ -265,7 +280,7 @@ async fn audit(
                 return Ok(());
             } else {
                 let signs = engine.config.workload_api.is_some();
-                let unsigned = signs && sent.as_ref().is_some_and(|at| checkpoints.behind(at));
+                let unsigned = signs && sent_to.as_ref().is_some_and(|at| checkpoints.behind(at));
                 let wait = if unsigned { checkpoints.wait().clamp(RETRY, STATUS) } else { STATUS };
                 tokio::select! {
                     () = engine.spool.appended() => {}
@@ -278,7 +293,7 @@ async fn audit(
         let next = tokio::time::Instant::now() + PACE;
         let events = events.into_iter().map(Into::into).collect();
         send(&up, Up::Audit(wire::AuditBatch { events, checkpoint })).await?;
-        if tokio::time::timeout(SILENCE, acked.notified()).await.is_err() {
+        if tokio::time::timeout(SILENCE, sent.acked.notified()).await.is_err() {
             return Err(BridgeError::Silent);
         }
         let stored = engine.spool.acknowledged();

@@ -366,6 +366,7 @@ impl Engine {
         };
         // What the sandbox reports may fill no more of the spool than denials may.
         if let Err(error) = self.spool.append_denial(event) {
+            self.metrics.uses_unrecorded.inc_by(count);
             tracing::warn!(%error, "uses of a decision were not recorded");
         }
     }

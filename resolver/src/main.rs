@@ -144,7 +144,7 @@ fn serve(run: &Run) -> ExitCode {
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match run.log_format {
         LogFormat::Human => logs.init(),
-        LogFormat::Json => logs.json().init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
     }
     let config = match Config::load(&run.config, run.dev) {
         Ok(config) => config,

@@ -90,6 +90,8 @@ pub struct Metrics {
     pub socket_refused: Counter,
     /// Denials that the spool had no room for.
     pub denials_unrecorded: Counter,
+    /// Streams that reused a decision, and that the spool had no room for.
+    pub uses_unrecorded: Counter,
     /// Spans that did not reach the collector.
     pub spans_lost: Counter,
     /// 1 for the state of each layer of the sandbox.
@@ -151,6 +153,7 @@ impl Default for Metrics {
             sds_nacks: Counter::default(),
             socket_refused: Counter::default(),
             denials_unrecorded: Counter::default(),
+            uses_unrecorded: Counter::default(),
             spans_lost: Counter::default(),
             sandbox: Family::default(),
             bridge_connected: Gauge::default(),
@@ -178,6 +181,7 @@ impl Metrics {
         r.register("sds_nacks", "Certificates that Envoy refused", self.sds_nacks.clone());
         r.register("socket_refused", "Processes turned away at a socket", self.socket_refused.clone());
         r.register("audit_denials_unrecorded", "Denials without room in the spool", self.denials_unrecorded.clone());
+        r.register("audit_uses_unrecorded", "Reuses without room in the spool", self.uses_unrecorded.clone());
         r.register("spans_lost", "Spans that did not reach the collector", self.spans_lost.clone());
         r.register("sandbox", "1 for the state of each layer of the sandbox", self.sandbox.clone());
         r.register("bridge_connected", "1 while the Policy Bridge is up", self.bridge_connected.clone());

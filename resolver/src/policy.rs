@@ -224,6 +224,8 @@ struct State {
     /// When the control plane was last heard, on the monotonic clock.
     contact: Option<Instant>,
     saved: Option<Instant>,
+    /// The snapshot in use, encoded, where the disk does not have it yet.
+    unsaved: Option<Vec<u8>>,
 }
 
 /// How often the time of contact is written to disk, so that a restart knows the snapshot's age.
@@ -247,7 +249,7 @@ impl PolicyStore {
                 let content = ContentDigest::of(&snapshot);
                 snapshot.issued_ms = 0;
                 let policy = Some(Arc::new(Policy::parse(snapshot, &endings)));
-                (State { policy, content, endings, contact: Some(contact), saved: None }, None)
+                (State { policy, content, endings, contact: Some(contact), ..State::default() }, None)
             }
             Ok(None) => (State { endings, ..State::default() }, None),
             Err(error) => (State { endings, ..State::default() }, Some(error)),
@@ -261,8 +263,13 @@ impl PolicyStore {
         if snapshot.bouncer != self.bouncer.as_str() {
             return Err(LoadError::OtherBouncer);
         }
-        let heard = state_file::read(&self.heard_file()).ok().flatten().and_then(|heard| heard.try_into().ok());
-        let contact = u64::from_be_bytes(*contact).max(heard.map_or(0, u64::from_be_bytes));
+        let heard = state_file::read(&self.heard_file()).ok().flatten();
+        // What was heard while another snapshot was in use says nothing of this one.
+        let of_it = |heard: &[u8]| {
+            let (at, of) = heard.split_first_chunk()?;
+            (of == mark(snapshot.epoch, ContentDigest::of(&snapshot))).then(|| u64::from_be_bytes(*at))
+        };
+        let contact = u64::from_be_bytes(*contact).max(heard.as_deref().and_then(of_it).unwrap_or(0));
         // A clock that went back makes the age unknown, and an unknown age is too old.
         let contact = UNIX_EPOCH + Duration::from_millis(contact);
         let age = SystemTime::now().duration_since(contact).ok().filter(|age| *age <= self.max_age);
@@ -350,7 +357,8 @@ impl PolicyStore {
         state.policy = Some(Arc::clone(&policy));
         state.content = content;
         state.contact = Some(Instant::now());
-        state.kept(state_file::write(&self.file, &[&unix_ms().to_be_bytes()[..], &encoded].concat()));
+        state.unsaved = Some(encoded);
+        self.save(state);
         Ok((policy, changes))
     }
 
@@ -372,24 +380,47 @@ impl PolicyStore {
 
     /// The control plane was heard; the snapshot's age restarts.
     pub fn heard(&self) {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.contact = Some(Instant::now());
-        if state.policy.is_some() && state.saved.is_none_or(|saved| saved.elapsed() >= SAVE_CONTACT) {
-            state.kept(state_file::write(&self.heard_file(), &unix_ms().to_be_bytes()));
+        self.save(state);
+    }
+
+    /// Brings to disk what it lacks: the snapshot in use, or from time to time when the control plane was heard.
+    fn save(&self, state: &mut State) {
+        let Some(policy) = &state.policy else { return };
+        let now = unix_ms().to_be_bytes();
+        let written = if let Some(snapshot) = &state.unsaved {
+            state_file::write(&self.file, &[&now[..], snapshot].concat()).inspect_err(|error| self.forget(error))
+        } else if state.saved.is_none_or(|saved| saved.elapsed() >= SAVE_CONTACT) {
+            let heard = [&now[..], &mark(policy.epoch, state.content)].concat();
+            state_file::write(&self.heard_file(), &heard).inspect_err(|error| {
+                tracing::warn!(%error, "could not save when the control plane was heard; after a restart the policy is taken for older than it is");
+            })
+        } else {
+            return;
+        };
+        if written.is_ok() {
+            (state.saved, state.unsaved) = (Some(Instant::now()), None);
+        }
+    }
+
+    /// A disk that can't be written costs the snapshot after a restart, not service now. The one before it may grant what
+    /// the one in use does not, so it goes.
+    fn forget(&self, error: &std::io::Error) {
+        match state_file::remove(&self.file) {
+            Ok(()) => {
+                tracing::warn!(%error, "the policy snapshot could not be saved, and is tried again; until then a restart will have none until the control plane answers");
+            }
+            Err(still_there) => {
+                tracing::error!(%error, %still_there, "the policy snapshot could not be saved, and is tried again; until then a restart takes up the one before it, up to its age cap");
+            }
         }
     }
 }
 
-impl State {
-    /// A disk that can't be written costs the snapshot after a restart, not service now; the log says it.
-    fn kept(&mut self, written: std::io::Result<()>) {
-        match written {
-            Ok(()) => self.saved = Some(Instant::now()),
-            Err(error) => {
-                tracing::warn!(%error, "the policy snapshot could not be saved; a restart will have none until the control plane answers")
-            }
-        }
-    }
+/// Which snapshot it is that the control plane was heard under.
+fn mark(epoch: u64, content: ContentDigest) -> Vec<u8> {
+    [&epoch.to_be_bytes()[..], &content.to_vec()].concat()
 }
 
 /// As it is kept on disk: without when it was issued.

@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_bouncer-resolver");
@@ -46,6 +46,14 @@ fn text(bytes: &[u8]) -> String {
 
 /// Ended with the test, however that ends.
 struct Running(Child);
+
+impl Running {
+    fn terminate(&mut self) -> ExitStatus {
+        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        until("the end", || self.0.try_wait().unwrap())
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -113,11 +121,28 @@ fn without_its_surroundings_it_lives_is_not_ready_says_why_and_ends_well() {
     let sockets = ["intercept.sock", "sds.sock"].map(|name| folder.path().join(name));
     assert!(sockets.iter().all(|socket| socket.exists()));
 
-    let pid = i32::try_from(child.0.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let status = until("the end", || child.0.try_wait().unwrap());
+    let status = child.terminate();
     assert!(status.success(), "{}", fs::read_to_string(folder.path().join("log")).unwrap());
     assert!(sockets.iter().all(|socket| !socket.exists()));
     let log = fs::read_to_string(folder.path().join("log")).unwrap();
     assert!(!log.contains(&"ab".repeat(32)), "the SDS key is in the log");
+}
+
+#[test]
+fn each_line_of_its_log_is_a_json_object_where_that_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, http) = config(folder.path());
+    let log = fs::File::create(folder.path().join("log")).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.args(["--log-format", "json", "--config", path.to_str().unwrap()]).env("RUST_LOG", "info");
+    let mut child = Running(command.stderr(log).stdout(Stdio::null()).spawn().unwrap());
+    until("an answer", || get(http, "/healthz"));
+    assert!(child.terminate().success());
+    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said = |message: &str| lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("{log}"));
+    // As the control plane has it: what a line says of itself stands beside its level.
+    let runs = said("the resolver runs");
+    assert_eq!((&runs["level"], &runs["bouncer"]), (&"INFO".into(), &"payments-east".into()), "{log}");
+    said("draining");
 }

@@ -27,9 +27,13 @@ impl Operator {
     /// Asks the resolver for its head, exports, and verifies the export against it.
     async fn verified(&self, stack: &Stack) -> Result<(i32, Value)> {
         let (_, head) = stack.resolver()?.get("/audit/head").await?;
-        let export = self.export.display().to_string();
-        operator::run(stack, &["audit", "export", "--out", &export, "--json"], b"").await?.success()?;
+        self.export(stack).await?;
         self.verify(stack, &head).await
+    }
+
+    async fn export(&self, stack: &Stack) -> Result<()> {
+        let export = self.export.display().to_string();
+        operator::run(stack, &["audit", "export", "--out", &export, "--json"], b"").await?.success().map(drop)
     }
 
     async fn verify(&self, stack: &Stack, head: &str) -> Result<(i32, Value)> {
@@ -68,10 +72,13 @@ async fn in_the_access_log(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
+fn chain<'a>(report: &'a Value, owner: &str) -> Result<&'a Value> {
+    let mut chains = report["chains"].as_array().into_iter().flatten();
+    chains.find(|chain| chain["owner"] == owner).ok_or_else(|| Fault::new(format!("no chain of {owner}: {report}")))
+}
+
 fn events(report: &Value, owner: &str) -> Result<u64> {
-    let chains = report["chains"].as_array().into_iter().flatten();
-    let mut own = chains.filter(|chain| chain["owner"] == owner).filter_map(|chain| chain["events"].as_u64());
-    own.next().ok_or_else(|| Fault::new(format!("no chain of {owner}: {report}")))
+    chain(report, owner)?["events"].as_u64().ok_or_else(|| Fault::new(format!("no events of {owner}: {report}")))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,11 +105,24 @@ async fn what_was_recorded_over_kills_of_everything_verifies_with_the_trust_bund
     assert!(events(&after, &owner)? > events(&first, &owner)?, "{after}");
     assert_eq!(after["divergences"], 0, "{after}");
 
-    // One that is stopped in order signs what is left at once.
-    stack.client(BILLING, Protocol::Http1)?.get("/").await?;
-    let resolver = stack.resolver.take().ok_or_else(|| Fault::new("no resolver"))?;
-    resolver.process().terminate(DEADLINE).await?;
-    stack.restart_resolver_until_ready().await?;
+    // One that is stopped in order signs at once what it has sent already, and what it has not.
+    for stored in [true, false] {
+        let denials = || async { stack.api().ok()?.audit("outcome=deny").await.ok().map(|denials| denials.len()) };
+        let before = denials().await.ok_or_else(|| Fault::new("no audit"))?;
+        stack.client(BILLING, Protocol::Http1)?.get("/").await?;
+        if stored {
+            stack.until("the denial", DEADLINE, || async { denials().await.filter(|now| *now > before) }).await?;
+        }
+        let (_, head) = stack.resolver()?.get("/audit/head").await?;
+        let resolver = stack.resolver.take().ok_or_else(|| Fault::new("no resolver"))?;
+        resolver.process().terminate(DEADLINE).await?;
+        operator.export(&stack).await?;
+        let (code, report) = operator.verify(&stack, &head).await?;
+        let own = chain(&report, &owner)?;
+        assert_eq!((code, &own["not_yet_signed"]), (0, &0.into()), "{report}");
+        assert_eq!(own["not_delivered"].as_u64().unwrap_or(0), 0, "{report}");
+        stack.restart_resolver_until_ready().await?;
+    }
     operator.all_signed(&stack).await?;
 
     // The export in hostile hands: each change shows, and the untouched one is good.

@@ -5,8 +5,10 @@ use bouncer_custody::Reason;
 use bouncer_proto::bridge::v1 as wire;
 use bouncer_proto::bridge::v1::control_message::Body;
 use bouncer_tests::client::{Client, Protocol};
+use bouncer_tests::intercept::Decider;
 use bouncer_tests::stack::{AAD, CART, Cluster, Credential, STRANGER, Stack};
 use bouncer_tests::{Fault, Result};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -169,6 +171,23 @@ async fn what_is_revoked_is_denied_within_a_second() -> Result<()> {
         ends(&stack, &client, "/", None).await?;
     }
     Err(Fault::new(format!("it took {took:?}")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_cannot_have_events_dropped_that_it_was_never_sent() -> Result<()> {
+    const DECISIONS: u64 = 300;
+    let stack = Stack::builder("false-acks").own_bridge().without_envoy().start().await?;
+    let mut decider = Decider::at(&stack.resolver()?.setup().intercept_socket).await?;
+    for _ in 0..DECISIONS {
+        stack.bridge()?.send(Body::AuditAck(wire::AuditAck { sequence: u64::MAX }));
+        decider.decide(CART).await?;
+    }
+    let all = || async {
+        let said = stack.bridge().ok()?.said();
+        let sequences: BTreeSet<u64> = said.events.iter().map(|event| event.sequence).collect();
+        (1..=DECISIONS).all(|sequence| sequences.contains(&sequence)).then_some(())
+    };
+    stack.until("every event", SOON, all).await
 }
 
 /// Everything in the AAD, for one resource and its cluster.

@@ -12,6 +12,19 @@ use std::time::Duration;
 
 const CALLER: &str = "spiffe://example.org/ns/shop/sa";
 
+/// Waits until the audit has every stream: one for each decision, and the others as counts of the decision that they used.
+async fn counted(stack: &Stack, streams: usize) -> Result<()> {
+    let counted = || async {
+        let events = stack.audit().await.ok()?;
+        let of = |outcome: &'static str| events.iter().filter(move |event| event["outcome"] == outcome);
+        let decided: BTreeSet<&str> = of("inject").filter_map(|event| event["id"].as_str()).collect();
+        let uses = of("uses").filter(|event| event["decision_id"].as_str().is_some_and(|id| decided.contains(id)));
+        let used: u64 = uses.filter_map(|event| event["count"].as_u64()).sum();
+        (used > 0 && decided.len() as u64 + used == streams as u64).then_some(())
+    };
+    stack.until(format!("{streams} streams in the audit"), Duration::from_secs(30), counted).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_upstream_sees_the_customers_certificate_and_the_audit_shows_the_decision() -> Result<()> {
     let stack = Stack::builder("happy").spire().start().await?;
@@ -36,6 +49,8 @@ async fn the_upstream_sees_the_customers_certificate_and_the_audit_shows_the_dec
     assert_eq!(event["cluster"], "payments");
     assert_eq!(event["destination"], stack.upstream("payments")?.address().to_string());
     assert_eq!(event["key_id"], stack.key_arn.as_str());
+    // Of the text `env=production,bouncer=payments-east`.
+    assert_eq!(event["aad_sha256"], "fed6766013fb59387b93d1315157f4dceea9f98564ca2853da38902669c9862b");
 
     // Warm: no call at all.
     for _ in 0..20 {
@@ -43,6 +58,7 @@ async fn the_upstream_sees_the_customers_certificate_and_the_audit_shows_the_dec
     }
     assert_eq!(stack.kms.proxy().count("Decrypt"), 1);
     assert_eq!(stack.upstream("payments")?.uncredentialed(), 0);
+    counted(&stack, 21).await?;
     let logged = stack.until("the access log", Duration::from_secs(15), || async {
         stack.envoy().ok()?.access_log().into_iter().find(|line| line["path"] == "/orders")
     });

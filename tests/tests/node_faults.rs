@@ -3,12 +3,14 @@
 use bouncer_custody::Reason;
 use bouncer_tests::client::{Client, Protocol};
 use bouncer_tests::control_plane::ControlPlane;
-use bouncer_tests::stack::{CART, Credential, Identities, Stack, caller};
+use bouncer_tests::intercept::Decider;
+use bouncer_tests::stack::{CART, Credential, Identities, STRANGER, Stack, caller};
 use bouncer_tests::sts::{self, Trust};
 use bouncer_tests::traffic::Traffic;
 use bouncer_tests::workload_api::{Behaviour, TrustDomain, WorkloadApi};
 use bouncer_tests::{Fault, Result};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use serde_json::Value;
 use std::time::{Duration, SystemTime};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
@@ -142,6 +144,65 @@ async fn a_full_spool_releases_nothing_until_it_empties() -> Result<()> {
     ends(&stack, &client, None).await?;
     assert_eq!(readiness(&stack).await?.0, 200);
     Ok(())
+}
+
+/// What is in the resolver's spool, and not acknowledged for long.
+fn spooled(stack: &Stack) -> Result<Vec<Value>> {
+    let mut events = vec![];
+    for file in std::fs::read_dir(stack.scratch.file("resolver/audit"))? {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            // The last line may be half there.
+            let lines = std::fs::read_to_string(path)?;
+            events.extend(lines.lines().filter_map(|line| serde_json::from_str(line).ok()));
+        }
+    }
+    Ok(events)
+}
+
+/// The audit's room is for what is released: denials of one kind are counted, and of however many kinds they leave half.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_denials_is_counted_and_leaves_room_for_what_is_released() -> Result<()> {
+    const FLOOD: u64 = 2_000;
+    let builder = Stack::builder("flood").without_envoy().resolver(|setup| setup.set("limits.spool_mib", 1));
+    let mut stack = builder.start().await?;
+    let mut decider = Decider::at(&stack.resolver()?.setup().intercept_socket).await?;
+    decider.decide(CART).await?;
+    let (setup, token) = stack.kill_control_plane()?;
+    for _ in 0..FLOOD {
+        assert!(decider.decide(STRANGER).await.is_err());
+    }
+    let all_counted = || async {
+        let events = spooled(&stack).ok()?;
+        let denials = events.iter().filter(|event| event["caller"] == STRANGER && event["outcome"] == "deny");
+        let counts: Vec<u64> = denials.filter_map(|event| event["count"].as_u64()).collect();
+        (counts.iter().sum::<u64>() == FLOOD).then_some(counts)
+    };
+    let counts = stack.until("the whole flood in the spool", SOON, all_counted).await?;
+    assert!(counts.len() < 50 && counts.contains(&1), "the first by itself, the rest as counts: {counts:?}");
+
+    // As long names as there are, each another kind.
+    let long = "x".repeat(1_900);
+    let resolver = stack.resolver()?;
+    let metric = |name| async move { resolver.metric(name).await?.ok_or_else(|| Fault::new(name)) };
+    let mut kinds = 0;
+    while metric("bouncer_resolver_audit_denials_unrecorded_total").await? == 0 {
+        assert!(decider.decide(&format!("{STRANGER}/{kinds}/{long}")).await.is_err());
+        kinds += 1;
+        assert!(kinds < 1_000, "half of 1 MiB takes no end of events");
+    }
+    assert!(kinds > 100, "only {kinds} denials filled it");
+    let used = metric("bouncer_resolver_audit_spool_bytes").await?;
+    assert!((400_000..=1 << 19).contains(&used), "{used} bytes of 1 MiB");
+    decider.decide(CART).await?;
+    assert!(metric("bouncer_resolver_audit_spool_bytes").await? > used, "the injection is recorded");
+
+    stack.control_plane = Some(ControlPlane::serve(&stack.scratch, setup, token).await?);
+    let both = || async {
+        let released = stack.api().ok()?.audit("outcome=inject").await.ok()?;
+        (released.len() == 2).then_some(())
+    };
+    stack.until("both injections in the audit", SOON, both).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -224,6 +224,16 @@ fn missing(health: &BridgeHealth, name: &str, refusal: Option<Refusal>, scope: &
                 peer.word()
             ));
         }
+        Some(Refusal { peer, why: Why::Epoch { reported, .. }, .. }) => {
+            let detail = format!(
+                "No resolver of '{name}' {missing}. One with the {} {peer} holds epoch {reported}, further past the \
+                 database's than a restored backup explains, and was refused.",
+                peer.word()
+            );
+            let next =
+                "Where it is to be trusted, stop it, remove the file 'snapshot' from its state_dir, and start it.";
+            return (Link::Service, detail, next.to_owned());
+        }
         // Whose it is is not known, and who sees a part only is not told of the others'.
         Some(Refusal { peer, why: Why::Unregistered, .. }) if scope.is_everything() => {
             return authorization(format!(

@@ -22,6 +22,13 @@ pub(super) enum Why {
         /// By the hello; `None` where that is no name.
         named: Option<BouncerName>,
     },
+    /// Its hello holds an epoch that no restored backup explains.
+    Epoch {
+        /// Whose it is.
+        bouncer: BouncerName,
+        /// By the hello.
+        reported: u64,
+    },
 }
 
 /// A resolver that was turned away.
@@ -60,6 +67,7 @@ impl Refusals {
         let is_its = |why: &Why| match why {
             Why::Unregistered => false,
             Why::Mismatch { registered, named } => registered == bouncer || named.as_ref() == Some(bouncer),
+            Why::Epoch { bouncer: refused, .. } => refused == bouncer,
         };
         recent.clone().find(|one| is_its(&one.why)).or_else(|| recent.find(|one| one.why == Why::Unregistered)).cloned()
     }

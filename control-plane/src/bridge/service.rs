@@ -29,8 +29,10 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
 /// The largest message to enrol with, which may come from anybody: a session token and little else.
 const ENROLMENT_LIMIT: usize = 16 * 1024;
-/// Beyond this an epoch is nonsense, and jumping past it would leave none.
-const EPOCH_LIMIT: u64 = 1 << 62;
+/// How far one hello may raise the epoch: by more changes than a database has seen since any backup of it.
+const STEP: u64 = 1 << 32;
+/// No hello raises it to this or beyond: so much is left for changes, however many hellos lie.
+const CEILING: u64 = 1 << 62;
 /// Messages waiting for a resolver that is slow to read.
 const OUTBOX: usize = 16;
 
@@ -207,20 +209,26 @@ impl Bridge {
             self.live.refusals.note(Refusal { at: self.clock.now(), peer: peer.id.clone(), why });
             return Err(self.refuse(BridgeRefusal::Mismatch, &peer.id, Status::permission_denied(text)));
         }
-        if hello.epoch >= EPOCH_LIMIT {
-            let status = Status::invalid_argument("the hello's epoch is out of range");
-            return Err(self.refuse(BridgeRefusal::Protocol, &peer.id, status));
-        }
-        self.outgrow(&bouncer, hello.epoch).await?;
+        self.outgrow(&bouncer, &peer.id, hello.epoch).await?;
         Session::new(self, bouncer, peer, hello, outbox).run(messages).await
     }
 
     /// A bouncer holds an epoch that this database never reached: it was restored from a backup. Without a jump past
-    /// it the bouncer would refuse everything we say as a replay.
-    async fn outgrow(&self, bouncer: &Bouncer, reported: u64) -> Result<(), Status> {
+    /// it the bouncer would refuse everything we say as a replay. The epoch is every bouncer's, and never falls: where
+    /// one lies, that must cost the others nothing.
+    async fn outgrow(&self, bouncer: &Bouncer, peer: &BouncerIdentity, reported: u64) -> Result<(), Status> {
         let own = self.store.epoch().await.map_err(|error| unavailable(&error))?;
         if reported <= own {
             return Ok(());
+        }
+        if reported - own > STEP || reported >= CEILING {
+            let why = Why::Epoch { bouncer: bouncer.name.clone(), reported };
+            self.live.refusals.note(Refusal { at: self.clock.now(), peer: peer.clone(), why });
+            let text = format!(
+                "the hello's epoch, {reported}, is further past the database's, {own}, than a restored backup explains; \
+                 where the resolver is to be trusted, stop it, remove the file 'snapshot' from its state_dir, and start it"
+            );
+            return Err(self.refuse(BridgeRefusal::Epoch, peer, Status::out_of_range(text)));
         }
         self.raise(bouncer, reported).await.map(drop)
     }

@@ -196,10 +196,48 @@ async fn a_restored_database_jumps_past_the_epochs_that_bouncers_hold() {
     // The control: one that is not ahead moves nothing.
     let mut other = Resolver::connect(&plane, "payments-east", 5_001).await;
     assert_eq!(other.snapshot().await.epoch, 5_001);
-    // Nor does nonsense, which would leave no epoch to go on with.
-    let mut liar = Resolver::connect(&plane, "payments-east", u64::MAX).await;
-    assert_eq!(liar.end().await.code(), Code::InvalidArgument);
-    assert_eq!(plane.store.epoch().await.unwrap(), 5_001);
+}
+
+/// The epoch is every bouncer's: what one of them says it holds must not shut out another, now or later.
+#[tokio::test]
+async fn an_epoch_that_no_backup_explains_is_refused_and_shuts_out_nobody_else() {
+    const STEP: u64 = 1 << 32;
+    const CEILING: u64 = 1 << 62;
+    let plane = protected().await;
+    plane.register_bouncer("payments-west").await;
+    let own = plane.store.epoch().await.unwrap();
+    for claim in [own + STEP + 1, CEILING - 1, CEILING, i64::MAX.unsigned_abs(), u64::MAX] {
+        let mut liar = Resolver::connect(&plane, "payments-west", claim).await;
+        let refused = liar.end().await;
+        assert_eq!(refused.code(), Code::OutOfRange, "{claim}");
+        assert!(refused.message().contains("remove the file 'snapshot'"), "{refused}");
+        assert_eq!(plane.store.epoch().await.unwrap(), own, "{claim}");
+    }
+    let health = plane.get("/v1/bouncers/payments-west").await.ok()["bridge"].clone();
+    assert!(health["detail"].as_str().unwrap().contains(&format!("holds epoch {}", u64::MAX)), "{health}");
+    // The control: as far as that it is believed, and what the others hold then is never held against them.
+    let mut restored = Resolver::connect(&plane, "payments-west", own + STEP).await;
+    assert_eq!(restored.snapshot().await.epoch, own + STEP + 1);
+    let mut honest = Resolver::connect(&plane, "payments-east", own).await;
+    let held = honest.snapshot().await.epoch;
+    assert_eq!(held, own + STEP + 1);
+    drop(honest);
+    assert_eq!(Resolver::connect(&plane, "payments-east", held).await.snapshot().await.epoch, held);
+
+    // As after so many lies that hellos have used up their half of the range.
+    assert_eq!(plane.place.execute("UPDATE meta SET epoch = 4611686018427387902").await, 1);
+    let mut last = Resolver::connect(&plane, "payments-west", CEILING - 1).await;
+    assert_eq!(last.snapshot().await.epoch, CEILING);
+    let mut liar = Resolver::connect(&plane, "payments-west", CEILING + 1).await;
+    assert_eq!(liar.end().await.code(), Code::OutOfRange);
+    let mut honest = Resolver::connect(&plane, "payments-east", CEILING).await;
+    assert_eq!(honest.snapshot().await.epoch, CEILING);
+    plane.put(&format!("/v1/feature-flags/{FLAG}"), &json!({"enabled": false})).await.ok();
+    let after = honest.snapshot().await;
+    assert!(after.epoch > CEILING && !after.intercept_enabled, "changes go on");
+    drop(honest);
+    let mut honest = Resolver::connect(&plane, "payments-east", after.epoch).await;
+    assert_eq!(honest.snapshot().await.epoch, after.epoch);
 }
 
 #[tokio::test]

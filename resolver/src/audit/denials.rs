@@ -1,4 +1,5 @@
-//! Denials, counted: the first of its kind is recorded at once, those that follow within a while as one event.
+//! Denials, counted: the first of its kind is recorded at once, those that follow within a while as one event, which says
+//! only what all of them share.
 
 use super::Event;
 use std::collections::HashMap;
@@ -36,8 +37,15 @@ impl Denials {
             *more += 1;
             return None;
         }
-        let kept = Event { caller: key.caller.clone(), cluster: key.cluster.clone(), ..event.clone() };
-        seen.insert(key, (kept, 0));
+        // No more than the key holds: what else the first one says is not true of those that follow.
+        let shared = Event {
+            caller: key.caller.clone(),
+            cluster: key.cluster.clone(),
+            outcome: event.outcome.clone(),
+            reason: event.reason.clone(),
+            ..Event::default()
+        };
+        seen.insert(key, (shared, 0));
         Some(event)
     }
 
@@ -68,6 +76,47 @@ mod tests {
         assert_eq!(flushed.iter().map(|e| (e.caller.as_str(), e.count)).collect::<Vec<_>>(), [("a", 2)]);
         assert!(denials.flush().is_empty());
         assert!(denials.count(event("a"), "x").is_some());
+    }
+
+    fn full(caller: usize) -> Event {
+        Event {
+            id: caller.to_string(),
+            caller: caller.to_string(),
+            resource: "payments-api".into(),
+            logical_path: "creds/alice".into(),
+            generation: 3,
+            key_id: "key".into(),
+            aad_sha256: "digest".into(),
+            cluster: "payments".into(),
+            destination: "payments.internal:8443".into(),
+            outcome: "deny".into(),
+            reason: "x".into(),
+            backend_request_id: "request".into(),
+            count: 1,
+            authority: "payments.internal".into(),
+            ..Event::default()
+        }
+    }
+
+    #[test]
+    fn a_count_says_only_what_all_of_it_share() {
+        let denials = Denials::default();
+        let first = denials.count(full(1), "x");
+        assert_eq!(first, Some(full(1)), "the control: one by itself says all");
+        denials.count(full(1), "x");
+        let mut flushed = denials.flush();
+        let id = std::mem::take(&mut flushed[0].id);
+        assert!(uuid::Uuid::parse_str(&id).is_ok());
+        let shared = Event { outcome: "deny".into(), reason: "x".into(), count: 1, ..Event::default() };
+        assert_eq!(flushed, [Event { caller: "1".into(), cluster: "payments".into(), ..shared.clone() }]);
+
+        // Of many kinds together that is less.
+        (0..KINDS).for_each(|caller| drop(denials.count(full(caller), "x")));
+        assert_eq!(denials.count(full(KINDS), "x"), Some(full(KINDS)));
+        assert_eq!(denials.count(full(KINDS + 1), "x"), None);
+        let mut flushed = denials.flush();
+        flushed[0].id.clear();
+        assert_eq!(flushed, [shared]);
     }
 
     #[test]

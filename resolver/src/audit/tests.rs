@@ -44,10 +44,11 @@ fn what_is_acknowledged_goes_and_the_sequence_stays() {
         spool.append(event(&long)).unwrap();
     }
     assert!(spool.lock().segments.len() > 2);
-    spool.acknowledge(2_999);
-    assert_eq!(ids(&spool, 2_999).len(), 1);
+    // Whatever it is said to have, the control plane has no more than it was sent.
+    spool.acknowledge(u64::MAX, 2_999);
+    assert_eq!((spool.acknowledged(), ids(&spool, 2_999).len()), (2_999, 1));
     assert_eq!(spool.lock().segments.len(), 1);
-    spool.acknowledge(u64::MAX);
+    spool.acknowledge(3_000, 3_000);
     assert_eq!(spool.usage().0, 0);
     drop(spool);
     let spool = open();
@@ -79,7 +80,7 @@ fn a_reader_goes_on_where_it_was_over_segments_and_torn_lines() {
     assert!(next(9).is_empty());
     spool.append(event("a")).unwrap();
     assert_eq!(next(9), [2_501]);
-    spool.acknowledge(2_501);
+    spool.acknowledge(2_501, 2_501);
     spool.append(event("b")).unwrap();
     assert_eq!(next(9), [2_502]);
 }
@@ -96,7 +97,7 @@ fn a_full_spool_takes_nothing_and_denials_fill_only_half() {
     assert!(matches!(spool.append(event("x")), Err(SpoolError::Full)));
     assert!(!spool.is_writable());
     let last = read(&spool, 0).len() as u64;
-    spool.acknowledge(last);
+    spool.acknowledge(last, last);
     assert!(spool.append(event("x")).is_ok());
 }
 
@@ -147,7 +148,7 @@ fn the_chain_goes_on_when_every_event_was_acknowledged() {
     spool.append(event("a")).unwrap();
     spool.append(event("b")).unwrap();
     let last = read(&spool, 1).remove(0);
-    spool.acknowledge(2);
+    spool.acknowledge(2, 2);
     assert_eq!(spool.usage().0, 0);
     let spool = open();
     assert_eq!(spool.at(), last.point().unwrap());
@@ -155,7 +156,7 @@ fn the_chain_goes_on_when_every_event_was_acknowledged() {
     linked(&read(&spool, 2), Some(&last));
     // Acknowledged in the middle: the events that are left say where the chain is.
     spool.append(event("d")).unwrap();
-    spool.acknowledge(3);
+    spool.acknowledge(3, 3);
     let spool = open();
     let third = read(&spool, 2).remove(0);
     spool.append(event("e")).unwrap();
@@ -187,7 +188,7 @@ fn a_spool_that_lost_its_place_begins_a_chain_and_never_forks_one() {
     let spool = open();
     spool.append(event("a")).unwrap();
     spool.append(event("b")).unwrap();
-    spool.acknowledge(2);
+    spool.acknowledge(2, 2);
     let chain = spool.at().chain;
     assert_eq!(open().at().chain, chain, "the control");
     fs::write(folder.path().join("audit/acked"), b"damaged").unwrap();

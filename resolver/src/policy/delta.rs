@@ -18,7 +18,7 @@ impl PolicyStore {
     /// Puts what a delta makes of the policy in use in its place, and says what that changes.
     ///
     /// Its base is read from the snapshot's file, which costs no memory between two deltas; the digest in memory says
-    /// whether it is still what is in use.
+    /// whether it is still what is in use. What the disk did not take is in memory.
     ///
     /// # Errors
     /// [`Refused`]. The one in use stays.
@@ -39,9 +39,13 @@ impl PolicyStore {
         self.put(snapshot, Some(held))
     }
 
-    /// The snapshot in use, as it is on disk; `None` if that is not it.
+    /// The snapshot in use, as it was kept; `None` if that is not it.
     fn base(&self, (epoch, content): (u64, ContentDigest)) -> Option<wire::Snapshot> {
-        let (snapshot, _) = self.read_file().ok()??;
+        let unsaved = self.state.read().unwrap_or_else(PoisonError::into_inner).unsaved.clone();
+        let snapshot = match unsaved {
+            Some(encoded) => wire::Snapshot::decode(encoded.as_slice()).ok()?,
+            None => self.read_file().ok()??.0,
+        };
         (snapshot.epoch == epoch && ContentDigest::of(&snapshot) == content).then_some(snapshot)
     }
 

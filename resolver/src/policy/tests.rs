@@ -124,6 +124,54 @@ fn the_last_good_snapshot_survives_a_restart_and_a_bad_file_does_not() {
     assert_eq!(store(folder.path()).current().unwrap_err(), Reason::PolicyMissing);
 }
 
+/// A revocation that the disk does not take must hold over a restart, and the snapshot before it must not be kept fresh.
+#[test]
+fn a_snapshot_that_could_not_be_saved_is_tried_again_and_the_one_before_it_is_never_taken_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = store(folder.path());
+    running.install(snapshot(5)).unwrap();
+    running.heard();
+    assert_eq!(store(folder.path()).epoch(), 5, "the control");
+    let heard = std::fs::read(running.heard_file()).ok();
+    let in_the_way = folder.path().join("snapshot.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let revoked = wire::Snapshot { envelopes: vec![envelope("creds/bob", 1, 0)], ..snapshot(6) };
+    running.install(revoked.clone()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(running.current().unwrap().epoch, 6, "it serves on");
+        assert_eq!(store(folder.path()).current().unwrap_err(), Reason::PolicyMissing);
+        running.state.write().unwrap().saved = None;
+        running.heard();
+        assert_eq!(std::fs::read(running.heard_file()).ok(), heard, "of a snapshot that is not on disk");
+    }
+    // Deltas go on meanwhile.
+    let next = wire::Snapshot { epoch: 7, ..revoked.clone() };
+    running.update(delta(&revoked, &next)).unwrap();
+    std::fs::remove_dir(&in_the_way).unwrap();
+    running.heard();
+    let restarted = store(folder.path());
+    let policy = restarted.current().unwrap();
+    assert_eq!((policy.epoch, policy.envelope(&"creds/alice".parse().unwrap()).is_err()), (7, true));
+    restarted.update(delta(&next, &snapshot(8))).unwrap();
+}
+
+#[test]
+fn what_was_heard_counts_for_the_snapshot_that_was_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = store(folder.path());
+    running.install(snapshot(5)).unwrap();
+    running.state.write().unwrap().saved = None;
+    running.heard();
+    let old = |epoch| {
+        let contact = unix_ms() - 61_000;
+        let content = [&contact.to_be_bytes()[..], &encode(&mut snapshot(epoch))].concat();
+        state_file::write(&folder.path().join("snapshot"), &content).unwrap();
+        store(folder.path()).current().map(|policy| policy.epoch)
+    };
+    assert_eq!(old(5), Ok(5), "it was heard since");
+    assert_eq!(old(4), Err(Reason::PolicyMissing));
+}
+
 #[test]
 fn changes_name_what_must_end_and_what_must_be_asked_anew() {
     let old = parse(&snapshot(1));
