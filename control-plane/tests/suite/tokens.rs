@@ -1,12 +1,14 @@
-//! Tokens that their callers made: only the hash is sent, so that a call whose answer was lost can be sent again.
+//! Tokens: those that their callers made, of which only the hash is sent, so that a call whose answer was lost can be sent
+//! again; and what can be revoked.
 
 use crate::harness::ControlPlane;
+use axum::body::Body;
 use bouncer_control_plane::access::{NewToken, Principal, Role, Scope};
 use bouncer_control_plane::model::Actor;
 use bouncer_control_plane::store::{Conflict, StoreError};
 use bouncer_control_plane::token::Token;
 use bouncer_custody::Hex;
-use http::Method;
+use http::{Method, Request, header};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -142,4 +144,53 @@ async fn a_token_in_the_place_of_its_hash_is_refused_as_plaintext() {
     let answer = plane.post(TOKENS, &body).await;
     assert!(answer.code() == "plaintext_refused" && !answer.text.contains(token.reveal()), "{}", answer.text);
     assert_eq!(plane.with_token(token.reveal().to_owned()).get("/v1/session").await.code(), "unauthenticated");
+}
+
+#[tokio::test]
+async fn where_no_administrators_token_is_left_any_other_can_be_revoked() {
+    let plane = ControlPlane::unclaimed().await;
+    // Whoever signed in with the token for one use administers, and has no token that lasts.
+    let opened = plane.post("/v1/session", &json!({})).await;
+    let cookie = opened.headers[header::SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let csrf = opened.ok()["csrf_token"].as_str().unwrap().to_owned();
+    let send = async |method: Method, path: &str, body: Value| {
+        let request = Request::builder().method(method).uri(path).header(header::COOKIE, &cookie);
+        let request = request.header("x-bouncer-csrf", &csrf).header(header::CONTENT_TYPE, "application/json");
+        plane.send(request.body(Body::from(body.to_string())).unwrap()).await
+    };
+    let make = async |name: &str, role: &str, paths: &[&str]| {
+        let body = json!({"name": name, "role": role, "path_prefixes": paths});
+        format!("{TOKENS}/{}", send(Method::POST, TOKENS, body).await.ok()["id"].as_str().unwrap())
+    };
+    let revoke = async |token: &str| send(Method::DELETE, token, Value::Null).await;
+    let ended = NewToken {
+        name: "ended".into(),
+        role: Role::Admin,
+        scope: Scope::default(),
+        life: Some(SignedDuration::from_secs(-1)),
+    };
+    let operator = Principal {
+        actor: Actor::operator(),
+        role: Role::Admin,
+        scope: Scope::default(),
+        expires: None,
+        token: None,
+        single_use: false,
+    };
+    let ended = plane.store.add_token(&ended, &Token::generate().unwrap().hash(), &operator).await.unwrap().id;
+    for other in [
+        make("ci", "viewer", &[]).await,
+        make("deploy", "operator", &[]).await,
+        make("limited", "admin", &["a/*"]).await,
+        format!("{TOKENS}/{ended}"),
+    ] {
+        let answer = revoke(&other).await;
+        assert_eq!(answer.status, 204, "{}", answer.text);
+        assert_eq!(revoke(&other).await.code(), "not_found");
+    }
+    // The control: the last one of an administrator stays, until there is another.
+    let last = make("alice", "admin", &[]).await;
+    assert_eq!(revoke(&last).await.code(), "last_token");
+    make("bob", "admin", &[]).await;
+    assert_eq!(revoke(&last).await.status, 204);
 }

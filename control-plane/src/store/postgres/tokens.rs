@@ -138,13 +138,15 @@ pub(super) async fn add(
 
 pub(super) async fn revoke(database: &Database, id: Uuid, actor: &Actor) -> Result<()> {
     let mut write = database.begin().await?;
-    let name: Option<String> =
-        sqlx::query_scalar("UPDATE tokens SET revoked_ms = $1 WHERE id = $2 AND revoked_ms IS NULL RETURNING name")
-            .bind(write.now_ms())
-            .bind(id.to_string())
-            .fetch_optional(write.connection())
-            .await?;
-    let name = name.ok_or(StoreError::NotFound)?;
+    let revoked: Option<(String, bool)> = sqlx::query_as(
+        "UPDATE tokens SET revoked_ms = $1 WHERE id = $2 AND revoked_ms IS NULL
+         RETURNING name, role = 'admin' AND scope = '[]' AND (expires_ms IS NULL OR expires_ms > $1)",
+    )
+    .bind(write.now_ms())
+    .bind(id.to_string())
+    .fetch_optional(write.connection())
+    .await?;
+    let (name, administered) = revoked.ok_or(StoreError::NotFound)?;
     let left: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM tokens WHERE role = 'admin' AND scope = '[]' AND revoked_ms IS NULL
              AND (expires_ms IS NULL OR expires_ms > $1)",
@@ -152,7 +154,8 @@ pub(super) async fn revoke(database: &Database, id: Uuid, actor: &Actor) -> Resu
     .bind(write.now_ms())
     .fetch_one(write.connection())
     .await?;
-    if left == 0 {
+    // Where there is none anyway, such as beside an identity provider, any other can be revoked.
+    if administered && left == 0 {
         return Err(Conflict::LastToken.into());
     }
     sqlx::query("DELETE FROM sessions WHERE token_id = $1").bind(id.to_string()).execute(write.connection()).await?;
