@@ -260,10 +260,16 @@ fn resources(records: &[(ResourceRecord, Vec<Warning>)]) -> ResourcesStatus {
 
 /// The verdict over all bouncers: the first that is not well.
 fn bouncers_check(api: &Api, items: &[BouncerHealth]) -> Check {
-    if !api.readiness.identity() || !api.readiness.bridge() {
+    if !api.readiness.identity() {
         return bad(
             "The Policy Bridge is not up: the control plane has no SVID.",
             "Check the Workload API of identity.workload_api and this process's entry there.",
+        );
+    }
+    if !api.readiness.bridge() {
+        return bad(
+            "The Policy Bridge takes no connections.",
+            "Restart the control plane; its log says why the Policy Bridge ended.",
         );
     }
     match items.iter().find(|item| !item.bridge.ok) {
