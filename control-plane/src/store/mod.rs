@@ -278,7 +278,7 @@ pub struct AuditCount {
     pub streams: u64,
 }
 
-/// What the audit holds, in numbers.
+/// What the audit holds of some paths, in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditSummary {
     /// All events.
@@ -289,8 +289,8 @@ pub struct AuditSummary {
     pub denied: u64,
     /// The newest event's time, by its bouncer's clock.
     pub last: Option<Timestamp>,
-    /// What did not fit together when it came in.
-    pub divergences: u64,
+    /// What did not fit together when it came in. `None` where it is about some paths only: it belongs to none.
+    pub divergences: Option<u64>,
 }
 
 /// Which part of the audit is to be exported. Everything absent matches all.
@@ -394,7 +394,7 @@ pub trait Store: Send + Sync {
     /// Stores another token, and takes its author's out of use if that was good for one. [`Conflict::TokenSpent`] if it
     /// had been used. The same token again, by the same author, is no change; else a hash is [`Conflict::TokenTaken`].
     async fn add_token(&self, token: &NewToken, hash: &TokenHash, by: &Principal) -> Result<TokenRecord>;
-    /// Revokes a token and ends its sessions. [`Conflict::LastToken`] for an administrator's last one.
+    /// Revokes a token and ends its sessions. [`Conflict::LastToken`] for the last one of an administrator who is not limited.
     async fn revoke_token(&self, id: Uuid, actor: &Actor) -> Result<()>;
 
     /// Opens a session, and takes the token that it is for out of use if that was good for one.
@@ -516,8 +516,8 @@ pub trait Store: Send + Sync {
     /// How many streams were decided how in each part of a time. Parts and outcomes without any are left out, and so is
     /// what lies before the first part.
     async fn audit_histogram(&self, filter: &AuditFilter, span: AuditBuckets) -> Result<Vec<AuditCount>>;
-    /// The audit in numbers.
-    async fn audit_summary(&self) -> Result<AuditSummary>;
+    /// The audit in numbers, as far as it is about credentials within the scope.
+    async fn audit_summary(&self, scope: &Scope) -> Result<AuditSummary>;
     /// Administrative changes, newest first, before `page.after`. Each was chained in the transaction that made it.
     async fn admin_events(&self, page: &Page<u64>) -> Result<Part<AdminRecord>>;
 

@@ -2,6 +2,7 @@
 
 use crate::database::Place;
 use crate::harness::{ControlPlane, KEY, PATH, spiffe_id};
+use bouncer_control_plane::access::Scope;
 use serde_json::{Value, json};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -100,6 +101,10 @@ async fn every_released_schema_is_brought_up_to_date_with_all_its_data() {
             &events[0],
             json!({"outcome": "inject", "logical_path": PATH, "bouncer": "payments-east", "generation": 2, "count": 3}),
         );
+        let scope = |path: &str| Scope::of(vec![path.parse().unwrap()]);
+        let counted = plane.store.audit_summary(&scope("protected-resources/*")).await.unwrap();
+        assert_eq!((counted.events, counted.injected, counted.divergences), (2, 1, None), "schema {count}");
+        assert_eq!(plane.store.audit_summary(&scope("else/*")).await.unwrap().events, 0);
         assert_eq!(
             (events.len(), list("/v1/audit/admin-events").await[0]["action"].as_str()),
             (2, Some("envelope.registered"))

@@ -2,6 +2,7 @@
 
 use super::chains::Incoming;
 use super::database::{Database, Write};
+use crate::access::Scope;
 use crate::model::{AdminRecord, Appended, AuditEvent, AuditRecord, Received};
 use crate::store::chain::withheld;
 use crate::store::filter;
@@ -165,9 +166,16 @@ pub(super) async fn histogram(
     rows.into_iter().map(read).collect()
 }
 
-pub(super) async fn summary(database: &Database) -> Result<AuditSummary> {
-    let rows: Vec<(String, i64, i64)> =
-        sqlx::query_as("SELECT outcome, events, last_ms FROM audit_totals").fetch_all(&database.reader).await?;
+pub(super) async fn summary(database: &Database, scope: &Scope) -> Result<AuditSummary> {
+    let mut query = QueryBuilder::new("SELECT outcome, SUM(events), MAX(last_ms) FROM ");
+    if scope.is_everything() {
+        query.push("audit_totals");
+    } else {
+        query.push("audit_path_totals WHERE TRUE");
+        filter::within(&mut query, "logical_path", scope);
+    }
+    query.push(" GROUP BY outcome");
+    let rows: Vec<(String, i64, i64)> = query.build_query_as().fetch_all(&database.reader).await?;
     let mut summary = AuditSummary::default();
     for (outcome, events, last_ms) in rows {
         let events = unsigned(events)?;
@@ -179,8 +187,10 @@ pub(super) async fn summary(database: &Database) -> Result<AuditSummary> {
         }
         summary.last = summary.last.max(Some(time("audit_totals", last_ms)?));
     }
-    summary.divergences =
-        unsigned(sqlx::query_scalar("SELECT count(*) FROM audit_divergences").fetch_one(&database.reader).await?)?;
+    if scope.is_everything() {
+        let all = sqlx::query_scalar("SELECT count(*) FROM audit_divergences").fetch_one(&database.reader).await?;
+        summary.divergences = Some(unsigned(all)?);
+    }
     Ok(summary)
 }
 

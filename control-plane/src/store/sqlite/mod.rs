@@ -22,7 +22,7 @@ use super::{
     AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BROKEN_BY, BouncerFilter,
     EnvelopeFilter, Page, Part, Pruned, ResourceFilter, Result, Retention, Store, StoreError, newest,
 };
-use crate::access::{NewSession, NewToken, Principal, TokenRecord};
+use crate::access::{NewSession, NewToken, Principal, Scope, TokenRecord};
 use crate::clock::Clock;
 use crate::edit::{Edit, Reason};
 use crate::model::{
@@ -259,8 +259,8 @@ impl Store for SqliteStore {
     async fn audit_histogram(&self, filter: &AuditFilter, span: AuditBuckets) -> Result<Vec<AuditCount>> {
         audit::histogram(&self.database, filter, span).await
     }
-    async fn audit_summary(&self) -> Result<AuditSummary> {
-        audit::summary(&self.database).await
+    async fn audit_summary(&self, scope: &Scope) -> Result<AuditSummary> {
+        audit::summary(&self.database, scope).await
     }
     async fn admin_events(&self, page: &Page<u64>) -> Result<Part<AdminRecord>> {
         audit::admin(&self.database, page).await
