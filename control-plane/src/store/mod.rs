@@ -11,7 +11,7 @@ mod rows;
 mod search;
 pub mod sqlite;
 
-use crate::access::{NewSession, NewToken, Principal, Scope, TokenRecord};
+use crate::access::{NewSession, NewToken, Principal, Scope, TokenFilter, TokenRecord};
 use crate::bridge::Told;
 use crate::edit::{Edit, Reason};
 use crate::model::{
@@ -189,7 +189,7 @@ pub struct Part<T> {
     pub more: bool,
 }
 
-/// Where an audit event stands in the list: by time, then by arrival.
+/// Where an audit event, or an administrative change, stands in the list: by time, then by arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditKey {
     /// Unix time in milliseconds.
@@ -217,6 +217,21 @@ pub struct AuditFilter {
     pub to: Option<Timestamp>,
     /// Only of credentials within it.
     pub scope: Scope,
+}
+
+/// Which administrative changes are wanted. Everything absent matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AdminFilter {
+    /// Only by this actor.
+    pub actor: Option<String>,
+    /// Only of this kind.
+    pub action: Option<String>,
+    /// Only to this.
+    pub subject: Option<String>,
+    /// Not before this.
+    pub from: Option<Timestamp>,
+    /// Before this.
+    pub to: Option<Timestamp>,
 }
 
 /// Which envelope secrets are wanted. Everything absent matches all.
@@ -384,8 +399,12 @@ pub trait Store: Send + Sync {
 
     /// The token that was presented, unless it is unknown, revoked or expired.
     async fn token(&self, presented: &TokenHash) -> Result<Option<TokenRecord>>;
+    /// The token of this id, whatever became of it.
+    async fn token_by_id(&self, id: Uuid) -> Result<Option<TokenRecord>>;
     /// Every token, newest last.
     async fn tokens(&self) -> Result<Vec<TokenRecord>>;
+    /// Tokens, newest last, after `page.after`.
+    async fn list_tokens(&self, filter: &TokenFilter, page: &Page<Uuid>) -> Result<Part<TokenRecord>>;
     /// Stores the first token, good for one use. [`Conflict::AlreadyBootstrapped`] if there ever was one.
     async fn bootstrap(&self, name: &str, hash: &TokenHash) -> Result<()>;
     /// Revokes every token and ends every session, and stores a new one, good for one use, for an operator who lost them
@@ -518,8 +537,8 @@ pub trait Store: Send + Sync {
     async fn audit_histogram(&self, filter: &AuditFilter, span: AuditBuckets) -> Result<Vec<AuditCount>>;
     /// The audit in numbers, as far as it is about credentials within the scope.
     async fn audit_summary(&self, scope: &Scope) -> Result<AuditSummary>;
-    /// Administrative changes, newest first, before `page.after`. Each was chained in the transaction that made it.
-    async fn admin_events(&self, page: &Page<u64>) -> Result<Part<AdminRecord>>;
+    /// Administrative changes, newest first. Each was chained in the transaction that made it.
+    async fn admin_events(&self, filter: &AdminFilter, page: &Page<AuditKey>) -> Result<Part<AdminRecord>>;
 
     /// The bouncers' chains in a range, oldest first.
     async fn audit_spans(&self, range: &AuditRange) -> Result<Vec<AuditSpan>>;

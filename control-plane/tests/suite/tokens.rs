@@ -194,3 +194,80 @@ async fn where_no_administrators_token_is_left_any_other_can_be_revoked() {
     make("bob", "admin", &[]).await;
     assert_eq!(revoke(&last).await.status, 204);
 }
+
+/// Every part of a list, one after the other: the names in it, and how many parts there were.
+async fn parts(plane: &ControlPlane, query: &str) -> (String, usize) {
+    let (mut names, mut cursor, mut parts) = (Vec::new(), String::new(), 0);
+    loop {
+        let part = plane.get(&format!("{TOKENS}?{query}{cursor}")).await.ok();
+        names.extend(part["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()));
+        parts += 1;
+        match part["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return (names.join(" "), parts),
+        }
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_filtered_and_come_in_parts() {
+    let plane = ControlPlane::new().await;
+    let make = async |name: &str, role: &str| {
+        let made = plane.post(TOKENS, &json!({"name": name, "role": role})).await.ok();
+        format!("{TOKENS}/{}", made["id"].as_str().unwrap())
+    };
+    let gone = make("ci", "viewer").await;
+    assert_eq!(plane.delete(&gone).await.status, 204);
+    let ci = make("ci", "operator").await;
+    let operator = Principal {
+        actor: Actor::operator(),
+        role: Role::Admin,
+        scope: Scope::default(),
+        expires: None,
+        token: None,
+        single_use: false,
+    };
+    let life = Some(SignedDuration::from_secs(-1));
+    let ended = NewToken { name: "ended".into(), role: Role::Viewer, scope: Scope::default(), life };
+    plane.store.add_token(&ended, &Token::generate().unwrap().hash(), &operator).await.unwrap();
+    make("deploy", "viewer").await;
+
+    for (query, names) in [
+        ("", "bootstrap admin ci ci ended deploy"),
+        ("&state=live", "admin ci deploy"),
+        ("&state=ended", "ended"),
+        ("&state=revoked", "bootstrap ci"),
+        ("&role=admin", "bootstrap admin"),
+        ("&role=viewer&state=live", "deploy"),
+        ("&role=viewer&state=ended", "ended"),
+        ("&role=viewer&state=revoked", "ci"),
+        ("&role=auditor", ""),
+        ("&name=ci", "ci ci"),
+        ("&name=ci&state=live", "ci"),
+        ("&name=ci&state=ended", ""),
+        ("&name=ci&role=viewer", "ci"),
+        ("&name=nobody", ""),
+    ] {
+        assert_eq!(parts(&plane, &format!("limit=500{query}")).await, (names.to_owned(), 1), "{query}");
+        let many = names.split_whitespace().count();
+        assert_eq!(parts(&plane, &format!("limit=1{query}")).await, (names.to_owned(), many.max(1)), "{query}");
+    }
+    let live = plane.get(&format!("{TOKENS}?name=ci&state=live")).await.ok()["items"][0].clone();
+    assert_eq!(plane.get(&ci).await.ok(), live, "one of them, by its id");
+    assert!(plane.get(&gone).await.ok()["revoked_at"].is_string());
+    for bad in [
+        "limit=0",
+        "limit=501",
+        "offset=1",
+        "state=gone",
+        "state=",
+        "role=root",
+        "name=A%20B",
+        "name=%00",
+        "cursor=QUJD",
+        "cursor=!",
+    ] {
+        let answer = plane.get(&format!("{TOKENS}?{bad}")).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (400, "invalid_query"), "{bad}");
+    }
+}

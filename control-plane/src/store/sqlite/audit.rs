@@ -8,7 +8,7 @@ use crate::store::chain::withheld;
 use crate::store::filter;
 use crate::store::rows::audit::{AdminRow, AuditRow};
 use crate::store::rows::{part, signed, time, unsigned};
-use crate::store::{AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditSummary, Page, Part, Result};
+use crate::store::{AdminFilter, AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditSummary, Page, Part, Result};
 use bouncer_custody::BouncerName;
 use sqlx::{QueryBuilder, Sqlite};
 use std::collections::{BTreeMap, HashSet};
@@ -194,12 +194,24 @@ pub(super) async fn summary(database: &Database, scope: &Scope) -> Result<AuditS
     Ok(summary)
 }
 
-pub(super) async fn admin(database: &Database, page: &Page<u64>) -> Result<Part<AdminRecord>> {
-    let rows: Vec<AdminRow> =
-        sqlx::query_as(sqlx::AssertSqlSafe(format!("{} WHERE seq < ? ORDER BY seq DESC LIMIT ?", SELECT_ADMIN)))
-            .bind(page.after.map_or(Ok(i64::MAX), signed)?)
-            .bind(i64::from(page.limit) + 1)
-            .fetch_all(&database.reader)
-            .await?;
-    part(rows, page.limit, AdminRow::read)
+pub(super) async fn admin(
+    database: &Database,
+    wanted: &AdminFilter,
+    page: &Page<AuditKey>,
+) -> Result<Part<AdminRecord>> {
+    let mut query = changes(wanted, page)?;
+    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, AdminRow::read)
+}
+
+/// The administrative changes of a page, and one more. Every index that there is for a filter has the list's order.
+pub(super) fn changes(wanted: &AdminFilter, page: &Page<AuditKey>) -> Result<QueryBuilder<Sqlite>> {
+    let (from_ms, before) = filter::span(wanted, page.after);
+    let mut query = QueryBuilder::new(SELECT_ADMIN);
+    query.push(" WHERE (time_ms, seq) < (").push_bind(before.time_ms).push(", ").push_bind(signed(before.seq)?);
+    query.push(") AND time_ms >= ").push_bind(from_ms);
+    filter::equals(&mut query, "actor", wanted.actor.clone());
+    filter::equals(&mut query, "action", wanted.action.clone());
+    filter::equals(&mut query, "subject", wanted.subject.clone());
+    query.push(" ORDER BY time_ms DESC, seq DESC LIMIT ").push_bind(i64::from(page.limit) + 1);
+    Ok(query)
 }

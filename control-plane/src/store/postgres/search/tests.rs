@@ -1,12 +1,12 @@
 use super::*;
 use crate::clock::SystemClock;
-use crate::store::Store;
-use crate::store::postgres::PostgresStore;
 use crate::store::postgres::database::MIGRATIONS;
 use crate::store::postgres::envelopes::select_latest;
+use crate::store::postgres::{PostgresStore, audit, tokens};
 use crate::store::search::Reach;
 use crate::store::search::tests::{self as shared, every_kind};
-use crate::store::{EnvelopeFilter, ResourceFilter};
+use crate::store::{EnvelopeFilter, Page, ResourceFilter, Store};
+use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Connection as _, migrate::Migrator};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -135,6 +135,19 @@ async fn all_go_by_their_index(place: &Place) {
             goes_by(look_up(&wanted, condition, &ranges, 10), met(list, condition), true).await;
             goes_by(count(list, condition, 10), met(list, condition), false).await;
         }
+    }
+    for (wanted, index) in shared::tokens() {
+        goes_by(tokens::some(&wanted, &Page { after: None, limit: 10 }, Timestamp::now()), index, false).await;
+    }
+    for (wanted, index) in shared::changes() {
+        let query = audit::changes(&wanted, &Page { after: None, limit: 10 }).unwrap();
+        let steps = plan(&mut read, query.sql().as_str()).await;
+        let used = indexes(&steps);
+        // Beside it, which chain they are in.
+        assert!(
+            !has(&steps, "Seq Scan") && !has(&steps, "Sort") && used == [index, "audit_own_chain"],
+            "{index}: {steps:#?}"
+        );
     }
     let rows = select_latest!("AND s.logical_path = ANY($1) ORDER BY s.logical_path");
     assert!(!has(&plan(&mut read, rows).await, "Seq Scan"));
