@@ -1,4 +1,5 @@
 use super::*;
+use crate::access::Scope;
 use crate::clock::SystemClock;
 use crate::store::postgres::database::MIGRATIONS;
 use crate::store::postgres::envelopes::select_latest;
@@ -182,6 +183,11 @@ const BEFORE: &str = r"
             created_by, updated_ms, updated_by, revision)
         VALUES ('payments-api', 'east', 'payments', 'payments.internal:8443', 'mtls', 'Payments/old', '[]', TRUE, 1,
             'operator', 1, 'operator', 1);
+    INSERT INTO audit_events (bouncer, id, sequence, time_ms, received_ms, caller, resource, logical_path, generation, key_id,
+            aad_sha256, cluster, destination, outcome, reason, backend_request_id, count, decision_id, authority, dev)
+        SELECT 'east', number, number, number, 1, '', '', path, 1, '', '', '', '', outcome, '', '', 1, '', '', FALSE
+        FROM (VALUES (1, 'payments/a', 'inject'), (2, 'payments/a', 'deny'), (3, 'payments/a', 'inject'),
+            (4, 'orders/a', 'inject'), (5, '', 'deny')) AS event (number, path, outcome);
 ";
 
 #[tokio::test]
@@ -195,6 +201,14 @@ async fn what_was_there_before_is_found_after_the_upgrade() {
     connection.close().await.unwrap();
 
     let place = Place::at(&url).await;
+    let summary = async |path: &str| {
+        let scope = Scope::of(vec![path.parse().unwrap()]);
+        let summary = place.store.audit_summary(&scope).await.unwrap();
+        (summary.events, summary.injected, summary.denied, summary.last.map(Timestamp::as_millisecond))
+    };
+    assert_eq!(summary("payments/*").await, (3, 2, 1, Some(3)));
+    assert_eq!(summary("orders/a").await, (1, 1, 0, Some(4)));
+    assert_eq!(summary("orders").await, (0, 0, 0, None));
     let found = async |wanted: Wanted| {
         let few = shared::Place::page(&place, &wanted, Reach { few: 9, near: 0 }, "", 9).await;
         assert_eq!(few, shared::Place::page(&place, &wanted, Reach { few: 9, near: 9 }, "", 9).await);
