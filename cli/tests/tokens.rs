@@ -120,7 +120,7 @@ fn an_answer_that_is_lost_loses_no_token() {
 fn a_token_is_revoked_by_its_id_or_its_name() {
     const ID: &str = "0190f3b0-0000-7000-8000-000000000001";
     let tokens = || {
-        Server::with(|asked| match asked.line.as_str() {
+        Server::with(|asked| match asked.line.split('?').next().unwrap_or_default() {
             "GET /v1/tokens" => (
                 200,
                 json!({"items": [
@@ -133,14 +133,35 @@ fn a_token_is_revoked_by_its_id_or_its_name() {
     };
     let server = tokens();
     assert_eq!(ended(&server.run(&["tokens", "revoke", "ci"])).0, 0);
-    assert_eq!(server.lines(), ["GET /v1/tokens", "DELETE /v1/tokens/new"]);
+    assert_eq!(server.lines(), ["GET /v1/tokens?limit=50&name=ci&state=live", "DELETE /v1/tokens/new"]);
     let server = tokens();
     assert_eq!(ended(&server.run(&["tokens", "revoke", ID])).0, 0);
     assert_eq!(server.lines(), [format!("DELETE /v1/tokens/{ID}")]);
     let (code, _, err) = ended(&tokens().run(&["tokens", "revoke", "none"]));
     assert!(code == 1 && err.contains("no token that is in use has this name"), "{err}");
-    let (_, out, _) = ended(&tokens().run(&["tokens", "list"]));
+    let server = tokens();
+    let (_, out, _) = ended(&server.run(&["tokens", "list"]));
     assert!(out.contains("viewer, for one exchange") && out.contains("a/*"), "{out}");
+    assert_eq!(server.lines(), ["GET /v1/tokens?limit=50"]);
+}
+
+#[test]
+fn tokens_are_listed_by_filters() {
+    let server = Server::with(|asked| match asked.line.contains("cursor=") {
+        false => (200, json!({"items": [{"id": "1", "name": "one"}], "next_cursor": "abc"})),
+        true => (200, json!({"items": [{"id": "2", "name": "two"}]})),
+    });
+    let (code, out, _) = ended(&server.run(&["tokens", "list", "--role", "admin", "--state", "live"]));
+    assert!(code == 0 && out.contains("one") && out.contains("two"), "{out}");
+    let first = "GET /v1/tokens?limit=50&role=admin&state=live".to_owned();
+    assert_eq!(server.lines(), [first.clone(), format!("{first}&cursor=abc")]);
+    let server = Server::new(200, json!({"items": []}));
+    let (_, out, _) = ended(&server.run(&["tokens", "list", "--name", "ci"]));
+    assert!(out.contains("No token is as asked for."), "{out}");
+    assert_eq!(server.lines(), ["GET /v1/tokens?limit=50&name=ci"]);
+    for bad in [["--role", "root"], ["--state", "gone"], ["--name", "A B"]] {
+        assert_eq!(ended(&Server::new(200, json!({})).run(&["tokens", "list", bad[0], bad[1]])).0, 2, "{bad:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! request.
 
 use crate::model::{Actor, Change};
-use bouncer_custody::{LogicalPath, PathPattern};
+use bouncer_custody::{LogicalPath, PathPattern, ResourceName};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -184,6 +184,46 @@ pub struct TokenRecord {
     pub revoked: Option<Timestamp>,
     /// It is good for one exchange only.
     pub single_use: bool,
+}
+
+/// Whether a token is good for anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum TokenState {
+    /// It is good.
+    Live,
+    /// Its time is over.
+    Ended,
+    /// It was revoked or, if it was good for one use, used.
+    Revoked,
+}
+
+/// Not the name of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be \"live\", \"ended\" or \"revoked\"")]
+pub struct UnknownTokenState;
+
+impl std::str::FromStr for TokenState {
+    type Err = UnknownTokenState;
+    fn from_str(text: &str) -> Result<Self, UnknownTokenState> {
+        match text {
+            "live" => Ok(Self::Live),
+            "ended" => Ok(Self::Ended),
+            "revoked" => Ok(Self::Revoked),
+            _ => Err(UnknownTokenState),
+        }
+    }
+}
+
+/// Which tokens are wanted. Everything absent matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenFilter {
+    /// Only of this name.
+    pub name: Option<ResourceName>,
+    /// Only of this role.
+    pub role: Option<Role>,
+    /// Only in this state.
+    pub state: Option<TokenState>,
 }
 
 impl TokenRecord {

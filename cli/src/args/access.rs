@@ -1,5 +1,6 @@
 //! What `tokens` takes.
 
+use bouncer_custody::ResourceName;
 use clap::Subcommand;
 use std::path::PathBuf;
 
@@ -7,14 +8,27 @@ use std::path::PathBuf;
 pub(crate) enum Tokens {
     /// Make a token. With the one that `bouncer-control-plane bootstrap` wrote, once.
     Create(TokenCreate),
-    /// All tokens, without their texts.
-    List,
+    /// Tokens, without their texts, oldest first.
+    List(TokenFilter),
     /// Revoke a token and end its sessions, at once.
     Revoke {
         /// Its id, or its name where no other token that is in use has it.
         #[arg(value_name = "ID_OR_NAME")]
         token: String,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TokenFilter {
+    /// Only of this name.
+    #[arg(long)]
+    pub name: Option<ResourceName>,
+    /// Only of this role.
+    #[arg(long, value_parser = ["viewer", "auditor", "operator", "admin"])]
+    pub role: Option<String>,
+    /// Only those that are good (live), whose time is over (ended), or that were revoked or used up (revoked).
+    #[arg(long, value_parser = ["live", "ended", "revoked"])]
+    pub state: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

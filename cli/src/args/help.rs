@@ -240,7 +240,7 @@ Examples:
   bouncerctl tokens create admin --role admin --out admin.token --token-file bootstrap.token
   bouncerctl tokens create deploy --role operator --path-prefix 'protected-resources/payments-api/*' \\
       --expires-in-days 30 --out deploy.token
-  bouncerctl tokens list
+  bouncerctl tokens list --state live --role admin
   bouncerctl tokens revoke deploy";
 
 pub(super) const WHOAMI: &str = "\

@@ -1,7 +1,7 @@
 //! `tokens` and `whoami`: who may do what. A new token is made here. Its text goes to a file or to standard output and
 //! nowhere else; the control plane is sent its hash.
 
-use super::inventory::show;
+use super::inventory::{all, show};
 use super::view::View;
 use crate::args::{TokenCreate, Tokens};
 use crate::control_plane::{ControlPlane, ControlPlaneError, Expects, segment};
@@ -24,11 +24,19 @@ const PATH: &str = "/v1/tokens";
 pub(super) async fn tokens(command: &Tokens, api: &ControlPlane, output: &Output) -> Result<Exit, Failure> {
     match command {
         Tokens::Create(options) => create(options, api, output).await,
-        Tokens::List => show(output, &api.get(PATH).await?, table),
+        Tokens::List(wanted) => {
+            let name = wanted.name.as_ref().map(ToString::to_string);
+            let filters = [("name", name), ("role", wanted.role.clone()), ("state", wanted.state.clone())];
+            let is_filtered = filters.iter().any(|(_, value)| value.is_some());
+            show(output, &all(api, PATH, &filters).await?, |view| table(view, is_filtered))
+        }
         Tokens::Revoke { token } => {
             let id = match uuid::Uuid::parse_str(token) {
                 Ok(id) => id.to_string(),
-                Err(_) => by_name(View(&api.get(PATH).await?), token)?,
+                Err(_) => {
+                    let filters = [("name", Some(token.clone())), ("state", Some("live".to_owned()))];
+                    by_name(View(&all(api, PATH, &filters).await?), token)?
+                }
             };
             let answer = api.delete(&format!("{PATH}/{}", segment(&id)), Expects::Anything).await?;
             show(output, &answer, |_| format!("revoked {token}, and ended its sessions"))
@@ -169,7 +177,7 @@ fn by_name(list: View<'_>, name: &str) -> Result<String, Failure> {
     }
 }
 
-fn table(view: View<'_>) -> String {
+fn table(view: View<'_>, is_filtered: bool) -> String {
     let mut table = Table::new(&["TOKEN", "ROLE", "LIMITED TO", "MADE", "BY", "ENDS", "REVOKED", "ID"]);
     for item in view.list("items") {
         let role = match item.flag("single_use") {
@@ -181,7 +189,7 @@ fn table(view: View<'_>) -> String {
                 .map(|name| item.cell(name));
         table.row([name, role, paths, made, by, ends, revoked, id]);
     }
-    table.render("There are no tokens.")
+    table.render(if is_filtered { "No token is as asked for." } else { "There are no tokens." })
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! The audit: what bouncers decided, and what administrators changed.
 
 use super::Api;
-use super::extract::{PageParams, Params};
+use super::extract::Params;
 use super::guard::Caller;
 use super::page::{self, List};
 use super::problem::{ApiError, Problems};
 use crate::model::{AdminRecord, AuditRecord, OUTCOMES};
-use crate::store::{AuditFilter, AuditKey};
+use crate::store::{AdminFilter, AuditFilter, AuditKey};
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
@@ -36,6 +36,32 @@ pub struct AuditParams {
     logical_path: Option<String>,
     /// A caller's SPIFFE ID.
     caller: Option<String>,
+    /// Not before this (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    from: Option<Timestamp>,
+    /// Before this (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    to: Option<Timestamp>,
+}
+
+/// Which administrative changes are wanted. What is left out matches all.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AdminParams {
+    /// At most so many items, 1 to 500.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    limit: Option<u16>,
+    /// `next_cursor` of the part before.
+    cursor: Option<String>,
+    /// Who.
+    #[param(example = "token:alice")]
+    actor: Option<String>,
+    /// What was done.
+    #[param(example = "envelope.registered")]
+    action: Option<String>,
+    /// To what: a name, a path, a flag.
+    subject: Option<String>,
     /// Not before this (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
     from: Option<Timestamp>,
@@ -213,7 +239,7 @@ pub(super) async fn events(
 /// What administrators changed, newest first.
 #[utoipa::path(
     get, path = "/v1/audit/admin-events", tag = "operations", operation_id = "list_admin_events",
-    params(PageParams),
+    params(AdminParams),
     responses(
         (status = 200, body = List<AdminAnswer>),
         Problems,
@@ -221,8 +247,17 @@ pub(super) async fn events(
 )]
 pub(super) async fn admin_events(
     State(api): State<Api>,
-    Params(params): Params<PageParams>,
+    Params(params): Params<AdminParams>,
 ) -> Result<Json<List<AdminAnswer>>, ApiError> {
-    let part = api.store.admin_events(&params.page::<u64>()?).await?;
-    Ok(Json(List::of(part, |record| record.seq, admin_answer)))
+    let page = page::parse(params.limit, params.cursor.as_deref())?;
+    let wanted = AdminFilter {
+        actor: params.actor,
+        action: params.action,
+        subject: params.subject,
+        from: params.from,
+        to: params.to,
+    };
+    let part = api.store.admin_events(&wanted, &page).await?;
+    let key = |record: &AdminRecord| AuditKey { time_ms: record.at.as_millisecond(), seq: record.seq };
+    Ok(Json(List::of(part, key, admin_answer)))
 }

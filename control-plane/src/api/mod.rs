@@ -9,6 +9,7 @@ pub mod extract;
 pub mod fields;
 pub mod flags;
 mod guard;
+mod headers;
 pub mod histogram;
 pub mod inventory;
 pub mod limits;
@@ -38,7 +39,7 @@ use axum::Router;
 use limits::Limits;
 use problem::ApiError;
 use std::sync::{Arc, LazyLock};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -66,13 +67,24 @@ pub struct Api {
     pub second_person: bool,
 }
 
-struct BearerToken;
+/// What a call may carry to say who makes it.
+struct Credentials;
 
-impl Modify for BearerToken {
+impl Modify for Credentials {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
         let components = openapi.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(scheme));
+        let cookie = ApiKeyValue::with_description(
+            session::cookie_name(true),
+            &format!(
+                "What POST /v1/session gives for a token; over plain HTTP it is called {}. A change by it needs the header \
+                 {}, too.",
+                session::cookie_name(false),
+                session::CSRF
+            ),
+        );
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
     }
 }
 
@@ -82,8 +94,8 @@ impl Modify for BearerToken {
         title = "Bouncer control plane",
         description = "Envelope metadata, policy and audit. It stores no plaintext credential and cannot decrypt one."
     ),
-    modifiers(&BearerToken),
-    security(("token" = [])),
+    modifiers(&Credentials),
+    security(("token" = []), ("session" = [])),
     components(schemas(problem::Problem)),
     tags(
         (name = "crypto", description = "Provider settings and envelope metadata; refused while the flag is off"),
@@ -137,7 +149,11 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 fn description() -> &'static utoipa::openapi::OpenApi {
-    static DESCRIPTION: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(|| routes().split_for_parts().1);
+    static DESCRIPTION: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(|| {
+        let mut document = routes().split_for_parts().1;
+        headers::describe(&mut document);
+        document
+    });
     &DESCRIPTION
 }
 

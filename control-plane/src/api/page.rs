@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bouncer_custody::{BouncerName, LogicalPath, ResourceName};
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 const DEFAULT: u16 = 100;
 const MOST: u16 = 500;
@@ -58,6 +59,15 @@ impl Cursor for u64 {
     }
     fn read(text: &str) -> Option<Self> {
         text.parse().ok().filter(|number| i64::try_from(*number).is_ok())
+    }
+}
+
+impl Cursor for Uuid {
+    fn write(&self) -> String {
+        self.to_string()
+    }
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
     }
 }
 

@@ -26,7 +26,7 @@ use uuid::Uuid;
 /// How long a session lasts, if its token does.
 const LIFE: SignedDuration = SignedDuration::from_hours(8);
 /// The header that carries the CSRF token.
-const CSRF: &str = "x-bouncer-csrf";
+pub(super) const CSRF: &str = "x-bouncer-csrf";
 
 /// Who is signed in.
 #[derive(Serialize, ToSchema)]
@@ -84,7 +84,7 @@ fn answer(api: &Api, principal: Principal, csrf_token: Option<String>) -> Sessio
 }
 
 /// The cookie's name. With the prefix, a browser takes it only over TLS and only from this very host.
-const fn cookie_name(tls: bool) -> &'static str {
+pub(super) const fn cookie_name(tls: bool) -> &'static str {
     if tls { "__Host-bouncer-session" } else { "bouncer-session" }
 }
 

@@ -3,7 +3,7 @@
 use super::Api;
 use super::extract::Body;
 use super::fields::Faults;
-use super::guard::Author;
+use super::guard::{Author, Caller};
 use super::outcome::Outcome;
 use super::problem::{ApiError, Problems};
 use super::proposals::ProposalAnswer;
@@ -129,7 +129,7 @@ pub(super) async fn put(
         return Ok(Outcome::Waits(waits));
     }
     let record = api.store.put_settings(&settings, &author.edit).await?;
-    let warnings = warning::of_settings(&api, &settings).await?;
+    let warnings = warning::of_settings(&api, &settings, &author.principal.scope).await?;
     Ok(Outcome::Done(Tagged { revision: record.revision, body: answer(record, warnings) }))
 }
 
@@ -141,8 +141,8 @@ pub(super) async fn put(
         Problems,
     )
 )]
-pub(super) async fn get(State(api): State<Api>) -> Result<Tagged<SettingsAnswer>, ApiError> {
+pub(super) async fn get(State(api): State<Api>, Caller(principal): Caller) -> Result<Tagged<SettingsAnswer>, ApiError> {
     let record = api.store.settings().await?.ok_or(ApiError::NotFound("provider setting"))?;
-    let warnings = warning::of_settings(&api, &record.settings).await?;
+    let warnings = warning::of_settings(&api, &record.settings, &principal.scope).await?;
     Ok(Tagged { revision: record.revision, body: answer(record, warnings) })
 }

@@ -6,6 +6,7 @@ use super::guard::Caller;
 use super::inventory::{self, BouncerHealth};
 use super::problem::{ApiError, Problems};
 use super::warning::Warning;
+use crate::access::{Permission, Principal};
 use crate::model::{EnvelopeRecord, Flag, ResourceRecord};
 use axum::Json;
 use axum::extract::State;
@@ -102,19 +103,24 @@ pub struct BouncersStatus {
     items: Vec<BouncerHealth>,
 }
 
-/// The audit.
+/// The audit, as far as it is about the caller's paths. Numbers and times are left out for those who may not see it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AuditStatus {
     #[serde(flatten)]
     check: Check,
     /// All events.
-    count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
     /// Events that released a credential.
-    injected: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    injected: Option<u64>,
     /// Events that denied one.
-    denied: u64,
-    /// What ever contradicted its chain as it came in; the export shows each.
-    divergences: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    denied: Option<u64>,
+    /// What ever contradicted its chain as it came in; the export shows each. Absent also for those who are limited to some
+    /// paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    divergences: Option<u64>,
     /// The newest event.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -260,10 +266,16 @@ fn resources(records: &[(ResourceRecord, Vec<Warning>)]) -> ResourcesStatus {
 
 /// The verdict over all bouncers: the first that is not well.
 fn bouncers_check(api: &Api, items: &[BouncerHealth]) -> Check {
-    if !api.readiness.identity() || !api.readiness.bridge() {
+    if !api.readiness.identity() {
         return bad(
             "The Policy Bridge is not up: the control plane has no SVID.",
             "Check the Workload API of identity.workload_api and this process's entry there.",
+        );
+    }
+    if !api.readiness.bridge() {
+        return bad(
+            "The Policy Bridge takes no connections.",
+            "Restart the control plane; its log says why the Policy Bridge ended.",
         );
     }
     match items.iter().find(|item| !item.bridge.ok) {
@@ -275,8 +287,26 @@ fn bouncers_check(api: &Api, items: &[BouncerHealth]) -> Check {
     }
 }
 
-async fn audit(api: &Api) -> Result<AuditStatus, ApiError> {
-    let summary = api.store.audit_summary().await?;
+async fn audit(api: &Api, caller: &Principal) -> Result<AuditStatus, ApiError> {
+    let summary = api.store.audit_summary(&caller.scope).await?;
+    if !caller.may(Permission::Audit) {
+        let check = if summary.injected > 0 {
+            good("Credentials were released, and audited.")
+        } else {
+            bad(
+                "No credential was released yet.",
+                "Send test traffic through the bouncer's listener. An auditor sees why streams are denied.",
+            )
+        };
+        return Ok(AuditStatus {
+            check,
+            count: None,
+            injected: None,
+            denied: None,
+            divergences: None,
+            last_event_at: None,
+        });
+    }
     let check = if summary.injected > 0 {
         good(format!("{} event(s), {} of them released a credential.", summary.events, summary.injected))
     } else if summary.events > 0 {
@@ -289,9 +319,9 @@ async fn audit(api: &Api) -> Result<AuditStatus, ApiError> {
     };
     Ok(AuditStatus {
         check,
-        count: summary.events,
-        injected: summary.injected,
-        denied: summary.denied,
+        count: Some(summary.events),
+        injected: Some(summary.injected),
+        denied: Some(summary.denied),
         divergences: summary.divergences,
         last_event_at: summary.last,
     })
@@ -327,7 +357,7 @@ pub(super) async fn bootstrap(
         connected: items.iter().filter(|item| item.bridge.instances > 0).count(),
         items,
     };
-    let audit = audit(&api).await?;
+    let audit = audit(&api, &principal).await?;
     let step = |step, title, parts: &[&Check], all_good, checks: &[&'static str]| Step {
         step,
         title,

@@ -1,12 +1,12 @@
 //! API tokens: made, listed, revoked. A token's text is in the answer to its making and nowhere else.
 
 use super::Api;
-use super::extract::{Body, Named};
+use super::extract::{Body, Named, Params};
 use super::fields::Faults;
 use super::guard::Caller;
-use super::page::List;
+use super::page::{self, List};
 use super::problem::{ApiError, Problems};
-use crate::access::{NewToken, Role, Scope, TokenRecord};
+use crate::access::{NewToken, Role, Scope, TokenFilter, TokenRecord, TokenState};
 use crate::token::{Token, TokenHash};
 use axum::Json;
 use axum::extract::State;
@@ -14,7 +14,7 @@ use bouncer_custody::{PathPattern, ResourceName};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 /// The longest life of a token, in days.
@@ -77,6 +77,26 @@ pub struct NewTokenAnswer {
     /// The token. It is shown this once, and absent where the caller made it.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
+}
+
+/// Which tokens are wanted. What is left out matches all.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TokenParams {
+    /// At most so many items, 1 to 500.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    limit: Option<u16>,
+    /// `next_cursor` of the part before.
+    cursor: Option<String>,
+    /// Only of this name. Of those in use there is one at most.
+    name: Option<String>,
+    /// Only of this role.
+    #[param(value_type = Option<Role>)]
+    role: Option<String>,
+    /// Only those that are good, whose time is over, or that were revoked or used up.
+    #[param(value_type = Option<TokenState>)]
+    state: Option<String>,
 }
 
 impl TokenBody {
@@ -149,17 +169,27 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-/// All tokens, without their texts.
+/// Tokens, without their texts, oldest first.
 #[utoipa::path(
     get, path = "/v1/tokens", tag = "access", operation_id = "list_tokens",
+    params(TokenParams),
     responses(
         (status = 200, body = List<TokenAnswer>),
         Problems,
     )
 )]
-pub(super) async fn list(State(api): State<Api>) -> Result<Json<List<TokenAnswer>>, ApiError> {
-    let items = api.store.tokens().await?.into_iter().map(answer).collect();
-    Ok(Json(List { items, next_cursor: None }))
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(params): Params<TokenParams>,
+) -> Result<Json<List<TokenAnswer>>, ApiError> {
+    let page = page::parse(params.limit, params.cursor.as_deref())?;
+    let wanted = TokenFilter {
+        name: page::name("The parameter 'name' is no token's name.", params.name)?,
+        role: page::name("The parameter 'role' must be viewer, auditor, operator or admin.", params.role)?,
+        state: page::name("The parameter 'state' must be live, ended or revoked.", params.state)?,
+    };
+    let part = api.store.list_tokens(&wanted, &page).await?;
+    Ok(Json(List::of(part, |record| record.id, answer)))
 }
 
 /// One token, without its text.
@@ -172,7 +202,7 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<List<TokenAnswer
     )
 )]
 pub(super) async fn get(State(api): State<Api>, Named(id): Named<Uuid>) -> Result<Json<TokenAnswer>, ApiError> {
-    let found = api.store.tokens().await?.into_iter().find(|record| record.id == id);
+    let found = api.store.token_by_id(id).await?;
     found.map(|record| Json(answer(record))).ok_or(ApiError::NotFound("token"))
 }
 

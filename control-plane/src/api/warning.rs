@@ -227,10 +227,10 @@ pub(super) async fn of_resource(api: &Api, record: &ResourceRecord, scope: &Scop
     Ok(warnings)
 }
 
-/// What is doubtful about the provider settings: registered envelopes that they do not fit.
-pub(super) async fn of_settings(api: &Api, settings: &Settings) -> Result<Vec<Warning>, ApiError> {
-    let records =
-        all!(api.store, envelopes, EnvelopeFilter::default(), |record: &EnvelopeRecord| record.envelope.path.clone());
+/// What is doubtful about the provider settings: registered envelopes within the scope that they do not fit.
+pub(super) async fn of_settings(api: &Api, settings: &Settings, scope: &Scope) -> Result<Vec<Warning>, ApiError> {
+    let wanted = EnvelopeFilter { scope: scope.clone(), ..EnvelopeFilter::default() };
+    let records = all!(api.store, envelopes, wanted, |record: &EnvelopeRecord| record.envelope.path.clone());
     let others = records.iter().filter(|record| record.envelope.key_id != settings.key_id).count();
     Ok(if others == 0 {
         Vec::new()

@@ -1,7 +1,9 @@
 //! Conditions of lists, as SQL that both databases understand.
 
-use crate::access::Scope;
+use super::{AdminFilter, AuditKey};
+use crate::access::{Scope, TokenState};
 use bouncer_custody::PathPattern;
+use jiff::Timestamp;
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
 /// Between which texts lies what is below a pattern's prefix: from "prefix/" up to "prefix0", which is the next character.
@@ -41,4 +43,30 @@ where
     if let Some(wanted) = wanted {
         query.push(" AND ").push(column).push(" = ").push_bind(wanted);
     }
+}
+
+/// Only tokens in this state, if it is to be any. Those that have ended by themselves are passed over for live ones, and the
+/// other way round.
+pub(super) fn state<DB>(query: &mut QueryBuilder<DB>, wanted: Option<TokenState>, now: Timestamp)
+where
+    DB: Database,
+    i64: for<'q> Encode<'q, DB> + Type<DB>,
+{
+    let now = now.as_millisecond();
+    match wanted {
+        None => {}
+        Some(TokenState::Revoked) => _ = query.push(" AND revoked_ms IS NOT NULL"),
+        Some(TokenState::Ended) => _ = query.push(" AND revoked_ms IS NULL AND expires_ms <= ").push_bind(now),
+        Some(TokenState::Live) => {
+            query.push(" AND revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ").push_bind(now).push(")");
+        }
+    }
+}
+
+/// Between which places of the list what is wanted lies: from the first time on, and before the place.
+pub(super) fn span(wanted: &AdminFilter, after: Option<AuditKey>) -> (i64, AuditKey) {
+    let end = wanted.to.map(|to| AuditKey { time_ms: to.as_millisecond(), seq: 0 });
+    let last = AuditKey { time_ms: i64::MAX, seq: i64::MAX.unsigned_abs() };
+    let before = [after, end].into_iter().flatten().min_by_key(|key| (key.time_ms, key.seq));
+    (wanted.from.map_or(i64::MIN, |from| from.as_millisecond()), before.unwrap_or(last))
 }

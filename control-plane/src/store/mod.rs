@@ -11,7 +11,7 @@ mod rows;
 mod search;
 pub mod sqlite;
 
-use crate::access::{NewSession, NewToken, Principal, Scope, TokenRecord};
+use crate::access::{NewSession, NewToken, Principal, Scope, TokenFilter, TokenRecord};
 use crate::bridge::Told;
 use crate::edit::{Edit, Reason};
 use crate::model::{
@@ -189,7 +189,7 @@ pub struct Part<T> {
     pub more: bool,
 }
 
-/// Where an audit event stands in the list: by time, then by arrival.
+/// Where an audit event, or an administrative change, stands in the list: by time, then by arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditKey {
     /// Unix time in milliseconds.
@@ -217,6 +217,21 @@ pub struct AuditFilter {
     pub to: Option<Timestamp>,
     /// Only of credentials within it.
     pub scope: Scope,
+}
+
+/// Which administrative changes are wanted. Everything absent matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AdminFilter {
+    /// Only by this actor.
+    pub actor: Option<String>,
+    /// Only of this kind.
+    pub action: Option<String>,
+    /// Only to this.
+    pub subject: Option<String>,
+    /// Not before this.
+    pub from: Option<Timestamp>,
+    /// Before this.
+    pub to: Option<Timestamp>,
 }
 
 /// Which envelope secrets are wanted. Everything absent matches all.
@@ -278,7 +293,7 @@ pub struct AuditCount {
     pub streams: u64,
 }
 
-/// What the audit holds, in numbers.
+/// What the audit holds of some paths, in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditSummary {
     /// All events.
@@ -289,8 +304,8 @@ pub struct AuditSummary {
     pub denied: u64,
     /// The newest event's time, by its bouncer's clock.
     pub last: Option<Timestamp>,
-    /// What did not fit together when it came in.
-    pub divergences: u64,
+    /// What did not fit together when it came in. `None` where it is about some paths only: it belongs to none.
+    pub divergences: Option<u64>,
 }
 
 /// Which part of the audit is to be exported. Everything absent matches all.
@@ -384,8 +399,12 @@ pub trait Store: Send + Sync {
 
     /// The token that was presented, unless it is unknown, revoked or expired.
     async fn token(&self, presented: &TokenHash) -> Result<Option<TokenRecord>>;
+    /// The token of this id, whatever became of it.
+    async fn token_by_id(&self, id: Uuid) -> Result<Option<TokenRecord>>;
     /// Every token, newest last.
     async fn tokens(&self) -> Result<Vec<TokenRecord>>;
+    /// Tokens, newest last, after `page.after`.
+    async fn list_tokens(&self, filter: &TokenFilter, page: &Page<Uuid>) -> Result<Part<TokenRecord>>;
     /// Stores the first token, good for one use. [`Conflict::AlreadyBootstrapped`] if there ever was one.
     async fn bootstrap(&self, name: &str, hash: &TokenHash) -> Result<()>;
     /// Revokes every token and ends every session, and stores a new one, good for one use, for an operator who lost them
@@ -394,7 +413,7 @@ pub trait Store: Send + Sync {
     /// Stores another token, and takes its author's out of use if that was good for one. [`Conflict::TokenSpent`] if it
     /// had been used. The same token again, by the same author, is no change; else a hash is [`Conflict::TokenTaken`].
     async fn add_token(&self, token: &NewToken, hash: &TokenHash, by: &Principal) -> Result<TokenRecord>;
-    /// Revokes a token and ends its sessions. [`Conflict::LastToken`] for an administrator's last one.
+    /// Revokes a token and ends its sessions. [`Conflict::LastToken`] for the last one of an administrator who is not limited.
     async fn revoke_token(&self, id: Uuid, actor: &Actor) -> Result<()>;
 
     /// Opens a session, and takes the token that it is for out of use if that was good for one.
@@ -516,10 +535,10 @@ pub trait Store: Send + Sync {
     /// How many streams were decided how in each part of a time. Parts and outcomes without any are left out, and so is
     /// what lies before the first part.
     async fn audit_histogram(&self, filter: &AuditFilter, span: AuditBuckets) -> Result<Vec<AuditCount>>;
-    /// The audit in numbers.
-    async fn audit_summary(&self) -> Result<AuditSummary>;
-    /// Administrative changes, newest first, before `page.after`. Each was chained in the transaction that made it.
-    async fn admin_events(&self, page: &Page<u64>) -> Result<Part<AdminRecord>>;
+    /// The audit in numbers, as far as it is about credentials within the scope.
+    async fn audit_summary(&self, scope: &Scope) -> Result<AuditSummary>;
+    /// Administrative changes, newest first. Each was chained in the transaction that made it.
+    async fn admin_events(&self, filter: &AdminFilter, page: &Page<AuditKey>) -> Result<Part<AdminRecord>>;
 
     /// The bouncers' chains in a range, oldest first.
     async fn audit_spans(&self, range: &AuditRange) -> Result<Vec<AuditSpan>>;

@@ -1,9 +1,11 @@
 //! Who may do what: every call by every role, paths that a token is limited to, the token for one use.
 
 use crate::harness::{ControlPlane, FLAG, envelope, resource, spiffe_id};
+use crate::resolver::{Resolver, event};
 use bouncer_control_plane::access::{NewToken, Principal, Role, Scope};
 use bouncer_control_plane::model::Actor;
 use bouncer_control_plane::token::Token;
+use bouncer_proto::bridge::v1::AuditEvent;
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -156,6 +158,61 @@ async fn a_limited_token_knows_of_its_own_paths_only() {
     ] {
         assert_eq!(answer.code(), "out_of_scope", "{}", answer.text);
     }
+}
+
+#[tokio::test]
+async fn numbers_are_of_what_a_caller_may_see_and_of_nothing_else() {
+    let plane = ControlPlane::enabled().await;
+    plane.register_bouncer("payments-east").await;
+    let (ours, theirs) = ("payments/api/tls", "refunds/api/tls");
+    for path in [ours, theirs] {
+        plane.post("/v1/crypto/envelope-secrets", &envelope(path)).await.ok();
+    }
+    let mut resolver = Resolver::connect(&plane, "payments-east", 0).await;
+    resolver.snapshot().await;
+    let of = |sequence, outcome, path: &str| AuditEvent { logical_path: path.into(), ..event(sequence, outcome) };
+    let events = vec![
+        of(1, "inject", ours),
+        of(2, "deny", ours),
+        of(3, "deny", ours),
+        of(4, "inject", theirs),
+        of(5, "inject", theirs),
+        of(6, "deny", ""),
+    ];
+    resolver.audit(events.clone()).await;
+    resolver.audit_ack().await;
+    // What is sent again is counted once.
+    resolver.audit(events).await;
+    resolver.audit_ack().await;
+
+    let audit = async |role: &str, paths: &[&str]| {
+        let caller = plane.with_token(plane.token_of(role, paths).await);
+        let status = caller.get("/v1/bootstrap/status").await.ok()["audit"].clone();
+        let last = caller.get("/v1/audit/events").await.json["items"][0]["time"].clone();
+        assert_eq!(status.get("last_event_at").unwrap_or(&Value::Null), &last, "{role} {paths:?}");
+        let ok = status["ok"].as_bool().unwrap();
+        let numbers = ["count", "injected", "denied", "divergences"].map(|name| status[name].as_u64());
+        (ok, numbers, status["detail"].to_string().contains(|letter: char| letter.is_ascii_digit()))
+    };
+    let all = [Some(6), Some(3), Some(3), Some(0)];
+    assert_eq!(audit("auditor", &[]).await, (true, all, true), "the control");
+    assert_eq!(audit("auditor", &["payments/*"]).await, (true, [Some(3), Some(1), Some(2), None], true));
+    assert_eq!(audit("admin", &[ours, "refunds/*"]).await.1, [Some(5), Some(3), Some(2), None]);
+    assert_eq!(audit("operator", &["else/*"]).await.1, [Some(0), Some(0), Some(0), None]);
+    // Who may not see the audit learns whether the set-up is done.
+    assert_eq!(audit("viewer", &[]).await, (true, [None; 4], false));
+    assert_eq!(audit("viewer", &["else/*"]).await, (false, [None; 4], false));
+
+    // Of the envelopes that the provider does not fit, those within a caller's paths are counted.
+    let other = json!({"provider": "vault_delegate", "vault_namespace": "a"});
+    assert!(plane.put("/v1/crypto/settings", &other).await.ok()["warnings"][0].to_string().contains("2 registered"));
+    for (paths, counted) in [(&["payments/*"][..], "1 registered"), (&[], "2 registered")] {
+        let caller = plane.with_token(plane.token_of("viewer", paths).await);
+        let warnings = caller.get("/v1/crypto/settings").await.ok()["warnings"].clone();
+        assert!(warnings[0].to_string().contains(counted), "{paths:?}: {warnings}");
+    }
+    let nobody = plane.with_token(plane.token_of("viewer", &["else/*"]).await);
+    assert_eq!(nobody.get("/v1/crypto/settings").await.ok()["warnings"], json!([]));
 }
 
 #[tokio::test]

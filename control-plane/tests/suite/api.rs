@@ -1,6 +1,6 @@
 //! What holds for every call: tokens, strict bodies, limits, headers, probes, the description.
 
-use crate::harness::{ControlPlane, PATH, envelope};
+use crate::harness::{Answer, ControlPlane, FLAG, PATH, envelope, resource, spiffe_id};
 use axum::body::Body;
 use bouncer_control_plane::api::limits::PeerAddress;
 use http::{Method, Request, header};
@@ -292,5 +292,109 @@ async fn the_description_has_every_call_and_asks_for_a_token() {
     assert_eq!(document["paths"].as_object().unwrap().len(), calls.len() + public.len());
     assert!(document["components"]["schemas"]["Problem"].is_object());
     assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
-    assert_eq!(document["security"], json!([{"token": []}]));
+    assert_eq!(document["security"], json!([{"token": []}, {"session": []}]));
+    let cookie = &document["components"]["securitySchemes"]["session"];
+    assert_eq!((&cookie["in"], &cookie["name"]), (&json!("cookie"), &json!("__Host-bouncer-session")));
+}
+
+#[tokio::test]
+async fn the_description_has_the_headers_that_calls_take() {
+    let plane = ControlPlane::enabled().await;
+    let document = plane.get("/openapi.json").await.ok();
+    let (mut conditional, mut once) = (0, 0);
+    for (route, item) in document["paths"].as_object().unwrap() {
+        let path = route.replace("{name}", "nothing").replace("{id}", "0199d7a0-0000-7000-8000-000000000001");
+        for (method, call) in item.as_object().unwrap() {
+            let named = |name: &str| {
+                let parameters = call["parameters"].as_array().into_iter().flatten();
+                parameters.filter(|one| one["in"] == "header").any(|one| one["name"] == name)
+            };
+            let taken = async |name: &str, wrong: &str| {
+                let method = method.to_uppercase().parse().unwrap();
+                let answer = plane.raw_with(method, &path, &[(name, wrong)], "{}").await;
+                answer.status == 400 && answer.json["detail"].as_str().is_some_and(|detail| detail.contains(name))
+            };
+            for (name, wrong) in [("If-Match", "r7"), ("If-None-Match", "\"r7\""), ("Idempotency-Key", "short")] {
+                assert_eq!(named(name), taken(name, wrong).await, "{method} {route} {name}");
+            }
+            conditional += usize::from(named("If-Match"));
+            once += usize::from(named("Idempotency-Key"));
+            assert_eq!(named("x-bouncer-csrf"), method != "get", "{method} {route}");
+        }
+    }
+    assert_eq!((conditional, once), (12, 4), "the control");
+}
+
+#[tokio::test]
+async fn the_description_has_the_headers_that_calls_answer_with() {
+    let plane = ControlPlane::enabled().await;
+    let document = plane.get("/openapi.json").await.ok();
+    let told = |method: &Method, route: &str, answer: &Answer| {
+        let call = &document["paths"][route][method.as_str().to_lowercase()];
+        let described = &call["responses"][answer.status.as_str()];
+        assert!(described.is_object(), "{method} {route} {}", answer.status);
+        for name in [header::ETAG, header::LOCATION, header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
+            let sent = answer.headers.contains_key(&name);
+            assert_eq!(
+                described["headers"][name.as_str()].is_object(),
+                sent,
+                "{method} {route} {} {name}",
+                answer.status
+            );
+        }
+    };
+    let (settings, flag) = (json!({"provider": "vault_delegate", "vault_namespace": "a"}), json!({"enabled": true}));
+    let (flags, secrets, bouncers, resources) =
+        ("/v1/feature-flags", "/v1/crypto/envelope-secrets", "/v1/bouncers", "/v1/protected-resources");
+    let east = json!({"name": "payments-east", "spiffe_id": spiffe_id("payments-east")});
+    let id = plane.post(secrets, &envelope(PATH)).await.ok()["id"].as_str().unwrap().to_owned();
+    let none = Value::Null;
+    let (get, put, post) = (Method::GET, Method::PUT, Method::POST);
+    for (method, route, name, body, status) in [
+        (&put, "/v1/crypto/settings", "", &settings, 200),
+        (&get, "/v1/crypto/settings", "", &none, 200),
+        (&get, flags, "", &none, 200),
+        (&put, "/v1/feature-flags/{name}", FLAG, &flag, 200),
+        (&post, bouncers, "", &east, 201),
+        (&get, bouncers, "", &none, 200),
+        (&get, "/v1/bouncers/{name}", "payments-east", &none, 200),
+        (&put, "/v1/bouncers/{name}", "payments-east", &east, 200),
+        (&post, secrets, "", &envelope(PATH), 201),
+        (&get, secrets, "", &none, 200),
+        (&get, "/v1/crypto/envelope-secrets/{id}", &id, &none, 200),
+        (&Method::PATCH, "/v1/crypto/envelope-secrets/{id}", &id, &flag, 200),
+        (&get, "/v1/crypto/envelope-secrets/{id}/history", &id, &none, 200),
+        (&post, "/v1/crypto/envelope-secrets/{id}/rollback", &id, &json!({"generation": 1}), 201),
+        (&post, resources, "", &resource("payments", PATH), 201),
+        (&get, resources, "", &none, 200),
+        (&get, "/v1/protected-resources/{name}", "payments", &none, 200),
+        (&put, "/v1/protected-resources/{name}", "payments", &resource("payments", PATH), 200),
+        (&Method::DELETE, "/v1/protected-resources/{name}", "payments", &none, 204),
+        (&get, "/v1/tokens", "", &none, 200),
+        (&get, "/v1/session", "", &none, 200),
+        (&get, "/v1/bootstrap/status", "", &none, 200),
+        (&get, "/readyz", "", &none, 503),
+        (&get, "/v1/tokens/{id}", &id, &none, 404),
+    ] {
+        let path = route.replace("{name}", name).replace("{id}", name);
+        let answer = plane.raw(method.clone(), &path, body.to_string()).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text);
+        told(method, route, &answer);
+        if matches!(status, 200 | 201) && !answer.json["revision"].is_null() {
+            assert_eq!(answer.headers[header::ETAG], format!("\"r{}\"", answer.json["revision"]));
+        }
+    }
+    let waits = plane.asking_for_a_second_person().post(resources, &resource("refunds", PATH)).await;
+    assert_eq!(waits.status, 202, "{}", waits.text);
+    told(&post, resources, &waits);
+    told(&get, bouncers, &plane.with_token(String::new()).get(bouncers).await);
+    let hurried = plane.limited_to(1);
+    let refused = loop {
+        let answer = hurried.get(bouncers).await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    assert_eq!(refused.status, 429);
+    told(&get, bouncers, &refused);
 }

@@ -204,3 +204,60 @@ async fn administrators_changes_are_recorded_with_who_and_when() {
         plane.get(&format!("/v1/audit/admin-events?cursor={}", part["next_cursor"].as_str().unwrap())).await.ok();
     assert_eq!(rest["items"].as_array().unwrap().len(), 5);
 }
+
+#[tokio::test]
+async fn administrators_changes_are_filtered_and_come_in_parts() {
+    let plane = ControlPlane::enabled().await;
+    plane.register_bouncer("payments-east").await;
+    let flag = format!("/v1/feature-flags/{FLAG}");
+    plane.put(&flag, &json!({"enabled": false})).await.ok();
+    let list = async |query: &str| {
+        let mut cursor = String::new();
+        let mut items = Vec::new();
+        loop {
+            let part = plane.get(&format!("/v1/audit/admin-events?{query}{cursor}")).await.ok();
+            items.extend(part["items"].as_array().unwrap().iter().cloned());
+            match part["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return items,
+            }
+        }
+    };
+    let all = list("").await;
+    assert_eq!(all.len(), 6, "{all:?}");
+    let matching = |meets: &dyn Fn(&Value) -> bool| all.iter().filter(|item| meets(item)).cloned().collect::<Vec<_>>();
+    let is = |name: &'static str, value: &'static str| move |item: &Value| item[name] == value;
+    let middle = all[2]["time"].as_str().unwrap();
+    let time = |item: &Value| item["time"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let at = time(&all[2]);
+    for (query, met) in [
+        ("actor=operator".to_owned(), matching(&is("actor", "operator"))),
+        ("action=token.created".to_owned(), matching(&is("action", "token.created"))),
+        (format!("subject={FLAG}"), matching(&is("subject", FLAG))),
+        (
+            "actor=token:bootstrap&action=token.created".to_owned(),
+            matching(&|item| item["actor"] == "token:bootstrap" && item["action"] == "token.created"),
+        ),
+        (format!("subject={FLAG}&action=flag.disabled&actor=token:admin"), matching(&is("action", "flag.disabled"))),
+        (format!("from={middle}"), matching(&|item| time(item) >= at)),
+        (format!("to={middle}"), matching(&|item| time(item) < at)),
+        (
+            format!("actor=token:admin&from={middle}"),
+            matching(&|item| item["actor"] == "token:admin" && time(item) >= at),
+        ),
+        (
+            format!("action=token.created&to={middle}"),
+            matching(&|item| item["action"] == "token.created" && time(item) < at),
+        ),
+    ] {
+        assert!(!met.is_empty() && met.len() < all.len(), "the control: {query} {met:?}");
+        assert_eq!(list(&format!("limit=500&{query}")).await, met, "{query}");
+        assert_eq!(list(&format!("limit=1&{query}")).await, met, "{query}");
+    }
+    for none in ["actor=nobody", "action=token", "subject=%00", "actor=operator&subject=%00", "subject=a&action=%00"] {
+        assert_eq!(list(none).await, [] as [Value; 0], "{none}");
+    }
+    for bad in ["who=a", "from=yesterday", "limit=0", "cursor=QQ", "outcome=deny"] {
+        assert_eq!(plane.get(&format!("/v1/audit/admin-events?{bad}")).await.code(), "invalid_query", "{bad}");
+    }
+}

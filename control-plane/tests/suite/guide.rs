@@ -114,6 +114,10 @@ async fn status_leads_through_the_four_steps_in_order() {
     let (step, advice) = next().await;
     assert!(step == 3 && advice.contains("Workload API"), "{advice}");
     plane.readiness.set_identity(true);
+    let (step, advice) = next().await;
+    assert!(step == 3 && advice.contains("Policy Bridge") && !advice.contains("Workload API"), "{advice}");
+    let detail = plane.get("/v1/policy-bridge/health").await.ok()["detail"].clone();
+    assert!(detail.as_str().is_some_and(|detail| !detail.contains("SVID")), "{detail}");
     plane.readiness.set_bridge(true);
     let (step, advice) = next().await;
     assert!(step == 3 && advice.contains("POST /v1/bouncers"), "{advice}");

@@ -1,12 +1,14 @@
-//! Tokens that their callers made: only the hash is sent, so that a call whose answer was lost can be sent again.
+//! Tokens: those that their callers made, of which only the hash is sent, so that a call whose answer was lost can be sent
+//! again; and what can be revoked.
 
 use crate::harness::ControlPlane;
+use axum::body::Body;
 use bouncer_control_plane::access::{NewToken, Principal, Role, Scope};
 use bouncer_control_plane::model::Actor;
 use bouncer_control_plane::store::{Conflict, StoreError};
 use bouncer_control_plane::token::Token;
 use bouncer_custody::Hex;
-use http::Method;
+use http::{Method, Request, header};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -142,4 +144,130 @@ async fn a_token_in_the_place_of_its_hash_is_refused_as_plaintext() {
     let answer = plane.post(TOKENS, &body).await;
     assert!(answer.code() == "plaintext_refused" && !answer.text.contains(token.reveal()), "{}", answer.text);
     assert_eq!(plane.with_token(token.reveal().to_owned()).get("/v1/session").await.code(), "unauthenticated");
+}
+
+#[tokio::test]
+async fn where_no_administrators_token_is_left_any_other_can_be_revoked() {
+    let plane = ControlPlane::unclaimed().await;
+    // Whoever signed in with the token for one use administers, and has no token that lasts.
+    let opened = plane.post("/v1/session", &json!({})).await;
+    let cookie = opened.headers[header::SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let csrf = opened.ok()["csrf_token"].as_str().unwrap().to_owned();
+    let send = async |method: Method, path: &str, body: Value| {
+        let request = Request::builder().method(method).uri(path).header(header::COOKIE, &cookie);
+        let request = request.header("x-bouncer-csrf", &csrf).header(header::CONTENT_TYPE, "application/json");
+        plane.send(request.body(Body::from(body.to_string())).unwrap()).await
+    };
+    let make = async |name: &str, role: &str, paths: &[&str]| {
+        let body = json!({"name": name, "role": role, "path_prefixes": paths});
+        format!("{TOKENS}/{}", send(Method::POST, TOKENS, body).await.ok()["id"].as_str().unwrap())
+    };
+    let revoke = async |token: &str| send(Method::DELETE, token, Value::Null).await;
+    let ended = NewToken {
+        name: "ended".into(),
+        role: Role::Admin,
+        scope: Scope::default(),
+        life: Some(SignedDuration::from_secs(-1)),
+    };
+    let operator = Principal {
+        actor: Actor::operator(),
+        role: Role::Admin,
+        scope: Scope::default(),
+        expires: None,
+        token: None,
+        single_use: false,
+    };
+    let ended = plane.store.add_token(&ended, &Token::generate().unwrap().hash(), &operator).await.unwrap().id;
+    for other in [
+        make("ci", "viewer", &[]).await,
+        make("deploy", "operator", &[]).await,
+        make("limited", "admin", &["a/*"]).await,
+        format!("{TOKENS}/{ended}"),
+    ] {
+        let answer = revoke(&other).await;
+        assert_eq!(answer.status, 204, "{}", answer.text);
+        assert_eq!(revoke(&other).await.code(), "not_found");
+    }
+    // The control: the last one of an administrator stays, until there is another.
+    let last = make("alice", "admin", &[]).await;
+    assert_eq!(revoke(&last).await.code(), "last_token");
+    make("bob", "admin", &[]).await;
+    assert_eq!(revoke(&last).await.status, 204);
+}
+
+/// Every part of a list, one after the other: the names in it, and how many parts there were.
+async fn parts(plane: &ControlPlane, query: &str) -> (String, usize) {
+    let (mut names, mut cursor, mut parts) = (Vec::new(), String::new(), 0);
+    loop {
+        let part = plane.get(&format!("{TOKENS}?{query}{cursor}")).await.ok();
+        names.extend(part["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()));
+        parts += 1;
+        match part["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return (names.join(" "), parts),
+        }
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_filtered_and_come_in_parts() {
+    let plane = ControlPlane::new().await;
+    let make = async |name: &str, role: &str| {
+        let made = plane.post(TOKENS, &json!({"name": name, "role": role})).await.ok();
+        format!("{TOKENS}/{}", made["id"].as_str().unwrap())
+    };
+    let gone = make("ci", "viewer").await;
+    assert_eq!(plane.delete(&gone).await.status, 204);
+    let ci = make("ci", "operator").await;
+    let operator = Principal {
+        actor: Actor::operator(),
+        role: Role::Admin,
+        scope: Scope::default(),
+        expires: None,
+        token: None,
+        single_use: false,
+    };
+    let life = Some(SignedDuration::from_secs(-1));
+    let ended = NewToken { name: "ended".into(), role: Role::Viewer, scope: Scope::default(), life };
+    plane.store.add_token(&ended, &Token::generate().unwrap().hash(), &operator).await.unwrap();
+    make("deploy", "viewer").await;
+
+    for (query, names) in [
+        ("", "bootstrap admin ci ci ended deploy"),
+        ("&state=live", "admin ci deploy"),
+        ("&state=ended", "ended"),
+        ("&state=revoked", "bootstrap ci"),
+        ("&role=admin", "bootstrap admin"),
+        ("&role=viewer&state=live", "deploy"),
+        ("&role=viewer&state=ended", "ended"),
+        ("&role=viewer&state=revoked", "ci"),
+        ("&role=auditor", ""),
+        ("&name=ci", "ci ci"),
+        ("&name=ci&state=live", "ci"),
+        ("&name=ci&state=ended", ""),
+        ("&name=ci&role=viewer", "ci"),
+        ("&name=nobody", ""),
+    ] {
+        assert_eq!(parts(&plane, &format!("limit=500{query}")).await, (names.to_owned(), 1), "{query}");
+        let many = names.split_whitespace().count();
+        assert_eq!(parts(&plane, &format!("limit=1{query}")).await, (names.to_owned(), many.max(1)), "{query}");
+    }
+    let live = plane.get(&format!("{TOKENS}?name=ci&state=live")).await.ok()["items"][0].clone();
+    assert_eq!(plane.get(&ci).await.ok(), live, "one of them, by its id");
+    assert!(plane.get(&gone).await.ok()["revoked_at"].is_string());
+    for bad in [
+        "limit=0",
+        "limit=501",
+        "offset=1",
+        "state=gone",
+        "state=",
+        "role=root",
+        "name=A%20B",
+        "name=%00",
+        "cursor=QUJD",
+        "cursor=!",
+    ] {
+        let answer = plane.get(&format!("{TOKENS}?{bad}")).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (400, "invalid_query"), "{bad}");
+    }
 }

@@ -3,6 +3,7 @@
 use crate::database::{MIGRATIONS, Place, WRITTEN};
 use crate::harness::{ControlPlane, FLAG, KEY, PATH, spiffe_id};
 use axum::body::Body;
+use bouncer_control_plane::access::Scope;
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -104,6 +105,15 @@ async fn every_released_schema_is_brought_up_to_date_with_all_its_data() {
             let position = plane.store.lease_outlet("siem", Uuid::nil(), Duration::ZERO).await.unwrap().unwrap();
             assert_eq!((position.decisions, position.changes), (2, 1));
         }
+        let scope = |path: &str| Scope::of(vec![path.parse().unwrap()]);
+        let counted = plane.store.audit_summary(&scope("protected-resources/*")).await.unwrap();
+        let chained = u64::from(wrote("audit_chains"));
+        assert_eq!(
+            (counted.events, counted.injected, counted.divergences),
+            (2 + chained, 1 + chained, None),
+            "schema {schema}"
+        );
+        assert_eq!(plane.store.audit_summary(&scope("else/*")).await.unwrap().events, 0);
 
         // What the data means has come along too: a secret that was deleted goes on counting, and what was taken back
         // before is known to bouncers that missed it.

@@ -6,6 +6,7 @@ use crate::harness::{ControlPlane, DEADLINE, KEY, PATH, envelope, resource};
 use crate::resolver::{Resolver, event};
 use crate::server::{PASSWORD, Server, Settings, Tls};
 use bouncer_audit::{Owner, What};
+use bouncer_control_plane::access::Scope;
 use bouncer_control_plane::bridge::Replica;
 use bouncer_control_plane::clock::SystemClock;
 use bouncer_control_plane::config::Config;
@@ -188,7 +189,7 @@ async fn audit_sent_to_two_replicas_is_stored_once() {
     assert_eq!(report.divergences, 0);
     let chain = report.chains.iter().find(|chain| chain.owner != Some(Owner::ControlPlane)).unwrap();
     assert_eq!((chain.events, chain.not_yet_signed), (500, 0));
-    assert_eq!(one.store.audit_summary().await.unwrap().events, 500);
+    assert_eq!(one.store.audit_summary(&Scope::default()).await.unwrap().events, 500);
 }
 
 #[tokio::test(flavor = "multi_thread")]

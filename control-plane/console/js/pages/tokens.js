@@ -1,6 +1,6 @@
 // Settings → API tokens: who may call the API, as what, until when. A token's text is shown once, when it is made, and is
 // not kept on any page.
-import { call, get } from "../api.js";
+import { all, call } from "../api.js";
 import { copyButton } from "../copy.js";
 import { ask } from "../dialog.js";
 import { h } from "../dom.js";
@@ -23,7 +23,7 @@ const ROLES = [
 /** @type {import("../router.js").Render} */
 export async function tokens(visit) {
   if (visit.rest[0] === "new") return make(visit);
-  const { items } = await get(LIST, visit.leaving);
+  const { items } = await all(LIST, { most: Infinity, signal: visit.leaving });
   const outcome = h("div", {});
   const revoke = (/** @type {any} */ row) => async () => {
     const sure = await ask({

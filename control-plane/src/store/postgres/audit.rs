@@ -3,11 +3,12 @@
 use super::chains::Incoming;
 use super::database::{Database, Write};
 use super::filter;
+use crate::access::Scope;
 use crate::model::{AdminRecord, Appended, AuditEvent, AuditRecord, Evidence, Received};
 use crate::store::chain::withheld;
 use crate::store::rows::audit::{AdminRow, AuditRow};
 use crate::store::rows::{part, signed, time, unsigned};
-use crate::store::{AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditSummary, Page, Part, Result};
+use crate::store::{AdminFilter, AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditSummary, Page, Part, Result};
 use bouncer_audit::Digest;
 use bouncer_custody::BouncerName;
 use sqlx::{Postgres, QueryBuilder};
@@ -179,11 +180,16 @@ pub(super) async fn histogram(
     rows.into_iter().map(read).collect()
 }
 
-pub(super) async fn summary(database: &Database) -> Result<AuditSummary> {
-    let rows: Vec<(String, i64, i64)> =
-        sqlx::query_as("SELECT outcome, SUM(events)::bigint, MAX(last_ms) FROM audit_totals GROUP BY outcome")
-            .fetch_all(&database.reader)
-            .await?;
+pub(super) async fn summary(database: &Database, scope: &Scope) -> Result<AuditSummary> {
+    let mut query = QueryBuilder::new("SELECT outcome, SUM(events)::bigint, MAX(last_ms) FROM ");
+    if scope.is_everything() {
+        query.push("audit_totals");
+    } else {
+        query.push("audit_path_totals WHERE TRUE");
+        filter::within(&mut query, "logical_path", scope);
+    }
+    query.push(" GROUP BY outcome");
+    let rows: Vec<(String, i64, i64)> = query.build_query_as().fetch_all(&database.reader).await?;
     let mut summary = AuditSummary::default();
     for (outcome, events, last_ms) in rows {
         let events = unsigned(events)?;
@@ -195,17 +201,52 @@ pub(super) async fn summary(database: &Database) -> Result<AuditSummary> {
         }
         summary.last = summary.last.max(Some(time("audit_totals", last_ms)?));
     }
-    summary.divergences =
-        unsigned(sqlx::query_scalar("SELECT count(*) FROM audit_divergences").fetch_one(&database.reader).await?)?;
+    if scope.is_everything() {
+        let all = sqlx::query_scalar("SELECT count(*) FROM audit_divergences").fetch_one(&database.reader).await?;
+        summary.divergences = Some(unsigned(all)?);
+    }
     Ok(summary)
 }
 
-pub(super) async fn admin(database: &Database, page: &Page<u64>) -> Result<Part<AdminRecord>> {
-    let rows: Vec<AdminRow> =
-        sqlx::query_as(sqlx::AssertSqlSafe(format!("{} WHERE seq < $1 ORDER BY seq DESC LIMIT $2", SELECT_ADMIN)))
-            .bind(page.after.map_or(Ok(i64::MAX), signed)?)
-            .bind(i64::from(page.limit) + 1)
-            .fetch_all(&database.reader)
-            .await?;
-    part(rows, page.limit, AdminRow::read)
+pub(super) async fn admin(
+    database: &Database,
+    wanted: &AdminFilter,
+    page: &Page<AuditKey>,
+) -> Result<Part<AdminRecord>> {
+    let mut query = changes(wanted, page)?;
+    let mut read = database.begin_list().await?;
+    part(query.build_query_as().fetch_all(&mut *read).await?, page.limit, AdminRow::read)
+}
+
+/// The administrative changes of a page, and one more: in the order of the index of one of the filters, or of time, so that
+/// PostgreSQL can take no other (see [`super::search`]).
+pub(super) fn changes(wanted: &AdminFilter, page: &Page<AuditKey>) -> Result<QueryBuilder<Postgres>> {
+    let (from_ms, before) = filter::span(wanted, page.after);
+    let filters = [("subject", &wanted.subject), ("actor", &wanted.actor), ("action", &wanted.action)];
+    let mut filters = filters.into_iter().filter_map(|(column, value)| Some((column, value.as_deref()?)));
+    let mut query = QueryBuilder::new(SELECT_ADMIN);
+    let order = match filters.next() {
+        // What PostgreSQL can't hold is in no change.
+        Some((_, value)) if value.contains('\0') => {
+            query.push(" WHERE FALSE");
+            "seq DESC".to_owned()
+        }
+        Some((column, value)) => {
+            query.push(format!(" WHERE ({column}, time_ms, seq) < (")).push_bind(value.to_owned()).push(", ");
+            query.push_bind(before.time_ms).push(", ").push_bind(signed(before.seq)?);
+            query.push(format!(") AND ({column}, time_ms) >= (")).push_bind(value.to_owned()).push(", ");
+            query.push_bind(from_ms).push(")");
+            format!("{column} DESC, time_ms DESC, seq DESC")
+        }
+        None => {
+            query.push(" WHERE (time_ms, seq) < (").push_bind(before.time_ms).push(", ").push_bind(signed(before.seq)?);
+            query.push(") AND time_ms >= ").push_bind(from_ms);
+            "time_ms DESC, seq DESC".to_owned()
+        }
+    };
+    for (column, value) in filters {
+        filter::is(&mut query, column, Some(value));
+    }
+    query.push(" ORDER BY ").push(order).push(" LIMIT ").push_bind(i64::from(page.limit) + 1);
+    Ok(query)
 }

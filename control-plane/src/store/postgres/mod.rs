@@ -19,10 +19,11 @@ mod tokens;
 
 use super::rows::unsigned;
 use super::{
-    AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BROKEN_BY, BouncerFilter,
-    EnvelopeFilter, Others, Page, Part, Pruned, ResourceFilter, Result, Retention, Store, StoreError, newest,
+    AdminFilter, AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BROKEN_BY,
+    BouncerFilter, EnvelopeFilter, Others, Page, Part, Pruned, ResourceFilter, Result, Retention, Store, StoreError,
+    newest,
 };
-use crate::access::{NewSession, NewToken, Principal, TokenRecord};
+use crate::access::{NewSession, NewToken, Principal, Scope, TokenFilter, TokenRecord};
 use crate::clock::Clock;
 use crate::edit::{Edit, Reason};
 use crate::model::{
@@ -85,6 +86,12 @@ impl Store for PostgresStore {
 
     async fn token(&self, presented: &TokenHash) -> Result<Option<TokenRecord>> {
         tokens::presented(&self.database, presented).await
+    }
+    async fn token_by_id(&self, id: Uuid) -> Result<Option<TokenRecord>> {
+        tokens::by_id(&self.database, id).await
+    }
+    async fn list_tokens(&self, filter: &TokenFilter, page: &Page<Uuid>) -> Result<Part<TokenRecord>> {
+        tokens::list(&self.database, filter, page).await
     }
     async fn tokens(&self) -> Result<Vec<TokenRecord>> {
         tokens::all(&self.database).await
@@ -254,11 +261,11 @@ impl Store for PostgresStore {
     async fn audit_histogram(&self, filter: &AuditFilter, span: AuditBuckets) -> Result<Vec<AuditCount>> {
         audit::histogram(&self.database, filter, span).await
     }
-    async fn audit_summary(&self) -> Result<AuditSummary> {
-        audit::summary(&self.database).await
+    async fn audit_summary(&self, scope: &Scope) -> Result<AuditSummary> {
+        audit::summary(&self.database, scope).await
     }
-    async fn admin_events(&self, page: &Page<u64>) -> Result<Part<AdminRecord>> {
-        audit::admin(&self.database, page).await
+    async fn admin_events(&self, filter: &AdminFilter, page: &Page<AuditKey>) -> Result<Part<AdminRecord>> {
+        audit::admin(&self.database, filter, page).await
     }
 
     async fn audit_spans(&self, range: &AuditRange) -> Result<Vec<AuditSpan>> {

@@ -1,11 +1,15 @@
 //! Tokens: hashes in, records out.
 
 use super::database::{Database, Write};
-use crate::access::{NewToken, Principal, TokenRecord};
+use super::filter;
+use crate::access::{NewToken, Principal, TokenFilter, TokenRecord, TokenState};
 use crate::model::Actor;
+use crate::store::rows::part;
 use crate::store::rows::tokens::{TokenRow, first, made_before, write_scope};
-use crate::store::{Conflict, Result, StoreError};
+use crate::store::{Conflict, Page, Part, Result, StoreError};
 use crate::token::TokenHash;
+use jiff::Timestamp;
+use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
 /// Every token; conditions follow.
@@ -32,6 +36,54 @@ pub(super) async fn presented(database: &Database, presented: &TokenHash) -> Res
 pub(super) async fn all(database: &Database) -> Result<Vec<TokenRecord>> {
     let rows: Vec<TokenRow> = sqlx::query_as(select_token!("ORDER BY id")).fetch_all(&database.reader).await?;
     rows.into_iter().map(TokenRow::read).collect()
+}
+
+pub(super) async fn by_id(database: &Database, id: Uuid) -> Result<Option<TokenRecord>> {
+    let row: Option<TokenRow> =
+        sqlx::query_as(select_token!("WHERE id = $1")).bind(id.to_string()).fetch_optional(&database.reader).await?;
+    row.map(TokenRow::read).transpose()
+}
+
+pub(super) async fn list(database: &Database, wanted: &TokenFilter, page: &Page<Uuid>) -> Result<Part<TokenRecord>> {
+    let mut query = some(wanted, page, database.clock.now());
+    let mut read = database.begin_list().await?;
+    part(query.build_query_as().fetch_all(&mut *read).await?, page.limit, TokenRow::read)
+}
+
+/// The tokens of a page, and one more: in the order of the index of what leaves out most, so that PostgreSQL can take no
+/// other (see [`super::search`]).
+pub(super) fn some(wanted: &TokenFilter, page: &Page<Uuid>, now: Timestamp) -> QueryBuilder<Postgres> {
+    let after = page.after.map(|after| after.to_string()).unwrap_or_default();
+    let (name, role) =
+        (wanted.name.as_ref().map(ToString::to_string), wanted.role.map(|role| role.as_str().to_owned()));
+    let mut query = QueryBuilder::new(select_token!("WHERE "));
+    let equal = |query: &mut QueryBuilder<Postgres>, column: &'static str, value: String| {
+        query.push("(").push(column).push(", id) > (").push_bind(value.clone()).push(", ").push_bind(after.clone());
+        query.push(") AND ").push(column).push(" <= ").push_bind(value);
+    };
+    let order = match (name, wanted.state, role) {
+        (Some(name), _, role) => {
+            equal(&mut query, "name", name);
+            filter::equals(&mut query, "role", role);
+            "name, id"
+        }
+        (None, None, Some(role)) => {
+            equal(&mut query, "role", role);
+            "role, id"
+        }
+        (None, state, role) => {
+            query.push("id > ").push_bind(after.clone());
+            filter::equals(&mut query, "role", role);
+            match state {
+                None => "id",
+                Some(TokenState::Revoked) => "id, revoked_ms",
+                Some(TokenState::Live | TokenState::Ended) => "id, expires_ms",
+            }
+        }
+    };
+    filter::state(&mut query, wanted.state, now);
+    query.push(" ORDER BY ").push(order).push(" LIMIT ").push_bind(i64::from(page.limit) + 1);
+    query
 }
 
 async fn insert(
@@ -138,13 +190,15 @@ pub(super) async fn add(
 
 pub(super) async fn revoke(database: &Database, id: Uuid, actor: &Actor) -> Result<()> {
     let mut write = database.begin().await?;
-    let name: Option<String> =
-        sqlx::query_scalar("UPDATE tokens SET revoked_ms = $1 WHERE id = $2 AND revoked_ms IS NULL RETURNING name")
-            .bind(write.now_ms())
-            .bind(id.to_string())
-            .fetch_optional(write.connection())
-            .await?;
-    let name = name.ok_or(StoreError::NotFound)?;
+    let revoked: Option<(String, bool)> = sqlx::query_as(
+        "UPDATE tokens SET revoked_ms = $1 WHERE id = $2 AND revoked_ms IS NULL
+         RETURNING name, role = 'admin' AND scope = '[]' AND (expires_ms IS NULL OR expires_ms > $1)",
+    )
+    .bind(write.now_ms())
+    .bind(id.to_string())
+    .fetch_optional(write.connection())
+    .await?;
+    let (name, administered) = revoked.ok_or(StoreError::NotFound)?;
     let left: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM tokens WHERE role = 'admin' AND scope = '[]' AND revoked_ms IS NULL
              AND (expires_ms IS NULL OR expires_ms > $1)",
@@ -152,7 +206,8 @@ pub(super) async fn revoke(database: &Database, id: Uuid, actor: &Actor) -> Resu
     .bind(write.now_ms())
     .fetch_one(write.connection())
     .await?;
-    if left == 0 {
+    // Where there is none anyway, such as beside an identity provider, any other can be revoked.
+    if administered && left == 0 {
         return Err(Conflict::LastToken.into());
     }
     sqlx::query("DELETE FROM sessions WHERE token_id = $1").bind(id.to_string()).execute(write.connection()).await?;

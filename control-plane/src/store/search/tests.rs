@@ -1,10 +1,11 @@
 //! What is found on either database, against a scan. Each database's own tests run these on it, and ask it for its plans.
 
 use super::*;
+use crate::access::{Role, TokenFilter, TokenState};
 use crate::certificate::CertificateChain;
 use crate::edit::Edit;
 use crate::model::{Actor, Bouncer, Envelope, Protocol, Resource, Terms};
-use crate::store::{Page, Store};
+use crate::store::{AdminFilter, Page, Store};
 use bouncer_custody::{KeyId, LogicalPath, Provider};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -280,6 +281,43 @@ pub(in crate::store) fn every_kind() -> Vec<Wanted> {
         }
     }
     all
+}
+
+/// Pages of tokens of every kind, each with what leaves out most.
+pub(in crate::store) fn tokens() -> Vec<(TokenFilter, &'static str)> {
+    let mut all = Vec::new();
+    for name in [None, Some("ci")] {
+        for role in [None, Some(Role::Viewer)] {
+            for state in [None, Some(TokenState::Live), Some(TokenState::Ended), Some(TokenState::Revoked)] {
+                let index = match (name, state, role) {
+                    (Some(_), _, _) => "tokens_by_name",
+                    (None, Some(TokenState::Revoked), _) => "tokens_revoked",
+                    (None, Some(_), _) => "tokens_not_revoked",
+                    (None, None, Some(_)) => "tokens_by_role",
+                    (None, None, None) => "tokens_pkey",
+                };
+                all.push((TokenFilter { name: name.map(|name| name.parse().unwrap()), role, state }, index));
+            }
+        }
+    }
+    all
+}
+
+/// Pages of administrative changes of every kind, each with the index of one of its filters.
+pub(in crate::store) fn changes() -> Vec<(AdminFilter, &'static str)> {
+    let kind = |bits: u8| {
+        let bit = |at: u8| bits & (1 << at) != 0;
+        let text = |at: u8| bit(at).then(|| "a".to_owned());
+        let index = match bits & 7 {
+            0 => "admin_events_by_time",
+            4 => "admin_events_by_action",
+            bits if bits & 1 != 0 => "admin_events_by_subject",
+            _ => "admin_events_by_actor",
+        };
+        let time = bit(3).then(Timestamp::now);
+        (AdminFilter { subject: text(0), actor: text(1), action: text(2), from: time, to: time }, index)
+    };
+    (0..16).map(kind).collect()
 }
 
 impl Wanted {

@@ -2,12 +2,13 @@
 
 use super::chains::Incoming;
 use super::database::{Database, Write};
+use crate::access::Scope;
 use crate::model::{AdminRecord, Appended, AuditEvent, AuditRecord, Received};
 use crate::store::chain::withheld;
 use crate::store::filter;
 use crate::store::rows::audit::{AdminRow, AuditRow};
 use crate::store::rows::{part, signed, time, unsigned};
-use crate::store::{AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditSummary, Page, Part, Result};
+use crate::store::{AdminFilter, AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditSummary, Page, Part, Result};
 use bouncer_custody::BouncerName;
 use sqlx::{QueryBuilder, Sqlite};
 use std::collections::{BTreeMap, HashSet};
@@ -165,9 +166,16 @@ pub(super) async fn histogram(
     rows.into_iter().map(read).collect()
 }
 
-pub(super) async fn summary(database: &Database) -> Result<AuditSummary> {
-    let rows: Vec<(String, i64, i64)> =
-        sqlx::query_as("SELECT outcome, events, last_ms FROM audit_totals").fetch_all(&database.reader).await?;
+pub(super) async fn summary(database: &Database, scope: &Scope) -> Result<AuditSummary> {
+    let mut query = QueryBuilder::new("SELECT outcome, SUM(events), MAX(last_ms) FROM ");
+    if scope.is_everything() {
+        query.push("audit_totals");
+    } else {
+        query.push("audit_path_totals WHERE TRUE");
+        filter::within(&mut query, "logical_path", scope);
+    }
+    query.push(" GROUP BY outcome");
+    let rows: Vec<(String, i64, i64)> = query.build_query_as().fetch_all(&database.reader).await?;
     let mut summary = AuditSummary::default();
     for (outcome, events, last_ms) in rows {
         let events = unsigned(events)?;
@@ -179,17 +187,31 @@ pub(super) async fn summary(database: &Database) -> Result<AuditSummary> {
         }
         summary.last = summary.last.max(Some(time("audit_totals", last_ms)?));
     }
-    summary.divergences =
-        unsigned(sqlx::query_scalar("SELECT count(*) FROM audit_divergences").fetch_one(&database.reader).await?)?;
+    if scope.is_everything() {
+        let all = sqlx::query_scalar("SELECT count(*) FROM audit_divergences").fetch_one(&database.reader).await?;
+        summary.divergences = Some(unsigned(all)?);
+    }
     Ok(summary)
 }
 
-pub(super) async fn admin(database: &Database, page: &Page<u64>) -> Result<Part<AdminRecord>> {
-    let rows: Vec<AdminRow> =
-        sqlx::query_as(sqlx::AssertSqlSafe(format!("{} WHERE seq < ? ORDER BY seq DESC LIMIT ?", SELECT_ADMIN)))
-            .bind(page.after.map_or(Ok(i64::MAX), signed)?)
-            .bind(i64::from(page.limit) + 1)
-            .fetch_all(&database.reader)
-            .await?;
-    part(rows, page.limit, AdminRow::read)
+pub(super) async fn admin(
+    database: &Database,
+    wanted: &AdminFilter,
+    page: &Page<AuditKey>,
+) -> Result<Part<AdminRecord>> {
+    let mut query = changes(wanted, page)?;
+    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, AdminRow::read)
+}
+
+/// The administrative changes of a page, and one more. Every index that there is for a filter has the list's order.
+pub(super) fn changes(wanted: &AdminFilter, page: &Page<AuditKey>) -> Result<QueryBuilder<Sqlite>> {
+    let (from_ms, before) = filter::span(wanted, page.after);
+    let mut query = QueryBuilder::new(SELECT_ADMIN);
+    query.push(" WHERE (time_ms, seq) < (").push_bind(before.time_ms).push(", ").push_bind(signed(before.seq)?);
+    query.push(") AND time_ms >= ").push_bind(from_ms);
+    filter::equals(&mut query, "actor", wanted.actor.clone());
+    filter::equals(&mut query, "action", wanted.action.clone());
+    filter::equals(&mut query, "subject", wanted.subject.clone());
+    query.push(" ORDER BY time_ms DESC, seq DESC LIMIT ").push_bind(i64::from(page.limit) + 1);
+    Ok(query)
 }

@@ -1,11 +1,14 @@
 //! Tokens: hashes in, records out.
 
 use super::database::{Database, Write};
-use crate::access::{NewToken, Principal, TokenRecord};
+use crate::access::{NewToken, Principal, Role, TokenFilter, TokenRecord, TokenState};
 use crate::model::Actor;
+use crate::store::rows::part;
 use crate::store::rows::tokens::{TokenRow, first, made_before, write_scope};
-use crate::store::{Conflict, Result, StoreError};
+use crate::store::{Conflict, Page, Part, Result, StoreError, filter};
 use crate::token::TokenHash;
+use jiff::Timestamp;
+use sqlx::{QueryBuilder, Sqlite};
 use uuid::Uuid;
 
 /// Every token; conditions follow.
@@ -32,6 +35,35 @@ pub(super) async fn presented(database: &Database, presented: &TokenHash) -> Res
 pub(super) async fn all(database: &Database) -> Result<Vec<TokenRecord>> {
     let rows: Vec<TokenRow> = sqlx::query_as(select_token!("ORDER BY id")).fetch_all(&database.reader).await?;
     rows.into_iter().map(TokenRow::read).collect()
+}
+
+pub(super) async fn by_id(database: &Database, id: Uuid) -> Result<Option<TokenRecord>> {
+    let row: Option<TokenRow> =
+        sqlx::query_as(select_token!("WHERE id = ?")).bind(id.to_string()).fetch_optional(&database.reader).await?;
+    row.map(TokenRow::read).transpose()
+}
+
+pub(super) async fn list(database: &Database, wanted: &TokenFilter, page: &Page<Uuid>) -> Result<Part<TokenRecord>> {
+    let mut query = some(wanted, page, database.clock.now());
+    part(query.build_query_as().fetch_all(&database.reader).await?, page.limit, TokenRow::read)
+}
+
+/// The tokens of a page, and one more. The index of what leaves out most is named, so that SQLite can take no other.
+pub(super) fn some(wanted: &TokenFilter, page: &Page<Uuid>, now: Timestamp) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(select_token!(""));
+    query.push(match (&wanted.name, wanted.state, wanted.role) {
+        (Some(_), _, _) => "INDEXED BY tokens_by_name ",
+        (None, Some(TokenState::Revoked), _) => "INDEXED BY tokens_revoked ",
+        (None, Some(TokenState::Live | TokenState::Ended), _) => "INDEXED BY tokens_not_revoked ",
+        (None, None, Some(_)) => "INDEXED BY tokens_by_role ",
+        (None, None, None) => "",
+    });
+    query.push("WHERE id > ").push_bind(page.after.map(|after| after.to_string()).unwrap_or_default());
+    filter::equals(&mut query, "name", wanted.name.as_ref().map(ToString::to_string));
+    filter::equals(&mut query, "role", wanted.role.map(Role::as_str));
+    filter::state(&mut query, wanted.state, now);
+    query.push(" ORDER BY id LIMIT ").push_bind(i64::from(page.limit) + 1);
+    query
 }
 
 async fn insert(
@@ -138,24 +170,27 @@ pub(super) async fn add(
 
 pub(super) async fn revoke(database: &Database, id: Uuid, actor: &Actor) -> Result<()> {
     let mut write = database.begin().await?;
-    let name: Option<String> =
-        sqlx::query_scalar("UPDATE tokens SET revoked_ms = ? WHERE id = ? AND revoked_ms IS NULL RETURNING name")
-            .bind(write.now_ms())
-            .bind(id.to_string())
-            .fetch_optional(write.connection())
-            .await?;
-    let name = name.ok_or(StoreError::NotFound)?;
+    let revoked: Option<(String, bool)> = sqlx::query_as(
+        "UPDATE tokens SET revoked_ms = ?1 WHERE id = ?2 AND revoked_ms IS NULL
+         RETURNING name, role = 'admin' AND scope = '[]' AND (expires_ms IS NULL OR expires_ms > ?1)",
+    )
+    .bind(write.now_ms())
+    .bind(id.to_string())
+    .fetch_optional(write.connection())
+    .await?;
+    let (name, administered) = revoked.ok_or(StoreError::NotFound)?;
     let left: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM tokens WHERE role = 'admin' AND scope = '[]' AND revoked_ms IS NULL
-             AND (expires_ms IS NULL OR expires_ms > ?)",
+             AND (expires_ms IS NULL OR expires_ms > ?1)",
     )
     .bind(write.now_ms())
     .fetch_one(write.connection())
     .await?;
-    if left == 0 {
+    // Where there is none anyway, such as beside an identity provider, any other can be revoked.
+    if administered && left == 0 {
         return Err(Conflict::LastToken.into());
     }
-    sqlx::query("DELETE FROM sessions WHERE token_id = ?").bind(id.to_string()).execute(write.connection()).await?;
+    sqlx::query("DELETE FROM sessions WHERE token_id = ?1").bind(id.to_string()).execute(write.connection()).await?;
     write.record(actor, "token.revoked", &name, "").await?;
     write.commit().await
 }

@@ -1,12 +1,13 @@
 use super::*;
+use crate::access::Scope;
 use crate::clock::SystemClock;
-use crate::store::Store;
-use crate::store::postgres::PostgresStore;
 use crate::store::postgres::database::MIGRATIONS;
 use crate::store::postgres::envelopes::select_latest;
+use crate::store::postgres::{PostgresStore, audit, tokens};
 use crate::store::search::Reach;
 use crate::store::search::tests::{self as shared, every_kind};
-use crate::store::{EnvelopeFilter, ResourceFilter};
+use crate::store::{EnvelopeFilter, Page, ResourceFilter, Store};
+use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Connection as _, migrate::Migrator};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -136,6 +137,19 @@ async fn all_go_by_their_index(place: &Place) {
             goes_by(count(list, condition, 10), met(list, condition), false).await;
         }
     }
+    for (wanted, index) in shared::tokens() {
+        goes_by(tokens::some(&wanted, &Page { after: None, limit: 10 }, Timestamp::now()), index, false).await;
+    }
+    for (wanted, index) in shared::changes() {
+        let query = audit::changes(&wanted, &Page { after: None, limit: 10 }).unwrap();
+        let steps = plan(&mut read, query.sql().as_str()).await;
+        let used = indexes(&steps);
+        // Beside it, which chain they are in.
+        assert!(
+            !has(&steps, "Seq Scan") && !has(&steps, "Sort") && used == [index, "audit_own_chain"],
+            "{index}: {steps:#?}"
+        );
+    }
     let rows = select_latest!("AND s.logical_path = ANY($1) ORDER BY s.logical_path");
     assert!(!has(&plan(&mut read, rows).await, "Seq Scan"));
 }
@@ -169,6 +183,11 @@ const BEFORE: &str = r"
             created_by, updated_ms, updated_by, revision)
         VALUES ('payments-api', 'east', 'payments', 'payments.internal:8443', 'mtls', 'Payments/old', '[]', TRUE, 1,
             'operator', 1, 'operator', 1);
+    INSERT INTO audit_events (bouncer, id, sequence, time_ms, received_ms, caller, resource, logical_path, generation, key_id,
+            aad_sha256, cluster, destination, outcome, reason, backend_request_id, count, decision_id, authority, dev)
+        SELECT 'east', number, number, number, 1, '', '', path, 1, '', '', '', '', outcome, '', '', 1, '', '', FALSE
+        FROM (VALUES (1, 'payments/a', 'inject'), (2, 'payments/a', 'deny'), (3, 'payments/a', 'inject'),
+            (4, 'orders/a', 'inject'), (5, '', 'deny')) AS event (number, path, outcome);
 ";
 
 #[tokio::test]
@@ -182,6 +201,14 @@ async fn what_was_there_before_is_found_after_the_upgrade() {
     connection.close().await.unwrap();
 
     let place = Place::at(&url).await;
+    let summary = async |path: &str| {
+        let scope = Scope::of(vec![path.parse().unwrap()]);
+        let summary = place.store.audit_summary(&scope).await.unwrap();
+        (summary.events, summary.injected, summary.denied, summary.last.map(Timestamp::as_millisecond))
+    };
+    assert_eq!(summary("payments/*").await, (3, 2, 1, Some(3)));
+    assert_eq!(summary("orders/a").await, (1, 1, 0, Some(4)));
+    assert_eq!(summary("orders").await, (0, 0, 0, None));
     let found = async |wanted: Wanted| {
         let few = shared::Place::page(&place, &wanted, Reach { few: 9, near: 0 }, "", 9).await;
         assert_eq!(few, shared::Place::page(&place, &wanted, Reach { few: 9, near: 9 }, "", 9).await);

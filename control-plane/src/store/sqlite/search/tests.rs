@@ -1,11 +1,13 @@
 use super::*;
 use crate::clock::SystemClock;
-use crate::store::Store;
 use crate::store::search::Reach;
 use crate::store::search::tests::{self as shared, every_kind};
-use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::{SqliteStore, audit, tokens};
+use crate::store::{Page, Store};
+use jiff::Timestamp;
 use std::sync::Arc;
 use tempfile::TempDir;
+use uuid::Uuid;
 
 struct Place {
     store: SqliteStore,
@@ -76,4 +78,24 @@ async fn no_page_is_found_by_going_through_a_whole_table() {
     // The control: what a search was before it had trigrams.
     let naive = "SELECT * FROM envelope_search WHERE instr(logical_path, 'a') > 0";
     assert!(plan(&place, QueryBuilder::new(naive)).await.iter().any(|step| scans(step)));
+}
+
+#[tokio::test]
+async fn no_page_of_tokens_or_changes_is_found_by_going_through_a_whole_table() {
+    let place = open().await;
+    let told = async |query: QueryBuilder<Sqlite>| {
+        let steps = plan(&place, query).await;
+        assert!(!steps.iter().any(|step| scans(step) || step.contains("FOR ORDER BY")), "{steps:#?}");
+        steps.concat()
+    };
+    for (wanted, index) in shared::tokens() {
+        let after = Some(Uuid::now_v7());
+        let steps = told(tokens::some(&wanted, &Page { after, limit: 10 }, Timestamp::now())).await;
+        // A table's own key has a name of SQLite's.
+        assert!(steps.contains(index) || index == "tokens_pkey", "{index}: {steps}");
+    }
+    for (wanted, _) in shared::changes() {
+        let steps = told(audit::changes(&wanted, &Page { after: None, limit: 10 }).unwrap()).await;
+        assert!(steps.contains("admin_events_by_"), "{steps}");
+    }
 }
