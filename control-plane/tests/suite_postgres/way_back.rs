@@ -19,6 +19,9 @@ fn documented() -> Vec<&'static str> {
     readme.lines().filter_map(|line| line.strip_prefix("    ")).filter(ours).collect()
 }
 
+/// A schema behind which came a table that refers to one of its own.
+const BEFORE: i64 = 4;
+
 /// Runs a command as the role of the configuration's `url`, which is no superuser.
 fn run(command: &str, server: &Server, folder: &Path) -> Output {
     let path = format!("{}:{}", binaries().unwrap().display(), std::env::var("PATH").unwrap());
@@ -62,9 +65,7 @@ fn the_documented_way_back_from_an_upgrade_brings_what_was_there_and_nothing_of_
         sqlx::query("CREATE DATABASE bouncer OWNER bouncer").execute(&mut admin).await.unwrap();
     });
     let place = Arc::new(Place::at(url("bouncer")));
-    let mut schemas: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-    let newest = schemas.pop().unwrap();
-    leave_by(&place, *schemas.last().unwrap());
+    leave_by(&place, BEFORE);
     let [backup, restore @ ..] = &documented()[..] else { panic!("README.md names no backup") };
     assert!(backup.starts_with("pg_dump ") && restore.len() == 3, "{restore:?}");
     done(&run(backup, &server, folder.path()));
@@ -94,7 +95,7 @@ fn the_documented_way_back_from_an_upgrade_brings_what_was_there_and_nothing_of_
         let both = "SELECT (SELECT count(*) FROM sessions), (SELECT max(version) FROM _sqlx_migrations)";
         sqlx::query_as(both).fetch_one(&mut restored).await.unwrap()
     });
-    assert_eq!((sessions, schema), (0, newest));
+    assert_eq!((sessions, Some(schema)), (0, MIGRATIONS.iter().map(|migration| migration.version).max()));
     // The database of after the upgrade is untouched, and the control: a restore into it fails half way.
     let (bouncers, secrets) = found(&Site::on(Place::at(url("bouncer"))));
     assert!(bouncers.contains(&"later".to_owned()) && secrets == 0, "{bouncers:?}");
