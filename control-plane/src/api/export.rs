@@ -282,6 +282,7 @@ pub(crate) fn decision(record: AuditRecord) -> Line {
     let proof = event.evidence.map(|evidence| Proof {
         chain: evidence.chain,
         head: evidence.head,
+        before: None,
         withheld: evidence.withheld,
     });
     Line::Event(Box::new(DecisionLine {
@@ -312,7 +313,12 @@ pub(crate) fn decision(record: AuditRecord) -> Line {
 /// An administrative change as a line of an export.
 pub(crate) fn change(record: AdminRecord) -> Line {
     let sequence = record.place.as_ref().map_or(0, |place| place.sequence);
-    let proof = record.place.map(|place| Proof { chain: place.chain, head: place.head, withheld: Withheld::new() });
+    let proof = record.place.map(|place| Proof {
+        chain: place.chain,
+        head: place.head,
+        before: None,
+        withheld: Withheld::new(),
+    });
     Line::AdminEvent(AdminLine {
         time_ms: record.at.as_millisecond(),
         sequence,
