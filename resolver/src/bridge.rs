@@ -92,7 +92,7 @@ async fn session(
     stop: &CancellationToken,
 ) -> Result<(), BridgeError> {
     let mut connection = connect::connect(engine, &engine.config.bridge, address, afterwards, enroller).await?;
-    connection.enrol(engine).await?;
+    connection.enrol(&engine.metrics).await?;
     let (up, outgoing) = mpsc::channel(16);
     let held = engine.policy.held();
     let hello = wire::Hello {
@@ -126,7 +126,7 @@ async fn session(
         ended = receive => ended,
         ended = audit => ended,
         ended = status => ended,
-        ended = connection.stay_enrolled(engine) => ended,
+        ended = connection.stay_enrolled(&engine.metrics) => ended,
     }
 }
 
