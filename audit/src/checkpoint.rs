@@ -17,6 +17,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 const CHECKPOINT: &[u8] = b"bouncer.audit.checkpoint.v1\0";
+/// So many events a resolver lets go without a checkpoint: the batch in which there would be more brings one.
+pub const CHECKPOINT_EVENTS: u64 = 1_000;
 /// More than any SVID has in front of its authority.
 const CERTIFICATES: usize = 8;
 

@@ -27,7 +27,7 @@ mod verify;
 
 pub use bundle::{BundleError, Bundles};
 pub use chain::{ChainId, ChainPoint, NotAChain, NotAnOwner, Owner};
-pub use checkpoint::{Algorithm, Checkpoint, CheckpointError, Signed, Signer};
+pub use checkpoint::{Algorithm, CHECKPOINT_EVENTS, Checkpoint, CheckpointError, Signed, Signer};
 pub use digest::{Digest, NotADigest};
 pub use event::{Change, Decision, TEXT_LIMIT, UNFIT, WITHHELD, Withheld, cut, fit, fits};
 pub use line::{AdminLine, DecisionLine, DivergenceLine, EndLine, Line, Proof};

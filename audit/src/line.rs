@@ -33,6 +33,10 @@ pub struct Proof {
     pub chain: ChainId,
     /// The head behind the event.
     pub head: Digest,
+    /// The head in front of the event, where retention removed the one that made it and no checkpoint stands for it. Given for
+    /// a chain's first event only: what is signed behind it, if anything is, speaks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Digest>,
     /// Commitments to texts that looked like credentials, by field.
     #[serde(default, skip_serializing_if = "Withheld::is_empty")]
     pub withheld: Withheld,

@@ -2,13 +2,17 @@
 
 use crate::bundle::Bundles;
 use crate::chain::{ChainId, ChainPoint, Owner};
-use crate::checkpoint::{CheckpointError, Signed};
+use crate::checkpoint::{CHECKPOINT_EVENTS, CheckpointError, Signed};
 use crate::digest::Digest;
 use crate::event::Withheld;
 use crate::line::{Line, Proof};
 use bouncer_custody::SpiffeId;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How much later than its last checkpoint an event may be that is not signed yet, in milliseconds. A resolver signs each
+/// ten seconds while it is connected, and at once after a pause.
+const LATE_MS: i64 = 60_000;
 
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +58,34 @@ pub enum What {
          one, name its role (--bouncer NAME=ARN)"
     )]
     Unsigned,
+    /// The control plane's own chain without a good checkpoint.
+    #[error(
+        "nothing of the chain is signed, and who signs it was given (--control-plane-id): its checkpoints are missing. A \
+         control plane signs within ten seconds of its first change: where that has only just been, export again"
+    )]
+    OwnUnsigned,
+    /// Nothing of an owner whose identity was given.
+    #[error(
+        "nothing of {0} is here, and who signs it was given: its chains are missing, or the export was not to hold them"
+    )]
+    Nothing(Owner),
+    /// More events behind the last checkpoint than there can be.
+    #[error(
+        "{found} event(s) behind the last checkpoint are not signed, and at most {most} can be: checkpoints are missing, or \
+         could not be made"
+    )]
+    TailTooLong {
+        /// How many there are.
+        found: u64,
+        /// How many there may be.
+        most: u64,
+    },
+    /// An unsigned event long after the last checkpoint.
+    #[error(
+        "the event is not signed, and more than a minute later than what should have been: checkpoints are missing, or could \
+         not be made"
+    )]
+    TailTooLate,
     /// A checkpoint covers events that are not there.
     #[error("the checkpoint covers events that are missing: they end at {0}")]
     MissingBefore(u64),
@@ -144,8 +176,7 @@ pub struct ChainReport {
     pub withheld: u64,
     /// Events that the resolver has recorded and not handed over yet, where its head was given.
     pub not_delivered: Option<u64>,
-    /// Nothing signs it, and it was said of its bouncer that nothing does: its order holds, and whoever stored it could
-    /// have made it.
+    /// Nothing signs it, and nobody said that anything does: its order holds, and whoever stored it could have made it.
     pub unsigned: bool,
     /// It is as it should be.
     pub good: bool,
@@ -174,6 +205,10 @@ struct State {
     signer: Option<SpiffeId>,
     checkpoints: u64,
     last: Option<(u64, u64, i64)>,
+    /// When the first event behind the last checkpoint was.
+    tail_ms: Option<i64>,
+    /// The first event behind it that is too late to be there.
+    late: Option<u64>,
     broken: bool,
 }
 
@@ -185,6 +220,7 @@ pub struct Verifier {
     heads: Vec<Expected>,
     unsigned: BTreeSet<Owner>,
     complete: bool,
+    max_unsigned: Option<u64>,
     chains: BTreeMap<ChainId, State>,
     faults: Vec<Fault>,
     unchained: u64,
@@ -203,6 +239,7 @@ impl Verifier {
             heads,
             unsigned: BTreeSet::new(),
             complete: false,
+            max_unsigned: None,
             chains: BTreeMap::new(),
             faults: Vec::new(),
             unchained: 0,
@@ -223,6 +260,15 @@ impl Verifier {
     #[must_use]
     pub fn unsigned(mut self, owners: impl IntoIterator<Item = Owner>) -> Self {
         self.unsigned.extend(owners);
+        self
+    }
+
+    /// Takes so many events behind a chain's last checkpoint, whenever they were. Without it, what a resolver can have there:
+    /// [`CHECKPOINT_EVENTS`], and none of them a minute later than the checkpoint. Of the control plane's own, which signs by
+    /// time alone, those of one minute.
+    #[must_use]
+    pub fn max_unsigned(mut self, most: u64) -> Self {
+        self.max_unsigned = Some(most);
         self
     }
 
@@ -248,11 +294,11 @@ impl Verifier {
             Line::Event(event) => {
                 let owner = Owner::Bouncer(event.bouncer.clone());
                 let leaf = |withheld: &Withheld| event.decision().leaf_without(withheld);
-                self.event(event.proof.as_ref(), owner, event.sequence, leaf);
+                self.event(event.proof.as_ref(), owner, (event.sequence, event.time_ms), leaf);
             }
             Line::AdminEvent(event) => {
                 let leaf = |_: &Withheld| Some(event.change().leaf());
-                self.event(event.proof.as_ref(), Owner::ControlPlane, event.sequence, leaf);
+                self.event(event.proof.as_ref(), Owner::ControlPlane, (event.sequence, event.time_ms), leaf);
             }
             Line::Checkpoint(signed) => self.checkpoint(&signed, signed.checkpoint.owner != Owner::ControlPlane),
             Line::AdminCheckpoint(signed) => self.checkpoint(&signed, signed.checkpoint.owner == Owner::ControlPlane),
@@ -269,7 +315,7 @@ impl Verifier {
         &mut self,
         proof: Option<&Proof>,
         owner: Owner,
-        sequence: u64,
+        (sequence, time_ms): (u64, i64),
         leaf: impl FnOnce(&Withheld) -> Option<Digest>,
     ) {
         let Some(proof) = proof else {
@@ -280,7 +326,7 @@ impl Verifier {
         if state.broken {
             return;
         }
-        match state.event(proof, owner, sequence, leaf) {
+        match state.event(proof, owner, (sequence, time_ms), leaf) {
             Err(what) => self.fault(&proof.chain, Some(sequence), what),
             Ok(()) => {
                 let own = self.heads.iter().any(|head| {
@@ -299,7 +345,8 @@ impl Verifier {
         if state.broken {
             return;
         }
-        let verified = if fits { signed.verify(&self.bundles).map_err(What::Checkpoint) } else { Err(What::Owner) };
+        let owned = if fits { state.owned_by(&checkpoint.owner) } else { Err(What::Owner) };
+        let verified = owned.and_then(|()| signed.verify(&self.bundles).map_err(What::Checkpoint));
         let expected = self.signers.get(&checkpoint.owner);
         if let Err(what) = verified.and_then(|signer| state.checkpoint(signed, signer, expected)) {
             self.fault(&checkpoint.chain, Some(checkpoint.sequence), what);
@@ -312,12 +359,14 @@ impl Verifier {
         if !self.whole {
             self.faults.push(Fault { chain: None, sequence: None, what: What::CutOff });
         }
-        let unsigned = self.chains.iter().filter(|(_, state)| {
-            let may_be = state.owner.as_ref().is_some_and(|owner| self.unsigned.contains(owner));
-            !state.broken && state.last.is_none() && !may_be && !matches!(state.owner, Some(Owner::ControlPlane))
-        });
-        for chain in unsigned.map(|(chain, _)| chain.clone()).collect::<Vec<_>>() {
-            self.fault(&chain, None, What::Unsigned);
+        let tails = self.chains.iter().filter(|(_, state)| !state.broken);
+        let tails = tails.filter_map(|(chain, state)| Some((chain.clone(), self.tail(state)?)));
+        for (chain, (sequence, what)) in tails.collect::<Vec<_>>() {
+            self.fault(&chain, sequence, what);
+        }
+        let owners: BTreeSet<_> = self.chains.values().filter_map(|state| state.owner.clone()).collect();
+        for owner in self.signers.keys().filter(|owner| !owners.contains(owner)).cloned() {
+            self.faults.push(Fault { chain: None, sequence: None, what: What::Nothing(owner) });
         }
         let cut = self.chains.iter().filter(|(_, state)| self.complete && !state.broken && state.before > 0);
         for (chain, before) in cut.map(|(chain, state)| (chain.clone(), state.before)).collect::<Vec<_>>() {
@@ -338,13 +387,38 @@ impl Verifier {
         Report { chains, faults: self.faults, unchained: self.unchained, divergences: self.divergences }
     }
 
+    /// Whether a chain without any signature can be honest: nobody said that there are any.
+    fn may_be_unsigned(&self, state: &State) -> bool {
+        state.owner.as_ref().is_some_and(|owner| {
+            self.unsigned.contains(owner) || (*owner == Owner::ControlPlane && !self.signers.contains_key(owner))
+        })
+    }
+
+    /// What is wrong with what is not signed of a chain, and where.
+    fn tail(&self, state: &State) -> Option<(Option<u64>, What)> {
+        if state.owner.as_ref().is_some_and(|owner| self.unsigned.contains(owner)) {
+            return None;
+        }
+        let own = state.owner == Some(Owner::ControlPlane);
+        let Some((_, signed_through, _)) = state.last else {
+            let what = if own { What::OwnUnsigned } else { What::Unsigned };
+            return (!self.may_be_unsigned(state)).then_some((None, what));
+        };
+        let found = state.at.as_ref().map_or(0, |at| at.sequence).saturating_sub(signed_through);
+        let most = self.max_unsigned.unwrap_or(if own { u64::MAX } else { CHECKPOINT_EVENTS });
+        if found > most {
+            return Some((None, What::TailTooLong { found, most }));
+        }
+        state.late.filter(|_| self.max_unsigned.is_none()).map(|late| (Some(late), What::TailTooLate))
+    }
+
     fn report(&self, chain: ChainId, state: State) -> ChainReport {
-        let last = state.at.map_or(0, |point| point.sequence);
+        let last = state.at.as_ref().map_or(0, |point| point.sequence);
         let before = last - state.events.min(last);
         let signed_through = state.last.map_or(before, |(_, sequence, _)| sequence);
         let head = self.heads.iter().find(|head| head.point.chain == chain);
         ChainReport {
-            unsigned: state.last.is_none() && state.owner.as_ref().is_some_and(|owner| self.unsigned.contains(owner)),
+            unsigned: state.last.is_none() && self.may_be_unsigned(&state),
             expected: state.owner.as_ref().is_some_and(|owner| self.signers.contains_key(owner)),
             owner: state.owner,
             spiffe_id: state.signer,
@@ -372,7 +446,7 @@ impl State {
         &mut self,
         proof: &Proof,
         owner: Owner,
-        sequence: u64,
+        (sequence, time_ms): (u64, i64),
         leaf: impl FnOnce(&Withheld) -> Option<Digest>,
     ) -> Result<(), What> {
         self.owned_by(&owner)?;
@@ -392,12 +466,25 @@ impl State {
             }
             None => {
                 let before = sequence.checked_sub(1).ok_or(What::Order)?;
-                if ChainPoint::origin(proof.chain.clone(), &owner, before).head_with(&leaf) != proof.head {
+                let origin = ChainPoint::origin(proof.chain.clone(), &owner, before);
+                let start = proof.before.map_or(origin.clone(), |head| ChainPoint { head, ..origin.clone() });
+                if start.head_with(&leaf) != proof.head {
                     return Err(What::NoStart);
+                }
+                if start != origin {
+                    self.before = before;
                 }
             }
         }
         self.at = Some(ChainPoint { chain: proof.chain.clone(), sequence, head: proof.head });
+        if let Some((.., signed_ms)) = self.last {
+            // A resolver signs with the first event after a pause; the control plane a little after it.
+            let first_ms = *self.tail_ms.get_or_insert(time_ms);
+            let since = if owner == Owner::ControlPlane { first_ms } else { signed_ms };
+            if self.late.is_none() && time_ms.saturating_sub(since) > LATE_MS {
+                self.late = Some(sequence);
+            }
+        }
         self.events += 1;
         self.withheld += u64::from(!proof.withheld.is_empty());
         Ok(())
@@ -405,7 +492,6 @@ impl State {
 
     fn checkpoint(&mut self, signed: &Signed, signer: SpiffeId, expected: Option<&SpiffeId>) -> Result<(), What> {
         let checkpoint = &signed.checkpoint;
-        self.owned_by(&checkpoint.owner)?;
         let expected = expected.or(self.signer.as_ref()).unwrap_or(&signer);
         if *expected != signer {
             return Err(What::Identity { expected: expected.clone(), found: signer });
@@ -428,6 +514,7 @@ impl State {
         self.signer = Some(signer);
         self.checkpoints += 1;
         self.last = Some((checkpoint.number, checkpoint.sequence, checkpoint.time_ms));
+        (self.tail_ms, self.late) = (None, None);
         Ok(())
     }
 }

@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test, at its line")]
 
 use bouncer_audit::{
-    Bundles, ChainId, ChainPoint, Checkpoint, CheckpointError, Decision, DecisionLine, EndLine, Expected, Line, Owner,
-    Proof, Report, Signed, Signer, Verifier, WITHHELD, What, Withheld,
+    AdminLine, Bundles, ChainId, ChainPoint, Checkpoint, CheckpointError, Decision, DecisionLine, EndLine, Expected,
+    Line, Owner, Proof, Report, Signed, Signer, Verifier, WITHHELD, What, Withheld,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
@@ -15,6 +15,7 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::collections::BTreeMap;
 
 const EAST: &str = "spiffe://example.org/bouncer/payments-east";
+const OWN: &str = "spiffe://example.org/control-plane";
 const CHAIN: &str = "0199d7a0-0000-7000-8000-0000000000a1";
 const OTHER_CHAIN: &str = "0199d7a0-0000-7000-8000-0000000000b2";
 /// 2025-06-15, in the middle of the SVIDs' lives.
@@ -76,10 +77,14 @@ impl<'a> Spool<'a> {
     }
 
     fn append(&mut self) {
+        self.append_at(NOW + i64::try_from(self.at.sequence + 1).unwrap());
+    }
+
+    fn append_at(&mut self, time_ms: i64) {
         let sequence = self.at.sequence + 1;
         let Owner::Bouncer(bouncer) = &self.owner else { panic!("no bouncer's chain") };
         let mut line = DecisionLine {
-            time_ms: NOW + i64::try_from(sequence).unwrap(),
+            time_ms,
             bouncer: bouncer.clone(),
             sequence,
             id: format!("0199d7a0-0000-7000-8000-{sequence:012}"),
@@ -108,7 +113,8 @@ impl<'a> Spool<'a> {
     fn chain(&mut self, line: &mut DecisionLine) {
         let head = self.at.head_with(&line.decision().leaf());
         self.at = ChainPoint { sequence: line.sequence, head, ..self.at.clone() };
-        line.proof = Some(Proof { chain: self.at.chain.clone(), head, withheld: Withheld::new() });
+        let chain = self.at.chain.clone();
+        line.proof = Some(Proof { chain, head, before: None, withheld: Withheld::new() });
     }
 
     fn sign(&mut self) {
@@ -135,13 +141,44 @@ impl<'a> Spool<'a> {
     }
 }
 
-fn verify_with(lines: &[Line], bundles: Bundles, pinned: Option<&str>, heads: Vec<Expected>) -> Report {
-    let signers = pinned.map(|id| (Owner::Bouncer("payments-east".into()), id.parse().unwrap()));
-    let mut verifier = Verifier::new(bundles, BTreeMap::from_iter(signers), heads);
+/// The control plane's own chain: two checkpoints, each over two changes, and a change that is not signed yet.
+fn own_chain(signer: &Signer) -> Vec<Line> {
+    let mut at = ChainPoint::origin(OTHER_CHAIN.parse().unwrap(), &Owner::ControlPlane, 0);
+    let mut lines = Vec::new();
+    for sequence in 1..=5 {
+        let mut line = AdminLine {
+            time_ms: NOW + i64::try_from(sequence).unwrap(),
+            sequence,
+            actor: "token:ana".into(),
+            action: "token.created".into(),
+            subject: format!("token-{sequence}"),
+            detail: String::new(),
+            proof: None,
+        };
+        at = ChainPoint { sequence, head: at.head_with(&line.change().leaf()), ..at };
+        let chain = at.chain.clone();
+        line.proof = Some(Proof { chain, head: at.head, before: None, withheld: Withheld::new() });
+        lines.push(Line::AdminEvent(line));
+        if sequence % 2 == 0 {
+            let ChainPoint { chain, sequence, head } = at.clone();
+            let (owner, number) = (Owner::ControlPlane, sequence / 2);
+            let checkpoint = Checkpoint { chain, owner, number, sequence, head, time_ms: NOW };
+            lines.push(Line::AdminCheckpoint(signer.sign(checkpoint).unwrap()));
+        }
+    }
+    lines
+}
+
+fn verified(mut verifier: Verifier, lines: &[Line]) -> Report {
     for line in lines.iter().chain([&Line::End(EndLine { lines: lines.len() as u64 })]) {
         verifier.line(&serde_json::to_string(line).unwrap());
     }
     verifier.finish()
+}
+
+fn verify_with(lines: &[Line], bundles: Bundles, pinned: Option<&str>, heads: Vec<Expected>) -> Report {
+    let signers = pinned.map(|id| (east(), id.parse().unwrap()));
+    verified(Verifier::new(bundles, BTreeMap::from_iter(signers), heads), lines)
 }
 
 /// An honest export, and what it takes to verify it.
@@ -201,6 +238,10 @@ impl Scene {
             }
         }
     }
+}
+
+fn east() -> Owner {
+    Owner::Bouncer("payments-east".into())
 }
 
 #[track_caller]
@@ -301,11 +342,7 @@ fn a_chain_is_unsigned_only_where_whoever_verifies_says_so() {
     scene.lines.retain(|line| matches!(line, Line::Event(_)));
     let verify = |lines: &[Line], owner: &str| {
         let owner = Owner::Bouncer(owner.to_owned());
-        let mut verifier = Verifier::new(Bundles::default(), BTreeMap::new(), Vec::new()).unsigned([owner]);
-        lines.iter().for_each(|line| verifier.line(&serde_json::to_string(line).unwrap()));
-        let end = serde_json::to_string(&Line::End(EndLine { lines: lines.len() as u64 })).unwrap();
-        verifier.line(&end);
-        verifier.finish()
+        verified(Verifier::new(Bundles::default(), BTreeMap::new(), Vec::new()).unsigned([owner]), lines)
     };
     let report = verify(&scene.lines, "payments-east");
     assert_eq!(report.faults, Vec::new());
@@ -352,8 +389,167 @@ fn a_tail_of_other_events_shows_against_the_resolvers_own_head() {
 fn a_chain_that_is_not_there_at_all_shows_against_the_resolvers_own_head() {
     let scene = scene();
     let head = Expected { point: scene.end.clone(), acknowledged: 11 };
-    let report = verify_with(&[], scene.domain.bundles(), Some(EAST), vec![head]);
+    let report = verify_with(&[], scene.domain.bundles(), None, vec![head]);
     assert_eq!(only(report), (None, What::Tail { acknowledged: 11, last: 0 }));
+}
+
+#[test]
+fn a_pinned_owner_of_whom_nothing_is_there_shows() {
+    let scene = scene();
+    let signer = scene.domain.svid(OWN);
+    let own = own_chain(&signer);
+    let both = BTreeMap::from([(east(), EAST.parse().unwrap()), (Owner::ControlPlane, OWN.parse().unwrap())]);
+    let verify = |lines: &[Line]| {
+        let verifier = Verifier::new(scene.domain.bundles(), both.clone(), Vec::new()).complete();
+        verified(verifier, lines)
+    };
+    let all = [scene.lines.as_slice(), &own].concat();
+    assert_eq!(verify(&all).faults, Vec::new(), "the control");
+    assert_eq!(only(verify(&own)), (None, What::Nothing(east())));
+    assert_eq!(only(verify(&scene.lines)), (None, What::Nothing(Owner::ControlPlane)));
+    // A checkpoint alone is something: so a range tells of whoever recorded nothing in it.
+    let last = scene.lines.iter().rfind(|line| matches!(line, Line::Checkpoint(_))).unwrap().clone();
+    let range = [&[last], own.as_slice()].concat();
+    let report = verified(Verifier::new(scene.domain.bundles(), both.clone(), Vec::new()), &range);
+    assert_eq!(report.faults, Vec::new());
+    assert_eq!((report.chains[0].events, report.chains[0].before), (0, 9));
+}
+
+#[test]
+fn the_control_planes_own_chain_without_its_checkpoints_shows_where_it_was_said_to_sign() {
+    let domain = Domain::new("example.org");
+    let signer = domain.svid(OWN);
+    let honest = own_chain(&signer);
+    let verify = |lines: &[Line], pinned: Option<&str>| {
+        let signers = pinned.map(|id| (Owner::ControlPlane, id.parse().unwrap()));
+        verified(Verifier::new(domain.bundles(), BTreeMap::from_iter(signers), Vec::new()), lines)
+    };
+    let report = verify(&honest, Some(OWN));
+    assert_eq!(report.faults, Vec::new(), "the control");
+    assert_eq!((report.chains[0].signed_through, report.chains[0].not_yet_signed), (4, 1));
+
+    // Who may write to the database takes an administrator out of it, makes all heads fit, and deletes the checkpoints.
+    let mut at = ChainPoint::origin(OTHER_CHAIN.parse().unwrap(), &Owner::ControlPlane, 0);
+    let mut rewritten = Vec::new();
+    for line in honest {
+        let Line::AdminEvent(mut change) = line else { continue };
+        change.actor = "token:joe".into();
+        at = ChainPoint { sequence: change.sequence, head: at.head_with(&change.change().leaf()), ..at };
+        change.proof.as_mut().unwrap().head = at.head;
+        rewritten.push(Line::AdminEvent(change));
+    }
+    assert_eq!(only(verify(&rewritten, Some(OWN))), (None, What::OwnUnsigned));
+    // One that has no SVID signs nothing; nobody said that it has, and it is shown for what it is.
+    let report = verify(&rewritten, None);
+    assert_eq!(report.faults, Vec::new());
+    assert!(report.chains[0].unsigned, "{:?}", report.chains[0]);
+}
+
+#[test]
+fn checkpoints_that_are_kept_back_show_once_there_should_have_been_one() {
+    let domain = Domain::new("example.org");
+    let signer = domain.svid(EAST);
+    let verify = |lines: &[Line], most: Option<u64>| {
+        let pin = BTreeMap::from([(east(), EAST.parse().unwrap())]);
+        let verifier = Verifier::new(domain.bundles(), pin, Vec::new());
+        verified(most.into_iter().fold(verifier, Verifier::max_unsigned), lines)
+    };
+    let tail = |events: u64| {
+        let mut spool = Spool::new(CHAIN, "payments-east", &signer);
+        spool.append();
+        spool.sign();
+        (0..events).for_each(|_| spool.append());
+        spool.lines
+    };
+    // As many as there can be between two checkpoints, and one more.
+    assert_eq!(verify(&tail(1_000), None).faults, Vec::new(), "the control");
+    let long = What::TailTooLong { found: 1_001, most: 1_000 };
+    assert_eq!(only(verify(&tail(1_001), None)), (None, long));
+    assert_eq!(verify(&tail(1_001), Some(1_001)).faults, Vec::new(), "it was said that there may be");
+    assert_eq!(only(verify(&tail(1), Some(0))).1, What::TailTooLong { found: 1, most: 0 });
+
+    // A few, of which one is from when the next checkpoint had long been due.
+    let late = |after_ms: i64| {
+        let mut spool = Spool::new(CHAIN, "payments-east", &signer);
+        spool.append();
+        spool.sign();
+        for time_ms in [NOW, NOW + after_ms, NOW + after_ms + 1] {
+            spool.append_at(time_ms);
+        }
+        spool
+    };
+    assert_eq!(verify(&late(59_000).lines, None).faults, Vec::new(), "the control");
+    assert_eq!(only(verify(&late(61_000).lines, None)), (Some(3), What::TailTooLate));
+    assert_eq!(verify(&late(61_000).lines, Some(3)).faults, Vec::new());
+    let mut signed = late(61_000);
+    signed.sign_as(&signer, NOW + 61_500);
+    assert_eq!(verify(&signed.lines, None).faults, Vec::new(), "signed later is signed");
+    // What was recorded while the control plane was away is older than the checkpoint that came with it.
+    let mut away = Spool::new(CHAIN, "payments-east", &signer);
+    away.append_at(NOW);
+    away.sign_as(&signer, NOW + 7_200_000);
+    [NOW + 1_000, NOW + 3_600_000, NOW + 7_000_000].into_iter().for_each(|time_ms| away.append_at(time_ms));
+    assert_eq!(verify(&away.lines, None).faults, Vec::new());
+}
+
+#[test]
+fn the_control_planes_checkpoints_that_are_kept_back_show_too() {
+    let domain = Domain::new("example.org");
+    let signer = domain.svid(OWN);
+    // The first change after a long pause is signed a little later, and what follows it with it.
+    let tail = |apart_ms: i64| {
+        let mut lines = own_chain(&signer);
+        let Some(Line::AdminEvent(mut last)) = lines.pop() else { panic!("no change") };
+        let Some(Line::AdminCheckpoint(signed)) = lines.last() else { panic!("no checkpoint") };
+        let mut at = signed.checkpoint.point();
+        for (sequence, time_ms) in [(5, NOW + 3_600_000), (6, NOW + 3_600_000 + apart_ms)] {
+            (last.sequence, last.time_ms) = (sequence, time_ms);
+            at = ChainPoint { sequence, head: at.head_with(&last.change().leaf()), ..at };
+            last.proof.as_mut().unwrap().head = at.head;
+            lines.push(Line::AdminEvent(last.clone()));
+        }
+        verified(Verifier::new(domain.bundles(), BTreeMap::new(), Vec::new()), &lines)
+    };
+    assert_eq!(tail(9_000).faults, Vec::new(), "the control");
+    assert_eq!(only(tail(61_000)), (Some(6), What::TailTooLate));
+}
+
+#[test]
+fn a_chain_may_begin_where_retention_cut_it_and_only_there() {
+    let mut scene = scene();
+    let before = scene.event(4).1.proof.as_ref().unwrap().head;
+    let at = scene.event(5).0;
+    let mut lines = scene.lines.split_off(at);
+    let cut = |lines: &mut [Line], head| {
+        let Line::Event(first) = &mut lines[0] else { panic!("no event") };
+        first.proof.as_mut().unwrap().before = head;
+    };
+    let pinned = |lines: &[Line]| verify_with(lines, scene.domain.bundles(), Some(EAST), Vec::new());
+    let unsigned = |lines: &[Line]| {
+        let lines: Vec<_> = lines.iter().filter(|line| matches!(line, Line::Event(_))).cloned().collect();
+        verified(Verifier::new(Bundles::default(), BTreeMap::new(), Vec::new()).unsigned([east()]), &lines)
+    };
+    let whole = lines.clone();
+    cut(&mut lines, Some(before));
+    for report in [pinned(&lines), unsigned(&lines)] {
+        assert_eq!(report.faults, Vec::new());
+        assert_eq!((report.chains[0].before, report.chains[0].events), (4, 7), "what is not there is told");
+    }
+    let verifier = Verifier::new(scene.domain.bundles(), BTreeMap::new(), Vec::new()).complete();
+    assert_eq!(only(verified(verifier, &lines)), (None, What::Incomplete(4)));
+    // Behind another head it is another event; with all heads made to fit, the next checkpoint speaks against it.
+    cut(&mut lines, Some(Decision::commitment("another")));
+    assert_eq!(only(pinned(&lines)), (Some(5), What::NoStart));
+    let mut at = ChainPoint { sequence: 4, head: Decision::commitment("another"), chain: CHAIN.parse().unwrap() };
+    for line in &mut lines {
+        let Line::Event(event) = line else { continue };
+        at = ChainPoint { sequence: event.sequence, head: at.head_with(&event.decision().leaf()), ..at };
+        event.proof.as_mut().unwrap().head = at.head;
+    }
+    assert_eq!(only(pinned(&lines)), (Some(6), What::OtherHead));
+    for report in [pinned(&whole), unsigned(&whole)] {
+        assert_eq!(only(report), (Some(5), What::NoStart), "without it nothing ties it to what was");
+    }
 }
 
 #[test]
@@ -461,11 +657,8 @@ fn an_export_begins_at_a_chains_start_or_at_a_checkpoint() {
     let report = verify_with(&from_checkpoint, scene.domain.bundles(), Some(EAST), Vec::new());
     assert!(report.faults.is_empty(), "{:?}", report.faults);
     assert_eq!((report.chains[0].before, report.chains[0].events), (3, 8));
-    let mut strict = Verifier::new(scene.domain.bundles(), BTreeMap::new(), Vec::new()).complete();
-    for line in from_checkpoint.iter().chain([&Line::End(EndLine { lines: from_checkpoint.len() as u64 })]) {
-        strict.line(&serde_json::to_string(line).unwrap());
-    }
-    assert_eq!(only(strict.finish()), (None, What::Incomplete(3)));
+    let strict = Verifier::new(scene.domain.bundles(), BTreeMap::new(), Vec::new()).complete();
+    assert_eq!(only(verified(strict, &from_checkpoint)), (None, What::Incomplete(3)));
     let report = verify_with(&from_checkpoint[1..], scene.domain.bundles(), Some(EAST), Vec::new());
     assert_eq!(only(report), (Some(4), What::NoStart));
 }

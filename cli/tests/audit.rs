@@ -50,7 +50,7 @@ fn scene() -> Scene {
             proof: None,
         };
         at = ChainPoint { sequence, head: at.head_with(&line.change().leaf()), ..at };
-        line.proof = Some(Proof { chain: at.chain.clone(), head: at.head, withheld: Withheld::new() });
+        line.proof = Some(Proof { chain: at.chain.clone(), head: at.head, before: None, withheld: Withheld::new() });
         lines.push(Line::AdminEvent(line));
         if sequence == 2 {
             let ChainPoint { chain, sequence, head } = at.clone();
@@ -133,6 +133,29 @@ fn a_broken_one_ends_in_1_and_names_chain_place_and_fault() {
     let (code, out, _) = scene.verify(&cut, &[]);
     assert!(code == 1 && out.contains("the export is not whole"), "{out}");
     assert_eq!(scene.verify("not JSON\n", &[]).0, 1);
+}
+
+#[test]
+fn what_is_named_and_not_there_or_not_signed_ends_in_1() {
+    let scene = scene();
+    let mut lines = scene.lines.clone();
+    lines.retain(|line| matches!(line, Line::AdminEvent(_)));
+    lines.push(Line::End(EndLine { lines: 3 }));
+    let unsigned: String = lines.iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
+    let (code, out, _) = scene.verify(&unsigned, &["--control-plane-id", OWN]);
+    assert!(code == 1 && out.contains("its checkpoints are missing"), "{out}");
+    let (code, out, _) = scene.verify(&unsigned, &[]);
+    assert!(code == 0 && out.contains(&format!("chain {CHAIN} of control-plane: UNSIGNED\n")), "{out}");
+    assert!(out.contains("give it with --control-plane-id"), "{out}");
+
+    let pins = ["--control-plane-id", OWN, "--bouncer", "payments-east=spiffe://example.org/bouncer/payments-east"];
+    let (code, out, _) = scene.verify(&scene.text(), &pins);
+    assert!(code == 1 && out.contains("BROKEN: nothing of bouncer:payments-east is here"), "{out}");
+    assert_eq!(scene.verify(&scene.text(), &pins[..2]).0, 0, "the control");
+
+    let (code, out, _) = scene.verify(&scene.text(), &["--max-unsigned", "0"]);
+    assert!(code == 1 && out.contains("1 event(s) behind the last checkpoint are not signed"), "{out}");
+    assert_eq!(scene.verify(&scene.text(), &["--max-unsigned", "1"]).0, 0, "the control");
 }
 
 #[test]

@@ -16,16 +16,17 @@ use tokio_util::sync::CancellationToken;
 /// So long a change may go without one.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Signs from time to time, and once more at the end.
+/// Signs at once, from time to time, and once more at the end.
 pub async fn keep(store: Arc<dyn Store>, clock: Arc<dyn Clock>, source: X509Source, stop: CancellationToken) {
+    let mut ended = false;
     loop {
-        let ended = stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_none();
         if let Err(error) = keep_up(&*store, &*clock, &source).await {
             tracing::error!(%error, "a checkpoint of the administrative changes could not be stored; trying again");
         }
         if ended {
             return;
         }
+        ended = stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_none();
     }
 }
 

@@ -93,7 +93,7 @@ async fn session(
     stop: &CancellationToken,
 ) -> Result<(), BridgeError> {
     let mut connection = connect::connect(engine, &engine.config.bridge, address, afterwards, enroller).await?;
-    connection.enrol(engine).await?;
+    connection.enrol(&engine.metrics).await?;
     let (up, outgoing) = mpsc::channel(16);
     let held = engine.policy.held();
     let hello = wire::Hello {
@@ -127,7 +127,7 @@ async fn session(
         ended = receive => ended,
         ended = audit => ended,
         ended = status => ended,
-        ended = connection.stay_enrolled(engine) => ended,
+        ended = connection.stay_enrolled(&engine.metrics) => ended,
     }?;
     // The audit has ended well. The control plane ends its side once it has taken all of ours.
     drop(up);

@@ -5,6 +5,7 @@ use bouncer_tests::control_plane::{ControlPlane, Setup};
 use bouncer_tests::iam::{self, Behaviour, Claim, Credentials, Keyed, Sts};
 use bouncer_tests::intercept::Decider;
 use bouncer_tests::pki::{Ca, Leaf};
+use bouncer_tests::resolver::Resolver;
 use bouncer_tests::scratch::{Scratch, free_port};
 use bouncer_tests::stack::{BOUNCER, CART, Identities, Stack};
 use bouncer_tests::{Fault, Result, tools};
@@ -12,10 +13,11 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tonic::Code;
 
 const SOON: Duration = Duration::from_secs(20);
+const WEST: &str = "payments-west";
 const AUDIENCE: &str = "control-plane.example.org";
 
 /// `[bridge.iam]`, with its files in the folder.
@@ -126,6 +128,32 @@ async fn a_resolver_without_a_workload_api_gets_its_policy_and_serves_and_anothe
     stack.until("the session to be back", SOON, back).await?;
     link_is(&stack, &admin, None).await?;
 
+    // A server that another authority vouches for, or for another name, is told nothing: no STS is asked by what would prove
+    // the role, and the resolver names the link.
+    let another = stack.scratch.write("another-ca.pem", Ca::new("another")?.pem())?.display().to_string();
+    let honest = stack.resolver()?.setup().clone();
+    let enrolments = |stack: &Stack| -> Result<usize> {
+        Ok(stack.resolver()?.process().log().matches("enrolled by the IAM role").count())
+    };
+    for (key, value) in [("bridge.iam.ca_file", another.as_str()), ("bridge.iam.server_name", "elsewhere.example.org")]
+    {
+        let enrolled = enrolments(&stack)?;
+        stack.kill_resolver();
+        let asked = sts.calls();
+        let mut setup = honest.clone();
+        setup.set(key, value);
+        stack.resolver = Some(Resolver::spawn(&stack.scratch, setup)?);
+        link_is(&stack, &admin, Some("svid")).await?;
+        assert_eq!(sts.calls(), asked, "{key}: the proof went out");
+        assert_eq!(enrolments(&stack)?, enrolled, "{key}");
+    }
+    // The control: back at its own, it proves its role again.
+    stack.kill_resolver();
+    let asked = sts.calls();
+    stack.resolver = Some(Resolver::spawn(&stack.scratch, honest)?);
+    link_is(&stack, &admin, None).await?;
+    assert!(sts.calls() > asked);
+
     // What signs, and what goes along with it, is in no log and not on disk.
     for (part, log) in
         [("control plane", stack.control_plane()?.process().log()), ("resolver", stack.resolver()?.process().log())]
@@ -161,8 +189,8 @@ fn code<T>(answer: std::result::Result<T, tonic::Status>) -> Code {
 async fn an_enrolment_is_good_for_one_key_one_control_plane_and_one_role() -> Result<()> {
     let (first, second) = (Scratch::new("iam-first")?, Scratch::new("iam-second")?);
     let ca = Ca::new("servers")?;
-    let (east, stranger) = (Credentials::of("east"), Credentials::of("stranger"));
-    let sts = Sts::start(&ca, &[east.clone(), stranger.clone()]).await?;
+    let (east, west, stranger) = (Credentials::of("east"), Credentials::of("west"), Credentials::of("stranger"));
+    let sts = Sts::start(&ca, &[east.clone(), west.clone(), stranger.clone()]).await?;
     let (here, port) = plane(&first, &ca, &sts, AUDIENCE, &east.role_arn()).await?;
     let (_there, other_port) = plane(&second, &ca, &sts, "another.example.org", &east.role_arn()).await?;
     let host = sts.host();
@@ -175,9 +203,25 @@ async fn an_enrolment_is_good_for_one_key_one_control_plane_and_one_role() -> Re
     let captured = claim(&own).sign();
     let reply = mine.enrol(captured.clone()).await?;
     assert_eq!(reply.bouncer, BOUNCER);
+    // For a quarter of an hour, by the clock of this machine.
+    let life = reply.expires_ms - i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+    assert!((14 * 60_000..=15 * 60_000).contains(&life), "{life} ms");
     assert_eq!(mine.sync(BOUNCER).await?, BOUNCER);
     // It is this bouncer and no other, whatever the hello says.
-    assert_eq!(code(mine.sync("payments-west").await), Code::PermissionDenied);
+    assert_eq!(code(mine.sync(WEST).await), Code::PermissionDenied);
+
+    // Nor does it become another by another role, though that one is registered and its signature is good.
+    here.api()?.post("/v1/bouncers", &json!({"name": WEST, "iam_role_arn": west.role_arn()})).await?.success()?;
+    let second = Claim { credentials: &west, ..claim(&own) };
+    let refused = mine.enrol(second.sign()).await.err().ok_or_else(|| Fault::new("one connection, two roles"))?;
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("enrolled for another role"), "{refused}");
+    assert_eq!(mine.sync(BOUNCER).await?, BOUNCER, "it is what it was");
+    // The control: that role, on a connection of its own.
+    let mut theirs = Keyed::connect(port, &ca).await?;
+    let key = theirs.digest().to_owned();
+    let reply = theirs.enrol(Claim { credentials: &west, ..claim(&key) }.sign()).await?;
+    assert_eq!(reply.bouncer, WEST);
 
     // The same request, captured: under another key, and at another control plane.
     let mut thief = Keyed::connect(port, &ca).await?;

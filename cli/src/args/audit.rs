@@ -56,12 +56,14 @@ pub(crate) struct Verify {
     /// An archived trust bundle, PEM. Name the trust domain where its certificates don't. Repeatable.
     #[arg(long = "bundle", value_name = "[DOMAIN=]FILE", required = true, value_parser = bundle)]
     pub bundles: Vec<Bundle>,
-    /// Which identity a bouncer signs under. Without it the identity is read out of the export, and shown. With the ARN of
-    /// an IAM role: it enrols by that and signs nothing, so that its chain is shown as unsigned, and not as broken.
-    /// Repeatable.
+    /// Which identity a bouncer signs under. Without it the identity is read out of the export, and shown. Something of each
+    /// bouncer that is named so must be in the export; leave out those that have recorded nothing yet, and with an export of
+    /// one bouncer name that one only. With the ARN of an IAM role: it enrols by that and signs nothing, so that its chain is
+    /// shown as unsigned, and not as broken. Repeatable.
     #[arg(long = "bouncer", value_name = "NAME=SPIFFE_ID|ARN", value_parser = pin)]
     pub bouncers: Vec<(BouncerName, BouncerIdentity)>,
-    /// Which identity the control plane signs its own changes under.
+    /// Which identity the control plane signs its own changes under. They must then be in the export, and signed: an export
+    /// of one bouncer holds none, and in the first seconds of a new control plane they are not signed yet.
     #[arg(long, value_name = "SPIFFE_ID")]
     pub control_plane_id: Option<SpiffeId>,
     /// What a resolver says of its own chain: a file with the answer of its `/audit/head`, or that answer itself, or
@@ -71,6 +73,12 @@ pub(crate) struct Verify {
     /// Want every chain from its beginning: nothing was removed by retention, and the export is no range.
     #[arg(long)]
     pub complete: bool,
+    /// Take so many events behind a chain's last checkpoint that are not signed, whenever they were. Without it, 1,000 of a
+    /// bouncer's and none more than a minute later than the checkpoint, and of the control plane's own those of one minute:
+    /// more there can be only where signing failed (the log of the resolver or the control plane says so), where a clock
+    /// was set, and where checkpoints are kept back. 0 wants everything signed.
+    #[arg(long, value_name = "N")]
+    pub max_unsigned: Option<u64>,
 }
 
 /// A trust bundle, and the trust domain that it is for.

@@ -360,8 +360,10 @@ Examples:
 
 pub(super) const AUDIT_EXPORT: &str = "\
 JSON lines hold everything that `audit verify` needs but the trust bundle. A range of time is
-stretched to the signed checkpoints around it, so that it can be verified by itself. CSV is for
-reading: cells that a spreadsheet would take for formulas begin with an apostrophe.
+stretched to the signed checkpoints around it, so that it can be verified by itself; a chain in which
+nothing happened is told of by its last checkpoint. CSV is for reading: cells that a spreadsheet would
+take for formulas begin with an apostrophe. Where retention removes what was to come next, the export
+breaks off, and is to be made again.
 
 Examples:
   bouncerctl audit export --out audit.jsonl
@@ -377,12 +379,14 @@ its own trust domain, at the time that each checkpoint was signed.
 
 Name each bouncer's identity with --bouncer. Without it whoever has any SVID of the trust domain, the
 control plane for one, could have signed a chain of its own; then look at the identities that are
-shown. A bouncer that enrols by an IAM role has no key that a bundle vouches for, and signs nothing:
+shown. Who is named and signs must be in the export: a bouncer of which nothing is there is a fault, and
+so is a control plane (--control-plane-id) that has signed nothing. A bouncer that enrols by an IAM role has no key that a bundle vouches for, and signs nothing:
 name its role (--bouncer NAME=ARN), and its chain is shown as unsigned instead of broken. Its order
 still holds, but whoever stores it could have made it.
 
-Events behind the last checkpoint are not signed yet (a resolver signs at least each 10 s while it has
-new ones), and an export that ends early looks like an older one. So ask a resolver for its own head
+Events behind the last checkpoint are not signed yet. A resolver signs at least each 1,000, and each
+10 s while it is connected; more than that at a chain's end is a fault (--max-unsigned). But an export
+that ends early, at a checkpoint or a little behind it, looks like an older one. So ask a resolver for its own head
 first, and export after that: events that it was told are stored must be there.
 
 Examples:

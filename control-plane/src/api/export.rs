@@ -9,11 +9,11 @@ use super::Api;
 use super::extract::Params;
 use super::problem::{ApiError, Problems};
 use crate::model::{AdminRecord, AuditRecord};
-use crate::store::{AuditRange, AuditSpan, Store, StoreError};
+use crate::store::{Anchor, AuditRange, AuditSpan, Store, StoreError};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::IntoResponse;
-use bouncer_audit::{AdminLine, DecisionLine, EndLine, Line, Proof, Signed, Withheld};
+use bouncer_audit::{AdminLine, ChainId, DecisionLine, Digest, EndLine, Line, Proof, Signed, Withheld};
 use http::header;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -58,7 +58,8 @@ pub struct ExportParams {
 }
 
 /// The audit with its evidence. JSON lines have a `type`: `event`, `checkpoint`, `admin_event`, `admin_checkpoint`,
-/// `divergence`, and at the very end `end`. A range is stretched to the signed checkpoints around it.
+/// `divergence`, and at the very end `end`. A range is stretched to the signed checkpoints around it; of a chain without
+/// anything in it the last one before its end is given.
 #[utoipa::path(
     get, path = "/v1/audit/export", tag = "operations", operation_id = "export_audit",
     params(ExportParams),
@@ -120,6 +121,8 @@ enum Ended {
     Gone,
     #[error("the client read nothing for a minute")]
     Stalled,
+    #[error("retention removed what was to come next; export again")]
+    Pruned,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("a record could not be written")]
@@ -149,7 +152,7 @@ impl Export {
             let Some(last) = part.last() else { break };
             after = last.seq;
             for record in part {
-                self.line(&decision(record)).await?;
+                self.line(&decision(record, None)).await?;
             }
         }
         if self.range.bouncer.is_none() {
@@ -172,20 +175,39 @@ impl Export {
         self.send(None).await
     }
 
-    /// A bouncer's chain: each checkpoint right behind the last event that it covers.
+    /// A bouncer's chain: each checkpoint right behind the last event that it covers. Retention may have removed the first
+    /// of it since the span was read, and may remove more while it is written.
     async fn decisions(&mut self, span: &AuditSpan) -> Result<(), Ended> {
-        let mut checkpoints = Checkpoints::begin(self, span, Line::Checkpoint).await?;
-        let mut after = None;
-        loop {
-            let part = self.store.audit_in(span, after, PART).await?;
-            let Some(last) = part.last() else { break };
-            after = Some((last.event.sequence, last.seq));
+        let mut part = self.store.audit_in(span, None, PART).await?;
+        let found = part.first().map_or(span.last + 1, |record| record.event.sequence);
+        let pruned = found > span.first && self.begins_at(&span.chain, found).await?;
+        let first = if pruned { found } else { span.first };
+        let anchor = self.store.anchor(&span.chain, first).await?;
+        let mut before = match &anchor {
+            Anchor::Cut(point) if point.sequence >= first => return Err(Ended::Pruned),
+            Anchor::Cut(point) if point.sequence + 1 == first => Some(point.head),
+            _ => None,
+        };
+        let mut checkpoints = Checkpoints::begin(self, span, anchor, Line::Checkpoint).await?;
+        while let Some(last) = part.last() {
+            let (sequence, seq) = (last.event.sequence, last.seq);
             for record in part {
                 checkpoints.before(self, record.event.sequence).await?;
-                self.line(&decision(record)).await?;
+                self.line(&decision(record, before.take())).await?;
+            }
+            part = self.store.audit_in(span, Some((sequence, seq)), PART).await?;
+            let next = part.first().map_or(span.last + 1, |record| record.event.sequence);
+            if next > sequence + 1 && self.begins_at(&span.chain, next).await? {
+                return Err(Ended::Pruned);
             }
         }
         checkpoints.before(self, u64::MAX).await
+    }
+
+    /// Whether nothing of a chain is stored in front of an event.
+    async fn begins_at(&self, chain: &ChainId, sequence: u64) -> Result<bool, Ended> {
+        let in_front = AuditSpan { chain: chain.clone(), first: 0, last: sequence - 1 };
+        Ok(self.store.audit_in(&in_front, None, 1).await?.is_empty())
     }
 
     /// The control plane's own chain, and what it recorded before it had one.
@@ -200,7 +222,8 @@ impl Export {
             }
         }
         let Some(span) = self.store.admin_span(&self.range).await? else { return Ok(()) };
-        let mut checkpoints = Checkpoints::begin(self, &span, Line::AdminCheckpoint).await?;
+        let anchor = self.store.anchor(&span.chain, span.first).await?;
+        let mut checkpoints = Checkpoints::begin(self, &span, anchor, Line::AdminCheckpoint).await?;
         let mut after = 0;
         loop {
             let part = self.store.admin_in(&span, after, PART).await?;
@@ -251,10 +274,16 @@ struct Checkpoints<'a> {
 
 impl<'a> Checkpoints<'a> {
     /// Writes the one that the span begins behind.
-    async fn begin(export: &mut Export, span: &'a AuditSpan, line: fn(Signed) -> Line) -> Result<Self, Ended> {
-        let after = span.anchor.as_ref().map_or(0, |anchor| anchor.checkpoint.number);
-        if let Some(anchor) = &span.anchor {
-            export.line(&line(anchor.clone())).await?;
+    async fn begin(
+        export: &mut Export,
+        span: &'a AuditSpan,
+        anchor: Anchor,
+        line: fn(Signed) -> Line,
+    ) -> Result<Self, Ended> {
+        let mut after = 0;
+        if let Anchor::Checkpoint(signed) = anchor {
+            after = signed.checkpoint.number;
+            export.line(&line(*signed)).await?;
         }
         Ok(Self { span, line, waiting: Default::default(), after, more: true })
     }
@@ -276,12 +305,13 @@ impl<'a> Checkpoints<'a> {
     }
 }
 
-/// A decision as a line of an export.
-pub(crate) fn decision(record: AuditRecord) -> Line {
+/// A decision as a line of an export. `before` is the head in front of it, where nothing else tells that.
+pub(crate) fn decision(record: AuditRecord, before: Option<Digest>) -> Line {
     let event = record.event;
     let proof = event.evidence.map(|evidence| Proof {
         chain: evidence.chain,
         head: evidence.head,
+        before,
         withheld: evidence.withheld,
     });
     Line::Event(Box::new(DecisionLine {
@@ -312,7 +342,12 @@ pub(crate) fn decision(record: AuditRecord) -> Line {
 /// An administrative change as a line of an export.
 pub(crate) fn change(record: AdminRecord) -> Line {
     let sequence = record.place.as_ref().map_or(0, |place| place.sequence);
-    let proof = record.place.map(|place| Proof { chain: place.chain, head: place.head, withheld: Withheld::new() });
+    let proof = record.place.map(|place| Proof {
+        chain: place.chain,
+        head: place.head,
+        before: None,
+        withheld: Withheld::new(),
+    });
     Line::AdminEvent(AdminLine {
         time_ms: record.at.as_millisecond(),
         sequence,

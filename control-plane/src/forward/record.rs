@@ -48,7 +48,7 @@ impl From<AuditRecord> for Record {
             at: record.event.at,
             observed: record.received,
             warning: record.event.outcome == "deny",
-            line: export::decision(record),
+            line: export::decision(record, None),
         }
     }
 }

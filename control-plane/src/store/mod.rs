@@ -21,7 +21,7 @@ use crate::model::{
 };
 use crate::proposal::{Asked, ProposalFilter, ProposalRecord, ProposalState, Proposed};
 use crate::token::TokenHash;
-use bouncer_audit::{ChainId, DivergenceLine, Signed};
+use bouncer_audit::{ChainId, ChainPoint, DivergenceLine, Signed};
 use bouncer_custody::{BouncerIdentity, BouncerName, ClusterName, Generation, LogicalPath, Provider, ResourceName};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -337,7 +337,7 @@ impl Retention {
             0 => String::new(),
             _ => format!("; {unsent} of them had not gone out to every outlet"),
         };
-        format!("{events} event(s) from before {}, up to the last checkpoint of each chain{unsent}", self.before)
+        format!("{events} event(s) from before {}, up to the last checkpoint of each signed chain{unsent}", self.before)
     }
 }
 
@@ -362,12 +362,21 @@ impl Pruned {
 pub struct AuditSpan {
     /// Which chain.
     pub chain: ChainId,
-    /// The checkpoint that it begins behind, unless it begins where the stored chain does.
-    pub anchor: Option<Signed>,
     /// The first sequence.
     pub first: u64,
-    /// The last one. Less than `first` where every event was removed.
+    /// The last one. Less than `first` where every event was removed, and where none is in the range.
     pub last: u64,
+}
+
+/// What a stretch of a chain begins behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Anchor {
+    /// Nothing: it is the chain's start.
+    Start,
+    /// A checkpoint.
+    Checkpoint(Box<Signed>),
+    /// The event through which retention removed a chain of which nothing is signed.
+    Cut(ChainPoint),
 }
 
 /// Between the control planes that share a database.
@@ -540,10 +549,12 @@ pub trait Store: Send + Sync {
     /// Administrative changes, newest first. Each was chained in the transaction that made it.
     async fn admin_events(&self, filter: &AdminFilter, page: &Page<AuditKey>) -> Result<Part<AdminRecord>>;
 
-    /// The bouncers' chains in a range, oldest first.
+    /// The bouncers' chains in a range, oldest first; those that had begun and have nothing in it too.
     async fn audit_spans(&self, range: &AuditRange) -> Result<Vec<AuditSpan>>;
     /// The events of a span by sequence, and by arrival where one is there twice; behind `after`, which is both.
     async fn audit_in(&self, span: &AuditSpan, after: Option<(u64, u64)>, limit: u16) -> Result<Vec<AuditRecord>>;
+    /// What an event of a chain can be verified behind: the newest checkpoint in front of it, or else where retention cut.
+    async fn anchor(&self, chain: &ChainId, first: u64) -> Result<Anchor>;
     /// The checkpoints of a chain behind the number `after`, up to the event `through`, by number.
     async fn checkpoints(&self, chain: &ChainId, after: u64, through: u64, limit: u16) -> Result<Vec<Signed>>;
     /// Events of a range that are in no chain, by arrival, behind `after`.
@@ -572,6 +583,6 @@ pub trait Store: Send + Sync {
     /// Administrative changes in their order, behind one. None comes in between them later.
     async fn changes_behind(&self, seq: u64, limit: u16) -> Result<Vec<AdminRecord>>;
     /// Removes old events: of each chain only what a checkpoint covers, so that what is left can be verified from there
-    /// on. Records the change first.
+    /// on, and of a chain without any what is old. At no time does a chain begin elsewhere. Records the change first.
     async fn prune_audit(&self, old: &Retention) -> Result<Pruned>;
 }

@@ -4,7 +4,7 @@
 use crate::chained::{Domain, Spool};
 use crate::harness::{ControlPlane, spiffe_id};
 use crate::resolver::{Resolver, event};
-use bouncer_audit::{ChainReport, Owner, What};
+use bouncer_audit::{ChainPoint, ChainReport, Owner, What};
 use bouncer_control_plane::clock::SystemClock;
 use bouncer_control_plane::model::Position;
 use bouncer_control_plane::own_chain;
@@ -336,6 +336,136 @@ async fn retention_removes_what_is_old_and_signed_and_the_rest_still_verifies() 
     let report = scene.domain.verify(&scene.export("").await);
     assert!(report.faults.is_empty(), "{:?}", report.faults);
     assert_eq!(chain_of(&report.chains, &east()).before, 13);
+}
+
+#[tokio::test]
+async fn retention_removes_what_is_old_of_a_chain_that_nothing_signs_and_the_rest_still_verifies() {
+    let mut scene = scene().await;
+    let time = |sequence: i64| Timestamp::from_millisecond(1_790_000_000_000 + sequence).unwrap();
+    let old = |before| Retention { before, ..Retention::default() };
+    // More than is removed in one transaction.
+    for _ in 0..4 {
+        let events = scene.spool.events(600);
+        scene.unsigned(events).await;
+    }
+    assert_eq!(scene.plane.store.prune_audit(&old(time(1))).await.unwrap().events, 0, "nothing is that old");
+    assert_eq!(scene.plane.store.prune_audit(&old(time(2_301))).await.unwrap().events, 2_300);
+    let export = scene.export("").await;
+    let unsigned = |scene: &Scene, export: &str| scene.domain.verify_unsigned(export, Some(east()));
+    let report = unsigned(&scene, &export);
+    assert_eq!(report.faults, []);
+    let chain = chain_of(&report.chains, &east());
+    assert_eq!((chain.before, chain.events, chain.last, chain.unsigned), (2_300, 100, 2_400, true));
+    let faults: Vec<_> = scene.domain.verify(&export).faults.into_iter().map(|fault| fault.what).collect();
+    assert_eq!(faults, [What::Unsigned], "the control: it is good only where that was said of it");
+
+    // All are old now, and it goes on from there.
+    assert_eq!(scene.plane.store.prune_audit(&old(time(9_000))).await.unwrap().events, 100);
+    let none = lines(&scene.export("bouncer=payments-east").await);
+    assert_eq!(none, [json!({"type": "end", "lines": 0})]);
+    let more = scene.spool.events(2);
+    scene.unsigned(more).await;
+    let report = unsigned(&scene, &scene.export("").await);
+    assert_eq!(report.faults, []);
+    assert_eq!(chain_of(&report.chains, &east()).before, 2_400);
+
+    // With its first checkpoint it is a chain as others are: what is signed speaks for what is there, and what is not stays.
+    scene.signed(1).await;
+    let tail = scene.spool.events(1);
+    scene.unsigned(tail).await;
+    let report = scene.domain.verify(&scene.export("").await);
+    assert_eq!(report.faults, []);
+    let chain = chain_of(&report.chains, &east());
+    assert_eq!((chain.before, chain.events, chain.signed_through, chain.not_yet_signed), (2_400, 4, 2_403, 1));
+    assert_eq!(scene.plane.store.prune_audit(&old(time(9_000))).await.unwrap().events, 3);
+    let report = scene.domain.verify(&scene.export("").await);
+    assert_eq!((report.faults, chain_of(&report.chains, &east()).not_yet_signed), (vec![], 1));
+}
+
+#[tokio::test]
+async fn where_an_unsigned_chain_was_cut_can_not_be_changed_unseen() {
+    let mut scene = scene().await;
+    let events = scene.spool.events(4);
+    scene.unsigned(events).await;
+    let before = Timestamp::from_millisecond(1_790_000_000_003).unwrap();
+    let old = Retention { before, ..Retention::default() };
+    assert_eq!(scene.plane.store.prune_audit(&old).await.unwrap().events, 2);
+    for (sql, what) in [
+        ("DELETE FROM audit_events WHERE sequence = 3", What::NoStart),
+        (
+            "UPDATE audit_cuts SET sequence = sequence + 1, head = (SELECT head FROM audit_chains c WHERE c.chain = \
+          audit_cuts.chain)",
+            What::NoStart,
+        ),
+    ] {
+        assert!(scene.plane.place.execute(sql).await > 0, "{sql}");
+        let report = scene.domain.verify_unsigned(&scene.export("").await, Some(east()));
+        let faults: Vec<_> = report.faults.into_iter().map(|fault| fault.what).collect();
+        assert_eq!(faults, [what], "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn retention_that_comes_while_an_export_is_written_makes_it_no_broken_one() {
+    let mut scene = scene().await;
+    let old = |before| Retention { before, ..Retention::default() };
+    let time = |sequence: i64| Timestamp::from_millisecond(1_790_000_000_000 + sequence).unwrap();
+    // A long chain of young events, and behind it a short one of old events.
+    for _ in 0..4 {
+        let young = |event: &mut AuditEvent| event.time_ms += 1_000_000;
+        let events = (0..700).map(|_| scene.spool.next_with(young)).collect();
+        let checkpoint = Some(scene.spool.checkpoint());
+        scene.resolver.batch(events, checkpoint).await;
+        scene.resolver.audit_ack().await;
+    }
+    let long = scene.spool.at.chain.clone();
+    scene.spool = Spool::new(&scene.domain, "payments-east", 2);
+    scene.spool.at = ChainPoint::origin(scene.spool.at.chain.clone(), &east(), 2_800);
+    for _ in 0..3 {
+        scene.signed(3).await;
+    }
+    let short = scene.spool.at.chain.clone();
+
+    // Between two chains: the export's first bytes are read, and what it has not come to is removed.
+    let mut body = scene.plane.body(EXPORT).await.into_data_stream();
+    let mut export = body.next().await.unwrap().unwrap().to_vec();
+    assert_eq!(scene.plane.store.prune_audit(&old(time(2_808))).await.unwrap().events, 6);
+    while let Some(bytes) = body.next().await {
+        export.extend_from_slice(&bytes.unwrap());
+    }
+    let report = scene.domain.verify(std::str::from_utf8(&export).unwrap());
+    assert_eq!(report.faults, []);
+    let of = |id| report.chains.iter().find(|chain| &chain.chain == id).map(|chain| (chain.before, chain.events));
+    assert_eq!((of(&long), of(&short)), (Some((0, 2_800)), Some((2_806, 3))));
+
+    // In the middle of one: what it needs next is gone, and it breaks off. Again, it is whole and good.
+    let mut body = scene.plane.body(EXPORT).await.into_data_stream();
+    body.next().await.unwrap().unwrap();
+    assert_eq!(scene.plane.store.prune_audit(&old(time(2_000_000))).await.unwrap().events, 2_803);
+    let rest: Vec<_> = body.collect().await;
+    assert!(rest.last().unwrap().is_err(), "a part is not taken for the whole");
+    let report = scene.domain.verify(&scene.export("").await);
+    assert_eq!(report.faults, []);
+    let chains = report.chains.iter().filter(|chain| chain.owner == Some(east()));
+    let told: Vec<_> = chains.map(|chain| (chain.before, chain.events)).collect();
+    assert_eq!(told, [(2_800, 0), (2_809, 0)]);
+}
+
+#[tokio::test]
+async fn a_range_tells_of_chains_in_which_nothing_happened() {
+    let mut scene = scene().await;
+    scene.signed(2).await;
+    scene.sign_own().await;
+    let report = scene.domain.verify(&scene.export("from=2999-01-01T00:00:00Z").await);
+    assert_eq!(report.faults, []);
+    for owner in [east(), Owner::ControlPlane] {
+        let chain = chain_of(&report.chains, &owner);
+        assert_eq!((chain.events, chain.checkpoints, chain.not_yet_signed), (0, 1, 0), "{owner}");
+        assert_eq!(chain.before, chain.last, "{owner}");
+    }
+    // Before they began, there is nothing to tell.
+    let none = lines(&scene.export("to=2001-01-01T00:00:00Z").await);
+    assert_eq!(none, [json!({"type": "end", "lines": 0})]);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
 
 /// What each schema's program wrote that one before it could not have: at least a row in each new table.
-pub(crate) const WRITTEN: [(i64, &str); 7] = [
+pub(crate) const WRITTEN: [(i64, &str); 8] = [
     (1, include_str!("../upgrade/sqlite/0001.sql")),
     (3, include_str!("../upgrade/sqlite/0003.sql")),
     (4, include_str!("../upgrade/sqlite/0004.sql")),
@@ -21,6 +21,7 @@ pub(crate) const WRITTEN: [(i64, &str); 7] = [
     (7, include_str!("../upgrade/sqlite/0007.sql")),
     (8, include_str!("../upgrade/sqlite/0008.sql")),
     (10, include_str!("../upgrade/sqlite/0010.sql")),
+    (12, include_str!("../upgrade/sqlite/0012.sql")),
 ];
 
 /// Where one control plane's database is.

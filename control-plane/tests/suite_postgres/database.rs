@@ -16,11 +16,12 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(&Settings::defa
 pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/postgres");
 
 /// What each schema's program wrote that one before it could not have: at least a row in each new table.
-pub(crate) const WRITTEN: [(i64, &str); 4] = [
+pub(crate) const WRITTEN: [(i64, &str); 5] = [
     (1, include_str!("../upgrade/postgres/0001.sql")),
     (2, include_str!("../upgrade/postgres/0002.sql")),
     (3, include_str!("../upgrade/postgres/0003.sql")),
     (4, include_str!("../upgrade/postgres/0004.sql")),
+    (6, include_str!("../upgrade/postgres/0006.sql")),
 ];
 
 /// Where one control plane's database is.

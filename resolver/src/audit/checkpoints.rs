@@ -5,7 +5,7 @@
 
 use crate::identity::Svid;
 use crate::state_file;
-use bouncer_audit::{ChainPoint, Checkpoint, Owner, Signed, Signer};
+use bouncer_audit::{CHECKPOINT_EVENTS, ChainPoint, Checkpoint, Owner, Signed, Signer};
 use bouncer_custody::BouncerName;
 use bouncer_proto::bridge::v1 as wire;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 
 /// So long new events may go without one.
 const PERIOD: Duration = Duration::from_secs(10);
-/// So many may.
-const EVENTS: u64 = 1_000;
 
 /// The checkpoints of one spool.
 #[derive(Debug)]
@@ -64,7 +62,7 @@ impl Checkpoints {
         let Some(last) = &self.last else { return true };
         let point = last.checkpoint.point();
         let rotated = last.certificates.first().map(Vec::as_slice) != svid.chain.first().map(AsRef::as_ref);
-        let many = at.chain != point.chain || at.sequence.saturating_sub(point.sequence) >= EVENTS;
+        let many = at.chain != point.chain || at.sequence.saturating_sub(point.sequence) >= CHECKPOINT_EVENTS;
         self.behind(at) && (rotated || many || self.wait().is_zero())
     }
 

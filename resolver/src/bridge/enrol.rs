@@ -7,7 +7,7 @@
 
 use super::connect::BridgeError;
 use crate::config::IamLogin;
-use crate::engine::Engine;
+use crate::metrics::Metrics;
 use aws_config::BehaviorVersion;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
@@ -146,13 +146,13 @@ pub(super) struct Connection<'a> {
 
 impl Connection<'_> {
     /// Proves the role, where that is how this resolver is known. Sets the time by which to do it again.
-    pub(super) async fn enrol(&mut self, engine: &Engine) -> Result<(), BridgeError> {
+    pub(super) async fn enrol(&mut self, metrics: &Metrics) -> Result<(), BridgeError> {
         let Some((enroller, key)) = &self.enrols else { return Ok(()) };
         let request = enroller.request(key).await?;
         let mut client = EnrolmentClient::new(self.channel.clone());
         let answer = tokio::time::timeout(ENROLMENT, client.enroll(request)).await;
         let reply = answer.map_err(|_| BridgeError::SlowEnrolment)?.map_err(BridgeError::Refused)?.into_inner();
-        engine.metrics.bridge_enrolment_end.set(reply.expires_ms / 1_000);
+        metrics.bridge_enrolment_end.set(reply.expires_ms / 1_000);
         let life = reply.expires_ms - jiff::Timestamp::now().as_millisecond();
         // The clocks may differ: never at once, and never later than the longest life allows.
         let half = Duration::from_millis(u64::try_from(life / 2).unwrap_or(0)).clamp(RENEWAL_MIN, RENEWAL_MAX);
@@ -163,13 +163,13 @@ impl Connection<'_> {
 
     /// Renews the enrolment ahead of its end. Ends only with a refusal; what passes is tried again, and if the enrolment
     /// ends over it, so does the connection.
-    pub(super) async fn stay_enrolled(&mut self, engine: &Engine) -> Result<(), BridgeError> {
+    pub(super) async fn stay_enrolled(&mut self, metrics: &Metrics) -> Result<(), BridgeError> {
         if self.enrols.is_none() {
             return std::future::pending().await;
         }
         loop {
             tokio::time::sleep_until(self.renewal).await;
-            match self.enrol(engine).await {
+            match self.enrol(metrics).await {
                 Ok(()) => {}
                 Err(BridgeError::Refused(status)) if status.code() == tonic::Code::PermissionDenied => {
                     return Err(BridgeError::Refused(status));
@@ -180,5 +180,139 @@ impl Connection<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_credential_types::Credentials;
+    use bouncer_proto::bridge::v1::enrolment_server::{Enrolment, EnrolmentServer};
+    use hyper_util::rt::TokioIo;
+    use rustls::RootCertStore;
+    use std::sync::Mutex;
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+    use tonic::transport::{Channel, Endpoint, Server};
+    use tonic::{Code, Request, Response, Status};
+
+    /// For how long, or why not.
+    type Answer = Result<Duration, Code>;
+
+    /// Answers each enrolment with the next of these.
+    struct Scripted(Mutex<mpsc::UnboundedReceiver<Answer>>);
+
+    #[tonic::async_trait]
+    impl Enrolment for Scripted {
+        async fn enroll(&self, _: Request<wire::EnrollRequest>) -> Result<Response<wire::EnrollReply>, Status> {
+            let answer = self.0.lock().unwrap().try_recv();
+            let answer = answer.map_err(|_| Status::new(Code::DataLoss, "it came once too often"))?;
+            let life = answer.map_err(|code| Status::new(code, "no"))?;
+            let expires_ms = jiff::Timestamp::now().as_millisecond() + i64::try_from(life.as_millis()).unwrap();
+            Ok(Response::new(wire::EnrollReply { bouncer: "east".to_owned(), expires_ms }))
+        }
+    }
+
+    fn enroller() -> Enroller {
+        let login = IamLogin {
+            roots: Arc::new(RootCertStore::empty()),
+            server_name: "localhost".try_into().unwrap(),
+            audience: "control-plane.example.org".parse().unwrap(),
+            region: "ca-central-1".to_owned(),
+            sts_host: "sts.ca-central-1.amazonaws.com".parse().unwrap(),
+        };
+        let credentials = Credentials::new("ASIAEXAMPLEEXAMPLE00", "secret", Some("token".to_owned()), None, "test");
+        Enroller { login, credentials: Some(SharedCredentialsProvider::new(credentials)) }
+    }
+
+    async fn channel(scripted: Scripted) -> Channel {
+        let (client, server) = tokio::io::duplex(1 << 16);
+        let connection = tokio_stream::once(Ok::<_, std::io::Error>(server));
+        let connections = tokio_stream::StreamExt::chain(connection, tokio_stream::pending());
+        let service = EnrolmentServer::new(scripted);
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(connections));
+        let mut client = Some(TokioIo::new(client));
+        let connector = tower::service_fn(move |_: http::Uri| {
+            let client = client.take();
+            async move { client.ok_or_else(|| std::io::Error::other("connected before")) }
+        });
+        Endpoint::from_static("http://control-plane.invalid").connect_with_connector(connector).await.unwrap()
+    }
+
+    struct Scene {
+        script: mpsc::UnboundedSender<Answer>,
+        connection: Connection<'static>,
+        metrics: Metrics,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let (script, answers) = mpsc::unbounded_channel();
+            let enroller: &'static Enroller = Box::leak(Box::new(enroller()));
+            let key = enroller.key().unwrap().digest().to_owned();
+            let channel = channel(Scripted(Mutex::new(answers))).await;
+            let connection = Connection { channel, enrols: Some((enroller, key)), renewal: Instant::now() };
+            Self { script, connection, metrics: Metrics::default() }
+        }
+
+        /// In how many seconds the enrolment is to be renewed.
+        fn next(&self) -> f64 {
+            (self.connection.renewal - Instant::now()).as_secs_f64()
+        }
+
+        /// Enrols, and gives in how many seconds it is to be done again.
+        async fn enrols(&mut self, answer: Answer) -> f64 {
+            self.script.send(answer).unwrap();
+            self.connection.enrol(&self.metrics).await.unwrap();
+            self.next()
+        }
+
+        /// The time to renew has come: gives in how many seconds it comes again, or why the connection ends.
+        async fn renews(&mut self, answer: Answer) -> Result<f64, BridgeError> {
+            self.script.send(answer).unwrap();
+            self.connection.renewal = Instant::now();
+            let ended = tokio::time::timeout(LONG, self.connection.stay_enrolled(&self.metrics)).await;
+            ended.unwrap_or(Ok(())).map(|()| self.next())
+        }
+    }
+
+    /// Longer than an answer from this process takes.
+    const LONG: Duration = Duration::from_secs(2);
+
+    #[track_caller]
+    fn about(seconds: f64, wanted: f64) {
+        assert!((wanted - 5.0..=wanted).contains(&seconds), "{seconds} s, not {wanted}");
+    }
+
+    #[tokio::test]
+    async fn an_enrolment_is_to_be_renewed_at_half_of_its_life_within_bounds() {
+        let mut scene = Scene::new().await;
+        for (minutes, seconds) in [(15, 450.0), (2, 60.0), (0, 20.0), (600, 450.0)] {
+            about(scene.enrols(Ok(Duration::from_mins(minutes))).await, seconds);
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_renewed_when_its_time_has_come_until_the_role_is_refused() {
+        let mut scene = Scene::new().await;
+        about(scene.enrols(Ok(Duration::from_mins(15))).await, 450.0);
+        let end = scene.metrics.bridge_enrolment_end.get();
+        about(scene.renews(Ok(Duration::from_mins(20))).await.unwrap(), 450.0);
+        assert!(scene.metrics.bridge_enrolment_end.get() >= end + 299, "the metric follows");
+        // What passes is tried again soon, and ends nothing.
+        for code in [Code::Unavailable, Code::Unauthenticated, Code::ResourceExhausted] {
+            about(scene.renews(Err(code)).await.unwrap(), 20.0);
+        }
+        about(scene.renews(Ok(Duration::from_mins(15))).await.unwrap(), 450.0);
+        let ended = scene.renews(Err(Code::PermissionDenied)).await.unwrap_err();
+        assert!(matches!(&ended, BridgeError::Refused(status) if status.code() == Code::PermissionDenied), "{ended}");
+    }
+
+    #[tokio::test]
+    async fn who_has_an_svid_enrols_nowhere() {
+        let mut scene = Scene::new().await;
+        scene.connection.enrols = None;
+        scene.connection.enrol(&scene.metrics).await.unwrap();
+        assert!(tokio::time::timeout(LONG, scene.connection.stay_enrolled(&scene.metrics)).await.is_err());
     }
 }

@@ -39,6 +39,9 @@ pub(super) fn verify(options: &Verify, output: &Output) -> Result<Exit, Failure>
     if options.complete {
         verifier = verifier.complete();
     }
+    if let Some(most) = options.max_unsigned {
+        verifier = verifier.max_unsigned(most);
+    }
     let report = read(&options.export, verifier)?;
     let good = report.faults.is_empty();
     if output.is_json() {
@@ -122,9 +125,9 @@ fn as_text(report: &Report, now: Timestamp) -> String {
         ));
     }
     for Fault { chain, sequence, what } in &report.faults {
-        let chain = chain.as_ref().map(|chain| format!(" chain {chain}")).unwrap_or_default();
         let sequence = sequence.map(|sequence| format!(" at {sequence}")).unwrap_or_default();
-        text.push_str(&format!("BROKEN:{chain}{sequence}: {what}\n"));
+        let place = chain.as_ref().map(|chain| format!(" chain {chain}{sequence}:")).unwrap_or_default();
+        text.push_str(&format!("BROKEN:{place} {what}\n"));
     }
     if report.faults.is_empty() {
         text.push_str("good: everything that is signed is as it was recorded\n");
@@ -136,13 +139,19 @@ fn of_chain(chain: &ChainReport, now: Timestamp) -> String {
     let owner = chain.owner.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
     let state = match (chain.good, chain.unsigned) {
         (false, _) => "BROKEN",
+        (true, true) if chain.owner == Some(Owner::ControlPlane) => "UNSIGNED",
         (true, true) => "UNSIGNED, as was said of it",
         (true, false) => "good",
     };
     let mut text = format!("chain {} of {owner}: {state}\n", chain.chain);
+    let option = if chain.owner == Some(Owner::ControlPlane) { "--control-plane-id" } else { "--bouncer" };
     let signer = match (&chain.spiffe_id, chain.expected) {
         (Some(id), true) => format!("{id}, as expected"),
-        (Some(id), false) => format!("{id}, by the export itself: compare it, or give it with --bouncer"),
+        (Some(id), false) => format!("{id}, by the export itself: compare it, or give it with {option}"),
+        (None, _) if chain.unsigned && chain.owner == Some(Owner::ControlPlane) => {
+            "nobody: whoever stored it could have made it. Where it has an SVID, give it with --control-plane-id"
+                .to_owned()
+        }
         (None, _) if chain.unsigned => "nobody: its order holds, but whoever stored it could have made it".to_owned(),
         (None, _) => "nobody".to_owned(),
     };

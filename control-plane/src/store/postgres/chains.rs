@@ -265,6 +265,8 @@ impl Incoming {
 /// What of a chain, or of what is in none, may go.
 struct Cut {
     chain: Option<ChainId>,
+    /// The chain has checkpoints, and `through` is one's.
+    signed: bool,
     through: u64,
     pruned: Pruned,
 }
@@ -294,31 +296,80 @@ pub(super) async fn prune(database: &Database, old: &Retention) -> Result<Pruned
     for cut in cuts.iter().filter(|cut| cut.pruned.events > 0) {
         loop {
             let mut write = database.begin_beside().await?;
-            let deleted = sqlx::query(
-                "DELETE FROM audit_events WHERE seq IN (
-                     SELECT seq FROM audit_events
-                     WHERE (chain = $1 AND sequence <= $2) OR ($1 IS NULL AND chain IS NULL AND time_ms < $3
-                         AND (seq <= $4 OR time_ms < $5))
-                     LIMIT $6)",
-            )
-            .bind(cut.chain.as_ref().map(ChainId::as_str))
-            .bind(signed(cut.through)?)
-            .bind(old.before.as_millisecond())
-            .bind(sent)
-            .bind(old.unsent_before.as_millisecond())
-            .bind(PRUNED_AT_ONCE)
-            .execute(write.connection())
-            .await?
-            .rows_affected();
+            let (deleted, more) = match &cut.chain {
+                Some(chain) => shorten(&mut write, chain, cut).await?,
+                None => remove_unchained(&mut write, old, sent).await?,
+            };
             write.commit().await?;
             pruned.events += deleted;
-            if deleted < PRUNED_AT_ONCE.unsigned_abs() {
+            if !more {
                 break;
             }
         }
     }
     turn.commit().await?;
     Ok(pruned)
+}
+
+/// Removes the first of what may go of a chain, up to where what is left can begin: a checkpoint, or where there are none a
+/// head that is kept. Returns how many events that were, and whether more may go.
+async fn shorten(write: &mut Write<'_>, chain: &ChainId, cut: &Cut) -> Result<(u64, bool)> {
+    let last = signed(cut.through)?;
+    let first: Option<i64> =
+        sqlx::query_scalar("SELECT min(sequence) FROM audit_events WHERE chain = $1 AND sequence <= $2")
+            .bind(chain.as_str())
+            .bind(last)
+            .fetch_one(write.connection())
+            .await?;
+    let Some(first) = first else { return Ok((0, false)) };
+    let some = first.saturating_add(PRUNED_AT_ONCE) - 1;
+    let through = if cut.signed {
+        let checkpoint: Option<i64> = sqlx::query_scalar(
+            "SELECT min(sequence) FROM audit_checkpoints WHERE chain = $1 AND sequence >= $2 AND sequence < $3",
+        )
+        .bind(chain.as_str())
+        .bind(some)
+        .bind(last)
+        .fetch_one(write.connection())
+        .await?;
+        checkpoint.unwrap_or(last)
+    } else {
+        let through = some.min(last);
+        sqlx::query(
+            "INSERT INTO audit_cuts (chain, sequence, head)
+             SELECT chain, sequence, head FROM audit_events WHERE chain = $1 AND sequence <= $2
+             ORDER BY sequence DESC, seq LIMIT 1
+             ON CONFLICT (chain) DO UPDATE SET sequence = excluded.sequence, head = excluded.head",
+        )
+        .bind(chain.as_str())
+        .bind(through)
+        .execute(write.connection())
+        .await?;
+        through
+    };
+    let deleted = sqlx::query("DELETE FROM audit_events WHERE chain = $1 AND sequence <= $2")
+        .bind(chain.as_str())
+        .bind(through)
+        .execute(write.connection())
+        .await?
+        .rows_affected();
+    Ok((deleted, through < last))
+}
+
+/// Removes some of what is old and in no chain. Returns how many events that were, and whether there may be more.
+async fn remove_unchained(write: &mut Write<'_>, old: &Retention, sent: i64) -> Result<(u64, bool)> {
+    let deleted = sqlx::query(
+        "DELETE FROM audit_events WHERE seq IN (
+             SELECT seq FROM audit_events WHERE chain IS NULL AND time_ms < $1 AND (seq <= $2 OR time_ms < $3) LIMIT $4)",
+    )
+    .bind(old.before.as_millisecond())
+    .bind(sent)
+    .bind(old.unsent_before.as_millisecond())
+    .bind(PRUNED_AT_ONCE)
+    .execute(write.connection())
+    .await?
+    .rows_affected();
+    Ok((deleted, deleted == PRUNED_AT_ONCE.unsigned_abs()))
 }
 
 /// Read beside the writer, which has other things to do. `sent` is the last that every outlet has.
@@ -341,12 +392,17 @@ async fn cuts(database: &Database, old: &Retention, sent: i64) -> Result<Vec<Cut
         .bind(unsent_before_ms)
         .fetch_optional(&database.reader)
         .await?;
-        let through: Option<i64> =
-            sqlx::query_scalar("SELECT max(sequence) FROM audit_checkpoints WHERE chain = $1 AND sequence < $2")
-                .bind(&chain)
-                .bind(first_kept.unwrap_or(last.saturating_add(1)))
-                .fetch_one(&database.reader)
-                .await?;
+        let kept = first_kept.unwrap_or(last.saturating_add(1));
+        let (covered, signed): (Option<i64>, bool) = sqlx::query_as(
+            "SELECT (SELECT max(sequence) FROM audit_checkpoints WHERE chain = $1 AND sequence < $2),
+                 EXISTS (SELECT 1 FROM audit_checkpoints WHERE chain = $1)",
+        )
+        .bind(&chain)
+        .bind(kept)
+        .fetch_one(&database.reader)
+        .await?;
+        // A chain that nothing signs is that of a bouncer without an SVID, and nothing more will come to cover its events.
+        let through = if signed { covered } else { Some(kept - 1) };
         let Some(through) = through else { continue };
         let events = sqlx::query_as(
             "SELECT count(*), count(*) FILTER (WHERE seq > $3) FROM audit_events WHERE chain = $1 AND sequence <= $2",
@@ -357,7 +413,7 @@ async fn cuts(database: &Database, old: &Retention, sent: i64) -> Result<Vec<Cut
         .fetch_one(&database.reader)
         .await?;
         let chain = Some(parsed(CHAINS, &chain)?);
-        cuts.push(Cut { chain, through: unsigned(through)?, pruned: Pruned::read(events)? });
+        cuts.push(Cut { chain, signed, through: unsigned(through)?, pruned: Pruned::read(events)? });
     }
     let events = sqlx::query_as(
         "SELECT count(*), count(*) FILTER (WHERE seq > $2) FROM audit_events
@@ -368,6 +424,6 @@ async fn cuts(database: &Database, old: &Retention, sent: i64) -> Result<Vec<Cut
     .bind(unsent_before_ms)
     .fetch_one(&database.reader)
     .await?;
-    cuts.push(Cut { chain: None, through: 0, pruned: Pruned::read(events)? });
+    cuts.push(Cut { chain: None, signed: false, through: 0, pruned: Pruned::read(events)? });
     Ok(cuts)
 }

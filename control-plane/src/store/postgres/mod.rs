@@ -19,9 +19,9 @@ mod tokens;
 
 use super::rows::unsigned;
 use super::{
-    AdminFilter, AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary, BROKEN_BY,
-    BouncerFilter, EnvelopeFilter, Others, Page, Part, Pruned, ResourceFilter, Result, Retention, Store, StoreError,
-    newest,
+    AdminFilter, Anchor, AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditRange, AuditSpan, AuditSummary,
+    BROKEN_BY, BouncerFilter, EnvelopeFilter, Others, Page, Part, Pruned, ResourceFilter, Result, Retention, Store,
+    StoreError, newest,
 };
 use crate::access::{NewSession, NewToken, Principal, Scope, TokenFilter, TokenRecord};
 use crate::clock::Clock;
@@ -273,6 +273,9 @@ impl Store for PostgresStore {
     }
     async fn audit_in(&self, span: &AuditSpan, after: Option<(u64, u64)>, limit: u16) -> Result<Vec<AuditRecord>> {
         export::audit_in(&self.database, span, after, limit).await
+    }
+    async fn anchor(&self, chain: &ChainId, first: u64) -> Result<Anchor> {
+        export::anchor(&self.database, chain, first).await
     }
     async fn checkpoints(&self, chain: &ChainId, after: u64, through: u64, limit: u16) -> Result<Vec<Signed>> {
         export::checkpoints(&self.database, chain, after, through, limit).await

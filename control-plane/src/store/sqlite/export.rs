@@ -4,11 +4,12 @@ use super::audit::SELECT_ADMIN;
 use super::chains::checkpoints as checkpoints_where;
 use super::database::Database;
 use crate::model::{AdminRecord, AuditRecord};
-use crate::store::rows::audit::{AdminRow, AuditRow, CheckpointRow};
+use crate::store::rows::audit::{AdminRow, AuditRow, CheckpointRow, digest};
 use crate::store::rows::{parsed, signed, unsigned};
-use crate::store::{AuditRange, AuditSpan, Result};
-use bouncer_audit::{ChainId, DivergenceLine, Owner, Signed};
+use crate::store::{Anchor, AuditRange, AuditSpan, Result};
+use bouncer_audit::{ChainId, ChainPoint, DivergenceLine, Owner, Signed};
 use sqlx::SqlitePool;
+use std::collections::HashSet;
 
 fn bounds(range: &AuditRange) -> (i64, i64) {
     let from = range.from.map_or(i64::MIN, |time| time.as_millisecond());
@@ -31,44 +32,92 @@ pub(super) async fn spans(database: &Database, range: &AuditRange) -> Result<Vec
          GROUP BY e.chain ORDER BY e.chain"
     };
     let rows: Vec<(String, i64, i64)> =
-        sqlx::query_as(sql).bind(owner).bind(from).bind(to).fetch_all(&database.reader).await?;
+        sqlx::query_as(sql).bind(&owner).bind(from).bind(to).fetch_all(&database.reader).await?;
     let mut spans = Vec::with_capacity(rows.len());
     for (chain, first, last) in rows {
         let chain: ChainId = parsed("audit_events", &chain)?;
-        spans.push(span(&database.reader, chain, unsigned(first)?, unsigned(last)?).await?);
+        let (first, last) = (unsigned(first)?, unsigned(last)?);
+        spans.push(span(&database.reader, chain, (first, last), first).await?);
+    }
+    if all {
+        return Ok(spans);
+    }
+    let busy: HashSet<ChainId> = spans.iter().map(|span| span.chain.clone()).collect();
+    let chains: Vec<String> = sqlx::query_scalar(
+        "SELECT chain FROM audit_chains WHERE owner <> 'control-plane' AND (?1 IS NULL OR owner = ?1) ORDER BY chain",
+    )
+    .bind(&owner)
+    .fetch_all(&database.reader)
+    .await?;
+    for chain in chains {
+        let chain: ChainId = parsed("audit_chains", &chain)?;
+        if !busy.contains(&chain) {
+            spans.extend(idle(&database.reader, chain, to).await?);
+        }
     }
     Ok(spans)
 }
 
-/// Stretched to the checkpoints around it.
-async fn span(reader: &SqlitePool, chain: ChainId, first: u64, last: u64) -> Result<AuditSpan> {
-    let anchor: Option<CheckpointRow> = sqlx::query_as(checkpoints_where!(
-        "WHERE chain = ? AND sequence < ? ORDER BY sequence DESC, number DESC LIMIT 1"
-    ))
-    .bind(chain.as_str())
-    .bind(signed(first)?)
-    .fetch_optional(reader)
-    .await?;
-    let anchor = anchor.map(CheckpointRow::read).transpose()?;
+/// Stretched to the checkpoints around it; from `start` where there is none in front, and no bouncer's event.
+async fn span(reader: &SqlitePool, chain: ChainId, (first, last): (u64, u64), start: u64) -> Result<AuditSpan> {
+    let before: Option<i64> =
+        sqlx::query_scalar("SELECT max(sequence) FROM audit_checkpoints WHERE chain = ?1 AND sequence < ?2")
+            .bind(chain.as_str())
+            .bind(signed(first)?)
+            .fetch_one(reader)
+            .await?;
     let covered: Option<i64> =
-        sqlx::query_scalar("SELECT min(sequence) FROM audit_checkpoints WHERE chain = ? AND sequence >= ?")
+        sqlx::query_scalar("SELECT min(sequence) FROM audit_checkpoints WHERE chain = ?1 AND sequence >= ?2")
             .bind(chain.as_str())
             .bind(signed(last)?)
             .fetch_one(reader)
             .await?;
-    let first = match &anchor {
-        Some(anchor) => anchor.checkpoint.sequence + 1,
+    let first = match before {
+        Some(before) => unsigned(before)? + 1,
         // Without one in front, from where the stored chain begins.
         None => {
-            let stored: Option<i64> = sqlx::query_scalar("SELECT min(sequence) FROM audit_events WHERE chain = ?")
+            let stored: Option<i64> = sqlx::query_scalar("SELECT min(sequence) FROM audit_events WHERE chain = ?1")
                 .bind(chain.as_str())
                 .fetch_one(reader)
                 .await?;
-            stored.map(unsigned).transpose()?.unwrap_or(first)
+            stored.map(unsigned).transpose()?.unwrap_or(start)
         }
     };
     let last = covered.map(unsigned).transpose()?.unwrap_or(last);
-    Ok(AuditSpan { chain, anchor, first, last })
+    Ok(AuditSpan { chain, first, last })
+}
+
+/// Of a chain without an event in the range: its last checkpoint from before the range's end, which tells that it was there.
+async fn idle(reader: &SqlitePool, chain: ChainId, to: i64) -> Result<Option<AuditSpan>> {
+    let last: Option<i64> = sqlx::query_scalar(
+        "SELECT sequence FROM audit_checkpoints WHERE chain = ?1 AND time_ms < ?2 ORDER BY number DESC LIMIT 1",
+    )
+    .bind(chain.as_str())
+    .bind(to)
+    .fetch_optional(reader)
+    .await?;
+    let last = last.map(unsigned).transpose()?;
+    Ok(last.map(|last| AuditSpan { chain, first: last + 1, last }))
+}
+
+pub(super) async fn anchor(database: &Database, chain: &ChainId, first: u64) -> Result<Anchor> {
+    let checkpoint: Option<CheckpointRow> = sqlx::query_as(checkpoints_where!(
+        "WHERE chain = ?1 AND sequence < ?2 ORDER BY sequence DESC, number DESC LIMIT 1"
+    ))
+    .bind(chain.as_str())
+    .bind(signed(first)?)
+    .fetch_optional(&database.reader)
+    .await?;
+    if let Some(checkpoint) = checkpoint {
+        return Ok(Anchor::Checkpoint(Box::new(checkpoint.read()?)));
+    }
+    let cut: Option<(i64, Vec<u8>)> = sqlx::query_as("SELECT sequence, head FROM audit_cuts WHERE chain = ?1")
+        .bind(chain.as_str())
+        .fetch_optional(&database.reader)
+        .await?;
+    let Some((sequence, head)) = cut else { return Ok(Anchor::Start) };
+    let head = digest("audit_cuts", &head)?;
+    Ok(Anchor::Cut(ChainPoint { chain: chain.clone(), sequence: unsigned(sequence)?, head }))
 }
 
 pub(super) async fn audit_in(
@@ -147,14 +196,9 @@ pub(super) async fn admin_span(database: &Database, range: &AuditRange) -> Resul
     .bind(to)
     .fetch_one(&database.reader)
     .await?;
-    let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
-    let (first, last) = (unsigned(first)?, unsigned(last)?);
-    let mut span = span(&database.reader, own.chain, first, last).await?;
-    if span.anchor.is_none() {
-        // Administrative changes are never removed.
-        span.first = 1;
-    }
-    Ok(Some(span))
+    let (Some(first), Some(last)) = (first, last) else { return idle(&database.reader, own.chain, to).await };
+    // Administrative changes are never removed.
+    span(&database.reader, own.chain, (unsigned(first)?, unsigned(last)?), 1).await.map(Some)
 }
 
 pub(super) async fn admin_in(
