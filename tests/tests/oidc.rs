@@ -15,6 +15,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 const PROVIDER: &str = "identity/oidc/provider/ops";
+/// Another issuer, of the same keys, clients and people.
+const OTHER_PROVIDER: &str = "identity/oidc/provider/other";
 
 struct Site {
     bao: OpenBao,
@@ -87,8 +89,8 @@ impl Site {
             self.bao.call(Method::POST, "", "identity/group", &body).await?;
         }
         // Its policies let it ask the provider for a code.
-        let policy =
-            json!({"policy": format!("path \"{PROVIDER}/authorize\" {{ capabilities = [\"read\", \"update\"] }}")});
+        let path = "identity/oidc/provider/+/authorize";
+        let policy = json!({"policy": format!("path \"{path}\" {{ capabilities = [\"read\", \"update\"] }}")});
         self.bao.call(Method::POST, "", "sys/policies/acl/sign-in", &policy).await?;
         let body = json!({"token_policies": ["sign-in"]});
         self.bao.call(Method::POST, "", &format!("auth/userpass/users/{name}"), &body).await?;
@@ -97,12 +99,16 @@ impl Site {
     }
 
     /// What the provider's page does once somebody said who they are: the answer holds code and state.
-    async fn consent(&self, person: &str, query: &str) -> Result<Value> {
-        self.bao.call_as(person, Method::GET, "", &format!("{PROVIDER}/authorize?{query}"), &json!({})).await
+    async fn consent(&self, person: &str, provider: &str, query: &str) -> Result<Value> {
+        self.bao.call_as(person, Method::GET, "", &format!("{provider}/authorize?{query}"), &json!({})).await
     }
 
     /// An ID token, as another program of the same person would get one.
     async fn id_token(&self, person: &str) -> Result<String> {
+        self.id_token_of(PROVIDER, person).await
+    }
+
+    async fn id_token_of(&self, provider: &str, person: &str) -> Result<String> {
         let mut query = Url::parse("http://x/")?;
         query.query_pairs_mut().extend_pairs([
             ("response_type", "code"),
@@ -112,11 +118,11 @@ impl Site {
             ("state", "s"),
             ("nonce", "n"),
         ]);
-        let consent = self.consent(person, query.query().unwrap_or_default()).await?;
+        let consent = self.consent(person, provider, query.query().unwrap_or_default()).await?;
         let answer = self
             .bao
             .http()
-            .post(format!("{}/v1/{PROVIDER}/token", self.bao.address()))
+            .post(format!("{}/v1/{provider}/token", self.bao.address()))
             .basic_auth(&self.client_id, Some(&self.client_secret))
             .form(&[
                 ("grant_type", "authorization_code"),
@@ -195,6 +201,13 @@ async fn who_the_identity_provider_vouches_for_has_the_role_of_their_group() -> 
     site.scratch.until("the rotated key is taken", Duration::from_secs(60), taken).await?;
     assert_eq!(site.api(&admin)?.get("/v1/session").await?.status, 200);
 
+    // Another issuer's is none, also where the key, the audience and the person are the same.
+    let provider = json!({"issuer": site.bao.address(), "allowed_client_ids": ["*"], "scopes_supported": ["groups"]});
+    site.bao.call(Method::POST, "", OTHER_PROVIDER, &provider).await?;
+    let others = site.id_token_of(OTHER_PROVIDER, &alice).await?;
+    assert_eq!(kid(&others)?, kid(&rotated)?);
+    assert_eq!(site.api(&others)?.get("/v1/session").await?.status, 401, "another issuer's token");
+
     // What is changed, or signed by nobody, or for another audience is none.
     let parts: Vec<&str> = admin.split('.').collect();
     let claims = parts[1].replacen(&parts[1][..1], if parts[1].starts_with('e') { "f" } else { "e" }, 1);
@@ -245,7 +258,7 @@ async fn a_browser_signs_in_by_the_code_flow_and_a_code_is_good_for_it_alone() -
     let asked: HashMap<_, _> = to.query_pairs().into_owned().collect();
     assert_eq!((asked["code_challenge_method"].as_str(), asked["code_challenge"].len()), ("S256", 43));
     assert_eq!((asked["scope"].as_str(), asked["redirect_uri"].as_str()), ("openid groups", site.callback.as_str()));
-    let consent = site.consent(&alice, to.query().unwrap_or_default()).await?;
+    let consent = site.consent(&alice, PROVIDER, to.query().unwrap_or_default()).await?;
     let back = format!("{}?code={}&state={}", site.callback, text(&consent["code"])?, text(&consent["state"])?);
 
     // Another browser that was lured to the way back is not signed in, and does not use the code up.
