@@ -80,21 +80,28 @@ async fn is_served(mut tcp: TcpStream) -> bool {
     tcp.write_all(GET).await.is_ok() && rest(&mut tcp).await.ends_with(b"good")
 }
 
-/// A frame's type and flags, with all acknowledged that wants to be; none at the end.
+/// The next frame's type, flags and content; none at the end.
+async fn next(tcp: &mut TcpStream) -> Option<(u8, u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    tcp.read_exact(&mut head).await.ok()?;
+    let mut body = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+    tcp.read_exact(&mut body).await.ok()?;
+    Some((head[3], head[4], body))
+}
+
+/// The next frame that is for a stream, or says goodbye; settings and pings before it are acknowledged. None at the end.
 async fn frame(tcp: &mut TcpStream) -> Option<(u8, u8, Vec<u8>)> {
     loop {
-        let mut head = [0; 9];
-        tcp.read_exact(&mut head).await.ok()?;
-        let mut body = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
-        tcp.read_exact(&mut body).await.ok()?;
-        if matches!(head[3], SETTINGS | PING) && head[4] == 0 {
-            let length = if head[3] == PING { 8 } else { 0 };
-            let mut answer = vec![0, 0, length, head[3], 1, 0, 0, 0, 0];
+        let (kind, flags, body) = next(tcp).await?;
+        if !matches!(kind, SETTINGS | PING) {
+            return Some((kind, flags, body));
+        }
+        if flags == 0 {
+            let length = if kind == PING { 8 } else { 0 };
+            let mut answer = vec![0, 0, length, kind, 1, 0, 0, 0, 0];
             answer.extend_from_slice(&body[..usize::from(length)]);
             // It may be over by now.
             let _ = tcp.write_all(&answer).await;
-        } else if !matches!(head[3], SETTINGS | PING) {
-            return Some((head[3], head[4], body));
         }
     }
 }
@@ -211,4 +218,17 @@ async fn one_address_cannot_have_every_connection() {
     assert!(!is_served(server.connect().await).await);
     let other = server.connect_from(Ipv4Addr::new(127, 0, 0, 2).into()).await;
     assert!(is_served(other).await, "another address has a share of its own");
+}
+
+#[tokio::test]
+async fn an_http2_peer_is_told_how_much_it_may_ask_for_at_once() {
+    let server = Server::start(None, 1, 1).await;
+    let mut tcp = server.sent(&[PREFACE, NO_SETTINGS].concat()).await;
+    let (kind, _, body) = next(&mut tcp).await.unwrap();
+    assert_eq!(kind, SETTINGS);
+    let settings: Vec<_> = body.chunks(6).map(|setting| setting.split_at(2)).collect();
+    // SETTINGS_MAX_CONCURRENT_STREAMS and SETTINGS_MAX_HEADER_LIST_SIZE.
+    for (id, value) in [(3u16, 64u32), (6, 16_384)] {
+        assert!(settings.contains(&(&id.to_be_bytes()[..], &value.to_be_bytes()[..])), "{id}: {settings:?}");
+    }
 }
