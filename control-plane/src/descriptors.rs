@@ -6,13 +6,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Kept for the database, the API and the log.
 const KEPT: u64 = 512;
 /// What is meant to be enough for one control plane.
-const MOST: usize = 16_384;
+const MOST: u32 = 16_384;
 /// Fewer than these are said.
-const FEW: usize = 4_096;
+const FEW: u32 = 4_096;
 
 /// Raises the limit as far as the system lets us, and tells how many connections of bouncers fit below it.
 #[must_use]
-pub fn raise() -> usize {
+pub fn raise() -> u32 {
     let limits = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, maximum: limits.maximum });
     let limit = if raised.is_ok() { limits.maximum } else { limits.current };
@@ -29,11 +29,11 @@ pub fn raise() -> usize {
 }
 
 /// How many fit below a limit; `None` for no limit.
-fn connections(limit: Option<u64>) -> usize {
+fn connections(limit: Option<u64>) -> u32 {
     let Some(limit) = limit else { return MOST };
     // Of a very low limit half, so that there is something for both.
     let left = limit.saturating_sub(KEPT).max(limit / 2);
-    usize::try_from(left).unwrap_or(MOST).clamp(1, MOST)
+    u32::try_from(left).unwrap_or(MOST).clamp(1, MOST)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, IamConfig, TlsFault};
 use crate::descriptors;
 use crate::forward;
-use crate::http_server;
+use crate::http_server::{self, Bounds};
 use crate::metrics::Metrics;
 use crate::oidc::{Oidc, OidcError};
 use crate::own_chain;
@@ -117,7 +117,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         tls: tls.is_some(),
         second_person: config.second_person,
     });
-    let api = tokio::spawn(http_server::serve(api_listener, tls, router, stop.clone()));
+    let bounds = Bounds { per_address: config.api.connections_per_address, ..Bounds::default() };
+    let api = tokio::spawn(http_server::serve(api_listener, tls, router, bounds, stop.clone()));
     if let Some(days) = config.audit_retention_days {
         let outlets = config.outlets.iter().map(|outlet| outlet.name.clone()).collect();
         tokio::spawn(retention::keep(store.clone(), clock.clone(), metrics.clone(), (days, outlets), stop.clone()));
@@ -164,7 +165,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
 async fn serve_bridge(
     bridge: Bridge,
     listener: TcpListener,
-    most: usize,
+    most: u32,
     workload_api: String,
     readiness: Arc<Readiness>,
 ) {
@@ -175,9 +176,7 @@ async fn serve_bridge(
     readiness.set_bridge(true);
     let signing = tokio::spawn(own_chain::keep(store, clock, source.clone(), stop.clone()));
     let connections = transport::accept(listener, tls, most, metrics, stop);
-    if let Err(error) = transport::serve(bridge, connections).await {
-        tracing::error!(%error, "the Policy Bridge ended");
-    }
+    transport::serve(bridge, connections).await;
     readiness.set_bridge(false);
     let _ = signing.await;
     source.shutdown().await;
@@ -187,7 +186,7 @@ async fn serve_bridge(
 fn serve_enrolled(
     bridge: Bridge,
     listener: TcpListener,
-    most: usize,
+    most: u32,
     iam: IamConfig,
 ) -> Result<JoinHandle<()>, ServeError> {
     let (stop, metrics) = (bridge.stop.clone(), bridge.metrics.clone());
@@ -195,9 +194,7 @@ fn serve_enrolled(
     let enrolment = Arc::new(Enrolment::new(iam.enrolment)?);
     Ok(tokio::spawn(async move {
         let connections = transport::accept_keys(listener, tls, most, metrics, stop, enrolment);
-        if let Err(error) = transport::serve(bridge, connections).await {
-            tracing::error!(%error, "the Policy Bridge for resolvers without an SVID ended");
-        }
+        transport::serve(bridge, connections).await;
     }))
 }
 

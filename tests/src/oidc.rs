@@ -12,7 +12,8 @@ use crate::{Fault, Result};
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
-const PROVIDER: &str = "identity/oidc/provider/ops";
+/// The issuer that the control plane trusts.
+pub const PROVIDER: &str = "identity/oidc/provider/ops";
 /// The password of everyone at the provider.
 pub const PASSWORD: &str = "correct horse";
 
@@ -101,8 +102,8 @@ impl Site {
             self.bao.call(Method::POST, "", "identity/group", &body).await?;
         }
         // Its policies let it ask the provider for a code.
-        let policy =
-            json!({"policy": format!("path \"{PROVIDER}/authorize\" {{ capabilities = [\"read\", \"update\"] }}")});
+        let path = "identity/oidc/provider/+/authorize";
+        let policy = json!({"policy": format!("path \"{path}\" {{ capabilities = [\"read\", \"update\"] }}")});
         self.bao.call(Method::POST, "", "sys/policies/acl/sign-in", &policy).await?;
         let body = json!({"token_policies": ["sign-in"]});
         self.bao.call(Method::POST, "", &format!("auth/userpass/users/{name}"), &body).await?;
@@ -114,8 +115,8 @@ impl Site {
     ///
     /// # Errors
     /// If the provider says no.
-    pub async fn consent(&self, person: &str, query: &str) -> Result<Value> {
-        self.bao.call_as(person, Method::GET, "", &format!("{PROVIDER}/authorize?{query}"), &json!({})).await
+    pub async fn consent(&self, person: &str, provider: &str, query: &str) -> Result<Value> {
+        self.bao.call_as(person, Method::GET, "", &format!("{provider}/authorize?{query}"), &json!({})).await
     }
 
     /// An ID token, as another program of the same person would get one.
@@ -123,6 +124,14 @@ impl Site {
     /// # Errors
     /// If the provider says no.
     pub async fn id_token(&self, person: &str) -> Result<String> {
+        self.id_token_of(PROVIDER, person).await
+    }
+
+    /// The same of another provider with the same clients and people.
+    ///
+    /// # Errors
+    /// If the provider says no.
+    pub async fn id_token_of(&self, provider: &str, person: &str) -> Result<String> {
         let mut query = Url::parse("http://x/")?;
         query.query_pairs_mut().extend_pairs([
             ("response_type", "code"),
@@ -132,11 +141,11 @@ impl Site {
             ("state", "s"),
             ("nonce", "n"),
         ]);
-        let consent = self.consent(person, query.query().unwrap_or_default()).await?;
+        let consent = self.consent(person, provider, query.query().unwrap_or_default()).await?;
         let answer = self
             .bao
             .http()
-            .post(format!("{}/v1/{PROVIDER}/token", self.bao.address()))
+            .post(format!("{}/v1/{provider}/token", self.bao.address()))
             .basic_auth(&self.client_id, Some(&self.client_secret))
             .form(&[
                 ("grant_type", "authorization_code"),

@@ -1,12 +1,15 @@
 //! Signing in by an identity provider: OpenBao's own OpenID provider, with its discovery, its keys and their rotation, and
 //! the code flow with PKCE.
 
-use bouncer_tests::oidc::Site;
+use bouncer_tests::oidc::{PROVIDER, Site};
 use bouncer_tests::{Fault, Result};
 use reqwest::{Method, Url, header};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Duration;
+
+/// Another issuer, of the same keys, clients and people.
+const OTHER_PROVIDER: &str = "identity/oidc/provider/other";
 
 fn text(json: &Value) -> Result<String> {
     json.as_str().map(str::to_owned).ok_or_else(|| Fault::new(format!("no text: {json}")))
@@ -74,6 +77,13 @@ async fn who_the_identity_provider_vouches_for_has_the_role_of_their_group() -> 
     site.scratch.until("the rotated key is taken", Duration::from_secs(60), taken).await?;
     assert_eq!(site.api(&admin)?.get("/v1/session").await?.status, 200);
 
+    // Another issuer's is none, also where the key, the audience and the person are the same.
+    let provider = json!({"issuer": site.bao.address(), "allowed_client_ids": ["*"], "scopes_supported": ["groups"]});
+    site.bao.call(Method::POST, "", OTHER_PROVIDER, &provider).await?;
+    let others = site.id_token_of(OTHER_PROVIDER, &alice).await?;
+    assert_eq!(kid(&others)?, kid(&rotated)?);
+    assert_eq!(site.api(&others)?.get("/v1/session").await?.status, 401, "another issuer's token");
+
     // What is changed, or signed by nobody, or for another audience is none.
     let parts: Vec<&str> = admin.split('.').collect();
     let claims = parts[1].replacen(&parts[1][..1], if parts[1].starts_with('e') { "f" } else { "e" }, 1);
@@ -124,7 +134,7 @@ async fn a_browser_signs_in_by_the_code_flow_and_a_code_is_good_for_it_alone() -
     let asked: HashMap<_, _> = to.query_pairs().into_owned().collect();
     assert_eq!((asked["code_challenge_method"].as_str(), asked["code_challenge"].len()), ("S256", 43));
     assert_eq!((asked["scope"].as_str(), asked["redirect_uri"].as_str()), ("openid groups", site.callback.as_str()));
-    let consent = site.consent(&alice, to.query().unwrap_or_default()).await?;
+    let consent = site.consent(&alice, PROVIDER, to.query().unwrap_or_default()).await?;
     let back = format!("{}?code={}&state={}", site.callback, text(&consent["code"])?, text(&consent["state"])?);
 
     // Another browser that was lured to the way back is not signed in, and does not use the code up.

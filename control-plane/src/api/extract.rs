@@ -11,9 +11,14 @@ use http::header;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::time::Duration;
 
 /// The longest body, in bytes: the longest envelope in base64 (95,628) with a long chain beside it.
 pub const BODY_LIMIT: usize = 192 * 1024;
+
+/// How long a body may take to come. Shorter than the call may take, so that the answer can say that this was it.
+const BODY_DEADLINE: Duration = Duration::from_secs(8);
+const _: () = assert!(BODY_DEADLINE.as_secs() < DEADLINE.as_secs());
 
 /// A JSON body of at most 192 KiB, without unknown fields and without anything that looks like a plaintext credential.
 #[derive(Debug)]
@@ -23,7 +28,7 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
-        let bytes = read(request).await?;
+        let bytes = read(request, BODY_DEADLINE).await?;
         parse(&bytes).map(Self).inspect_err(|error| note_plaintext(api, error))
     }
 }
@@ -49,7 +54,7 @@ impl<T: DeserializeOwned> FromRequest<Api> for Keyed<T> {
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
         let key = idempotency_key(request.headers())?;
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let bytes = read(request).await?;
+        let bytes = read(request, BODY_DEADLINE).await?;
         let body = parse(&bytes).inspect_err(|error| note_plaintext(api, error))?;
         Ok(Self(body, key.map(|key| IdempotencyKey::of(&key, method.as_str(), &path, &bytes))))
     }
@@ -66,7 +71,7 @@ fn idempotency_key(headers: &http::HeaderMap) -> Result<Option<String>, ApiError
     }
 }
 
-async fn read(request: Request) -> Result<axum::body::Bytes, ApiError> {
+async fn read(request: Request, deadline: Duration) -> Result<axum::body::Bytes, ApiError> {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
     if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
@@ -77,7 +82,7 @@ async fn read(request: Request) -> Result<axum::body::Bytes, ApiError> {
         return Err(ApiError::Body(BodyFault::TooLarge(BODY_LIMIT)));
     }
     let body = axum::body::to_bytes(request.into_body(), BODY_LIMIT);
-    let body = tokio::time::timeout(DEADLINE, body).await.map_err(|_| ApiError::Body(BodyFault::Incomplete))?;
+    let body = tokio::time::timeout(deadline, body).await.map_err(|_| ApiError::Body(BodyFault::Slow(deadline)))?;
     body.map_err(|error| {
         let mut source: Option<&dyn std::error::Error> = Some(&error);
         let mut too_large = false;
@@ -180,6 +185,7 @@ impl PageParams {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::StreamExt as _;
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -195,6 +201,17 @@ mod tests {
             Err(ApiError::Body(fault)) => fault,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let first = Ok::<_, std::io::Error>(axum::body::Bytes::from_static(b"{"));
+        let stalled = futures::stream::iter([first]).chain(futures::stream::pending());
+        let request = |body| Request::post("/").header(header::CONTENT_TYPE, "application/json").body(body).unwrap();
+        let deadline = Duration::from_millis(50);
+        let stalled = read(request(axum::body::Body::from_stream(stalled)), deadline).await;
+        assert!(matches!(stalled, Err(ApiError::Body(BodyFault::Slow(_)))), "{stalled:?}");
+        assert_eq!(read(request("{}".into()), deadline).await.unwrap(), "{}", "the control");
     }
 
     #[test]

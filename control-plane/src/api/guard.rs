@@ -23,6 +23,8 @@ use http::{HeaderMap, Method, header};
 /// All that may be asked by anybody.
 pub(super) const PUBLIC: [&str; 7] =
     ["/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/session/methods", "/v1/session/oidc/start", CALLBACK];
+/// The public calls that may ask the identity provider.
+const BY_PROVIDER: &str = "/v1/session/oidc/";
 /// What a token that is good for one use may be used for.
 const EXCHANGES: [(Method, &str); 2] = [(Method::POST, "/v1/tokens"), (Method::POST, "/v1/session")];
 /// The largest number of revisions that a condition may name.
@@ -31,11 +33,14 @@ const CONDITIONS: usize = 16;
 /// The inner layer: nothing but the public paths without a principal, nothing that the principal may not, nothing below
 /// `/v1/crypto` while the flag is off.
 pub(super) async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Result<Response, ApiError> {
+    let peer: Option<PeerAddress> = request.extensions().get().copied();
     if PUBLIC.contains(&request.uri().path()) {
+        if let Some(PeerAddress(address)) = peer.filter(|_| request.uri().path().starts_with(BY_PROVIDER)) {
+            api.limits.sign_in(address).map_err(ApiError::TooMany)?;
+        }
         return Ok(next.run(request).await);
     }
-    let principal =
-        authenticate(&api, request.extensions().get().copied(), request.method(), request.headers()).await?;
+    let principal = authenticate(&api, peer, request.method(), request.headers()).await?;
     api.limits.call(principal.actor.as_str()).map_err(ApiError::TooMany)?;
     if let Some(route) = request.extensions().get::<MatchedPath>() {
         permit(&principal, request.method(), route.as_str())?;
@@ -119,7 +124,9 @@ async fn authenticate(
             (Some(token), _) if token::well_formed(token) => {
                 api.store.token(&TokenHash::of(token)).await?.map(crate::access::TokenRecord::principal)
             }
-            (Some(token), Some(oidc)) if Oidc::may_be_token(token) => vouched(oidc.bearer(token).await)?,
+            (Some(token), Some(oidc)) if Oidc::may_be_token(token) => {
+                vouched(oidc.bearer(token).await).map_err(|error| failed(api, peer, error.into()))?
+            }
             _ => None,
         }
     } else {
@@ -129,11 +136,16 @@ async fn authenticate(
         api.metrics.unauthenticated();
         // Who presents nothing costs nothing.
         let presented = headers.contains_key(header::AUTHORIZATION) || headers.contains_key(header::COOKIE);
-        match peer.filter(|_| presented).map(|PeerAddress(address)| api.limits.failure(address)) {
-            Some(Err(too_many)) => ApiError::TooMany(too_many),
-            _ => ApiError::Unauthenticated,
-        }
+        failed(api, peer.filter(|_| presented), ApiError::Unauthenticated)
     })
+}
+
+/// Counts what is presented and stands for nobody, and says so unless that was one too many.
+fn failed(api: &Api, peer: Option<PeerAddress>, otherwise: ApiError) -> ApiError {
+    match peer.map(|PeerAddress(address)| api.limits.failure(address)) {
+        Some(Err(too_many)) => ApiError::TooMany(too_many),
+        _ => otherwise,
+    }
 }
 
 /// A token that the issuer would not stand by is none; an issuer that does not answer, or a caller without a role, is told.

@@ -1,5 +1,5 @@
-//! How often one caller may call: a token bucket (GCRA) for each principal, and one as large for each address that
-//! presents tokens which are none.
+//! How often one caller may call: a token bucket (GCRA) for each principal, one as large for each address that presents
+//! tokens which are none, and a small one for each address that signs in by the identity provider, which is asked each time.
 
 use crate::buckets::Buckets;
 pub use crate::buckets::TooMany;
@@ -10,7 +10,12 @@ use std::num::NonZeroU32;
 /// How many seconds' worth of calls may come at once.
 const BURST: u32 = 4;
 
-/// The address at the other end of a connection. The listener attaches it to every request.
+/// Calls each second by which one address may sign in, each of which may ask the identity provider: two for one sign-in.
+const SIGN_INS: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
+/// And how many at once.
+const SIGN_INS_AT_ONCE: NonZeroU32 = NonZeroU32::new(50).expect("not zero");
+
+/// The address at the other end of a connection, of IPv6 its /64 network. The listener attaches it to every request.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerAddress(pub IpAddr);
 
@@ -18,6 +23,7 @@ pub struct PeerAddress(pub IpAddr);
 pub struct Limits {
     calls: Buckets<String>,
     failures: Buckets<IpAddr>,
+    sign_ins: Buckets<IpAddr>,
 }
 
 impl Limits {
@@ -26,7 +32,8 @@ impl Limits {
     pub fn new(per_second: NonZeroU32) -> Self {
         let burst = per_second.saturating_mul(NonZeroU32::MIN.saturating_add(BURST - 1));
         let quota = Quota::per_second(per_second).allow_burst(burst);
-        Self { calls: Buckets::new(quota), failures: Buckets::new(quota) }
+        let sign_ins = Quota::per_second(SIGN_INS).allow_burst(SIGN_INS_AT_ONCE);
+        Self { calls: Buckets::new(quota), failures: Buckets::new(quota), sign_ins: Buckets::new(sign_ins) }
     }
 
     /// Counts a call of a principal.
@@ -37,7 +44,15 @@ impl Limits {
         self.calls.count(actor.to_owned())
     }
 
-    /// Counts a token that is none.
+    /// Counts a call that signs in by the identity provider.
+    ///
+    /// # Errors
+    /// [`TooMany`] if it is one too many.
+    pub fn sign_in(&self, peer: IpAddr) -> Result<(), TooMany> {
+        self.sign_ins.count(peer)
+    }
+
+    /// Counts a token that is none, or that nobody could be known by.
     ///
     /// # Errors
     /// [`TooMany`] if it is one too many.

@@ -26,8 +26,7 @@ pub(super) fn current_request() -> Option<Uuid> {
     REQUEST.try_with(|id| *id).ok()
 }
 
-/// The outermost layer: runs the call to its end whatever becomes of the connection, so that a commit is never torn
-/// from its announcement, and answers in its place if it takes too long.
+/// The outermost layer.
 pub(super) async fn outer(State(api): State<Api>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = Uuid::now_v7();
@@ -35,14 +34,7 @@ pub(super) async fn outer(State(api): State<Api>, request: Request, next: Next) 
     let route = request.extensions().get::<MatchedPath>().map_or("(none)", |path| path.as_str()).to_owned();
     let quiet = PUBLIC.contains(&route.as_str()) || route.starts_with(crate::console::BASE);
 
-    let work = tokio::spawn(REQUEST.scope(id, next.run(request)));
-    let outcome = tokio::time::timeout(DEADLINE, work).await;
-    let mut response = match outcome {
-        Ok(Ok(response)) => response,
-        Ok(Err(_)) => REQUEST.sync_scope(id, || ApiError::Internal.into_response()),
-        Err(_) => REQUEST.sync_scope(id, || ApiError::Timeout.into_response()),
-    };
-
+    let mut response = within(DEADLINE, id, next.run(request)).await;
     decorate(&mut response, id, api.tls);
     let (status, took) = (response.status().as_u16(), started.elapsed());
     api.metrics.request(&route, &method, status, took);
@@ -53,6 +45,17 @@ pub(super) async fn outer(State(api): State<Api>, request: Request, next: Next) 
         tracing::info!(%method, route, status, took_ms, request_id = %id, "request");
     }
     response
+}
+
+/// Runs a call to its end whatever becomes of the connection, so that a commit is never torn from its announcement, and
+/// answers in its place if it takes too long.
+async fn within(deadline: Duration, id: Uuid, call: impl Future<Output = Response> + Send + 'static) -> Response {
+    let work = tokio::spawn(REQUEST.scope(id, call));
+    match tokio::time::timeout(deadline, work).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => REQUEST.sync_scope(id, || ApiError::Internal.into_response()),
+        Err(_) => REQUEST.sync_scope(id, || ApiError::Timeout.into_response()),
+    }
 }
 
 fn decorate(response: &mut Response, id: Uuid, tls: bool) {
@@ -73,5 +76,39 @@ fn decorate(response: &mut Response, id: Uuid, tls: bool) {
     }
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(REQUEST_ID, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+
+    async fn code(response: Response) -> (StatusCode, String) {
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), 4_096).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        (status, body["type"].as_str().unwrap().replace("urn:bouncer:problem:", ""))
+    }
+
+    #[tokio::test]
+    async fn a_call_that_takes_too_long_is_answered_and_goes_on() {
+        let (go_on, told) = tokio::sync::oneshot::channel::<()>();
+        let (done, ended) = tokio::sync::oneshot::channel();
+        let call = async {
+            let _ = told.await;
+            let _ = done.send(current_request());
+            StatusCode::OK.into_response()
+        };
+        let id = Uuid::now_v7();
+        let late = within(Duration::from_millis(50), id, call).await;
+        assert_eq!(code(late).await, (StatusCode::SERVICE_UNAVAILABLE, "timeout".to_owned()));
+        go_on.send(()).unwrap();
+        assert_eq!(ended.await.unwrap(), Some(id), "it was not torn off");
+
+        let soon = within(DEADLINE, id, async { StatusCode::OK.into_response() }).await;
+        assert_eq!(soon.status(), StatusCode::OK, "the control");
+        let fault = within(DEADLINE, id, async { panic!("a fault of our own") }).await;
+        assert_eq!(code(fault).await.1, "internal");
     }
 }

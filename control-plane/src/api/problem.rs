@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use utoipa::ToSchema;
 use utoipa::openapi::{self, RefOr};
 
@@ -53,12 +54,13 @@ impl utoipa::IntoResponses for Problems {
 }
 
 /// What any call may answer besides success, and why.
-const ANSWERS: [(u16, &str); 13] = [
+const ANSWERS: [(u16, &str); 14] = [
     (400, "The query, a header or the body is not what this call takes"),
     (401, "No token or session that is good"),
     (403, "The role, the token's paths or the feature flag do not allow it"),
     (404, "There is no such thing, or not for this caller"),
     (405, "The path has no such method"),
+    (408, "The body did not come in time"),
     (409, "It contradicts what is registered"),
     (412, "It was changed meanwhile, by the entity tag of the condition"),
     (413, "The body is too large"),
@@ -162,6 +164,8 @@ pub enum BodyFault {
     TooLarge(usize),
     /// Broken off.
     Incomplete,
+    /// Not there after so long.
+    Slow(Duration),
     /// No JSON, at this line and column.
     Syntax(usize, usize),
     /// JSON, but no object.
@@ -261,7 +265,8 @@ impl ApiError {
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_requests",
                 "Too many calls",
-                "The caller makes more calls than api.requests_per_second allows, or presents many tokens that are none.",
+                "The caller makes more calls than api.requests_per_second allows, presents many tokens that are none, or \
+                 signs in by the identity provider too often.",
                 "Wait as long as Retry-After says. Ask for pages of 500 instead of many small ones.",
             ),
             Self::FeatureDisabled(flag) => text(
@@ -522,6 +527,13 @@ impl BodyFault {
                 "The body is too large",
                 format!("Bodies are at most {limit} bytes."),
                 "The longest envelope is 95,628 bytes in base64; leave out what does not belong in the call.",
+            ),
+            Self::Slow(deadline) => text(
+                StatusCode::REQUEST_TIMEOUT,
+                "body_timeout",
+                "The body did not come in time",
+                format!("The body was not complete within {} s. Nothing was changed.", deadline.as_secs()),
+                "Send the whole body at once. If it was, look at the network in between.",
             ),
             Self::Incomplete => malformed("The body ended before it was complete.".into()),
             Self::Syntax(line, column) => malformed(format!("The body is not JSON at line {line}, column {column}.")),

@@ -3,32 +3,38 @@
 
 use super::enrol::{Enrolment, KeyHolder};
 use super::service::{Bridge, Peer};
+use crate::http_server::slots::{self, Slot, Slots};
+use crate::http_server::{self, Patience};
 use crate::metrics::{BridgeRefusal, Metrics};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
 use bouncer_custody::BouncerIdentity;
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use rustls::ServerConfig;
 use spiffe::X509Source;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+use tonic::service::Routes;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// HTTP/2: pings that find dead peers.
-const PING: Duration = Duration::from_secs(20);
+/// How long a call may take until its answer begins. A resolver waits for less.
+const ANSWER: Duration = Duration::from_secs(20);
 /// One stream is all a resolver needs; a few more cover its reconnects.
 const STREAMS: u32 = 8;
 
@@ -59,62 +65,44 @@ pub struct Identified<T, P = Peer> {
     io: T,
     peer: P,
     /// Given back when the connection ends.
-    _slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
 }
 
 impl<T, P> Identified<T, P> {
     /// Joins a connection and what its transport proved about the peer.
     pub const fn new(io: T, peer: P) -> Self {
-        Self { io, peer, _slot: None }
+        Self { io, peer, slot: None }
     }
 }
 
-impl<T, P: Clone + Send + Sync + 'static> Connected for Identified<T, P> {
-    type ConnectInfo = P;
-    fn connect_info(&self) -> P {
-        self.peer.clone()
-    }
-}
-
-impl<T: AsyncRead + Unpin, P: Unpin> AsyncRead for Identified<T, P> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl<T: AsyncWrite + Unpin, P: Unpin> AsyncWrite for Identified<T, P> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-/// Serves the Policy Bridge on connections whose peers are known, until told to stop.
-///
-/// # Errors
-/// If the HTTP/2 server cannot be set up.
-pub async fn serve<T, P>(
-    bridge: Bridge,
-    connections: impl futures::Stream<Item = io::Result<Identified<T, P>>> + Send,
-) -> Result<(), tonic::transport::Error>
+/// Serves the Policy Bridge on connections whose peers are known, until told to stop. A connection without a session is
+/// ended as one of the REST API is.
+pub async fn serve<T, P>(bridge: Bridge, connections: impl futures::Stream<Item = Identified<T, P>> + Send)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    P: Clone + Send + Sync + Unpin + 'static,
+    P: Clone + Send + Sync + 'static,
 {
     let stop = bridge.stop.clone();
-    tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(PING))
-        .http2_keepalive_timeout(Some(PING))
-        .max_concurrent_streams(STREAMS)
-        .add_service(bridge.clone().into_enrolment())
-        .add_service(bridge.into_service())
-        .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
-        .await
+    let services = Routes::new(bridge.clone().into_enrolment()).add_service(bridge.into_service());
+    let router = services.into_axum_router().layer(axum::middleware::from_fn(answered));
+    let http = Arc::new(http_server::http(STREAMS).http2_only());
+    let running = TaskTracker::new();
+    tokio::pin!(connections);
+    while let Some(Some(Identified { io, peer, slot })) = stop.run_until_cancelled(connections.next()).await {
+        let (http, served, stop) = (Arc::clone(&http), (router.clone(), peer), stop.clone());
+        running.spawn(async move {
+            http_server::speak(io, &http, served, Patience::default(), stop).await;
+            drop(slot);
+        });
+    }
+    running.close();
+    running.wait().await;
+}
+
+/// Ends a call that does not get as far as an answer, as one whose message does not come to its end.
+async fn answered(request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(ANSWER, next.run(request)).await;
+    answer.unwrap_or_else(|_| Status::deadline_exceeded("the call was not complete within 20 s").into_http())
 }
 
 /// Accepts and authenticates connections until told to stop: by their SVIDs. So many at once, with those that are in their
@@ -122,23 +110,27 @@ where
 pub fn accept(
     listener: TcpListener,
     tls: ServerConfig,
-    most: usize,
+    most: u32,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-) -> ReceiverStream<io::Result<Identified<TlsStream<TcpStream>>>> {
-    accept_by(listener, tls, most, metrics, stop, |leaf, _| peer(leaf).ok_or(Refused::NoSpiffeId))
+) -> ReceiverStream<Identified<TlsStream<TcpStream>>> {
+    // Many resolvers may come from one address, and a connection is an SVID's.
+    let slots = Slots::new("bridge.listen", most, most);
+    accept_by(listener, tls, slots, metrics, stop, |leaf, _| peer(leaf).ok_or(Refused::NoSpiffeId))
 }
 
 /// The same for connections of resolvers that have no SVID: by their keys, which identify nobody before they enrol.
 pub fn accept_keys(
     listener: TcpListener,
     tls: ServerConfig,
-    most: usize,
+    most: u32,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     enrolment: Arc<Enrolment>,
-) -> ReceiverStream<io::Result<Identified<TlsStream<TcpStream>, KeyHolder>>> {
-    accept_by(listener, tls, most, metrics, stop, move |leaf, address| {
+) -> ReceiverStream<Identified<TlsStream<TcpStream>, KeyHolder>> {
+    // Anybody may have one of these.
+    let slots = Slots::new("bridge.iam.listen", most, most.div_ceil(2));
+    accept_by(listener, tls, slots, metrics, stop, move |leaf, address| {
         KeyHolder::of(leaf, address, Arc::clone(&enrolment)).ok_or(Refused::NoKey)
     })
 }
@@ -146,14 +138,13 @@ pub fn accept_keys(
 fn accept_by<P: Send + 'static>(
     listener: TcpListener,
     tls: ServerConfig,
-    most: usize,
+    slots: Slots,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     known: impl Fn(&[u8], IpAddr) -> Result<P, Refused> + Clone + Send + Sync + 'static,
-) -> ReceiverStream<io::Result<Identified<TlsStream<TcpStream>, P>>> {
+) -> ReceiverStream<Identified<TlsStream<TcpStream>, P>> {
     let (ready, connections) = mpsc::channel(16);
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let slots = Arc::new(Semaphore::new(most));
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {
@@ -169,15 +160,16 @@ fn accept_by<P: Send + 'static>(
                     continue;
                 }
             };
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+            let network = slots::network(address.ip());
+            let Some(slot) = slots.take(network) else { continue };
             let (acceptor, metrics, ready, known) =
                 (acceptor.clone(), Arc::clone(&metrics), ready.clone(), known.clone());
             tokio::spawn(async move {
-                match identify(&acceptor, tcp, |leaf| known(leaf, address.ip())).await {
+                match identify(&acceptor, tcp, |leaf| known(leaf, network)).await {
                     Ok(connection) => {
-                        let connection = Identified { _slot: Some(slot), ..connection };
+                        let connection = Identified { slot: Some(slot), ..connection };
                         // The receiver is gone only when the server has stopped.
-                        let _ = ready.send(Ok(connection)).await;
+                        let _ = ready.send(connection).await;
                     }
                     Err(refused) => {
                         metrics.bridge_refused(BridgeRefusal::Handshake);

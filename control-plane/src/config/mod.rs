@@ -9,6 +9,7 @@ mod table;
 
 pub use self::database::{DatabaseConfig, Server};
 use crate::forward::Outlet;
+use crate::http_server;
 use crate::oidc::OidcConfig;
 pub use iam::IamConfig;
 use rustls::sign::CertifiedKey;
@@ -55,6 +56,8 @@ pub struct ApiConfig {
     pub tls: Option<TlsFiles>,
     /// How many calls each second one caller may make.
     pub requests_per_second: NonZeroU32,
+    /// How many connections one address may have.
+    pub connections_per_address: u32,
 }
 
 /// A certificate and its key, as files.
@@ -208,8 +211,14 @@ fn api(mut section: Section<'_>) -> Option<ApiConfig> {
         }
     };
     let requests_per_second = section.optional_number("requests_per_second", 1..=100_000).and_then(NonZeroU32::new);
+    let connections_per_address = section.optional_number("connections_per_address", 1..=http_server::CONNECTIONS);
     section.end();
-    Some(ApiConfig { listen: listen?, tls, requests_per_second: requests_per_second.unwrap_or(REQUESTS_PER_SECOND) })
+    Some(ApiConfig {
+        listen: listen?,
+        tls,
+        requests_per_second: requests_per_second.unwrap_or(REQUESTS_PER_SECOND),
+        connections_per_address: connections_per_address.unwrap_or(http_server::PER_ADDRESS),
+    })
 }
 
 /// Notes what is wrong with a section's certificate or key.
@@ -306,6 +315,17 @@ mod tests {
         for bad in ["0", "-1", "100001", "'400'", "1.5"] {
             assert_eq!(faults(&format!("{GOOD}[audit]\nretention_days = {bad}\n")), ["audit.retention_days"], "{bad}");
         }
+    }
+
+    #[test]
+    fn an_address_may_have_a_share_of_the_connections_or_all() {
+        let share = |extra: &str| {
+            let text = GOOD.replace("[bridge]", &format!("{extra}[bridge]"));
+            Config::parse(&text, Path::new("c.toml")).map(|config| config.api.connections_per_address).ok()
+        };
+        assert_eq!(share(""), Some(256));
+        assert_eq!(share("connections_per_address = 2048\n"), Some(2_048));
+        assert!(share("connections_per_address = 0\n").or(share("connections_per_address = 2049\n")).is_none());
     }
 
     #[test]

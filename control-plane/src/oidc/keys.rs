@@ -6,6 +6,7 @@ use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
@@ -13,8 +14,10 @@ use tokio::sync::Mutex;
 const ANSWER_LIMIT: usize = 256 * 1024;
 /// Keys are read anew after so long.
 const FRESH: Duration = Duration::from_secs(600);
-/// And not more often than this, however many tokens name keys that there are not.
+/// And not sooner than this after the last time, however that went and however many tokens name keys that there are not.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How long it may take to read them. Shorter than a call may take, so that who waits for it can be told.
+const READING: Duration = Duration::from_secs(5);
 
 /// What an issuer says of itself, as far as it is looked at.
 #[derive(Debug, Clone, Deserialize)]
@@ -27,19 +30,55 @@ pub(super) struct Discovery {
     pub(super) token_endpoint: Option<String>,
 }
 
-#[derive(Default)]
-pub(super) struct Keys {
-    cached: Mutex<Option<Cached>>,
+impl Discovery {
+    /// This document, if it can be the issuer's.
+    pub(super) fn of(self, issuer: &str) -> Result<Self, OidcError> {
+        // Discovery, section 4.3: another one's document is no document.
+        if self.issuer != issuer {
+            return Err(OidcError::Issuer("its discovery document names another issuer"));
+        }
+        let all = [Some(&self.jwks_uri), self.authorization_endpoint.as_ref(), self.token_endpoint.as_ref()];
+        if issuer.starts_with("https:") && !all.into_iter().flatten().all(|uri| uri.starts_with("https:")) {
+            return Err(OidcError::Issuer("its discovery document leads to plain HTTP"));
+        }
+        Ok(self)
+    }
 }
 
-struct Cached {
+pub(super) struct Keys {
+    /// Looked at without waiting, whatever the issuer does.
+    known: RwLock<Option<Arc<Known>>>,
+    /// Held by whoever reads.
+    attempt: Mutex<Option<Attempt>>,
+    pause: Duration,
+    reading: Duration,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::read_within(READING, PAUSE)
+    }
+}
+
+struct Known {
     set: JwkSet,
     discovery: Discovery,
     read: Instant,
 }
 
+/// How the last reading went.
+struct Attempt {
+    ended: Instant,
+    failed: Option<&'static str>,
+}
+
 impl Keys {
-    /// The key that a token says it was signed by. Whoever needs it waits for one reading, not each for one of their own.
+    /// None yet; a reading may take so long, and so much must be between two.
+    pub(super) fn read_within(reading: Duration, pause: Duration) -> Self {
+        Self { known: RwLock::default(), attempt: Mutex::default(), pause, reading }
+    }
+
+    /// The key that a token says it was signed by.
     pub(super) async fn find(
         &self,
         http: &reqwest::Client,
@@ -47,46 +86,58 @@ impl Keys {
         kid: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<DecodingKey, OidcError> {
-        let mut cached = self.cached.lock().await;
-        let known = cached.as_ref().filter(|cached| cached.read.elapsed() < FRESH);
-        if let Some(key) = known.and_then(|cached| choose(&cached.set, kid, algorithm)) {
-            return decoding(key);
-        }
-        if cached.as_ref().is_some_and(|cached| cached.read.elapsed() < PAUSE) {
-            return Err(OidcError::Refused("the issuer has no such key"));
-        }
-        let fresh = read(http, issuer).await?;
-        let key = choose(&fresh.set, kid, algorithm).map(decoding);
-        *cached = Some(fresh);
+        let key = self.look(http, issuer, |known| choose(&known.set, kid, algorithm).map(decoding)).await?;
         key.ok_or(OidcError::Refused("the issuer has no such key"))?
     }
 
     /// What the issuer says of itself.
     pub(super) async fn discovery(&self, http: &reqwest::Client, issuer: &str) -> Result<Discovery, OidcError> {
-        let mut cached = self.cached.lock().await;
-        if let Some(cached) = cached.as_ref().filter(|cached| cached.read.elapsed() < FRESH) {
-            return Ok(cached.discovery.clone());
+        let discovery = self.look(http, issuer, |known| Some(known.discovery.clone())).await?;
+        discovery.ok_or(OidcError::Issuer("it has not been read yet"))
+    }
+
+    /// Looks for something in what is known, and if it is not there, in what the issuer says now. Whoever needs the issuer
+    /// waits for one reading, not each for one of their own; and nobody reads soon after another did, even if that failed.
+    async fn look<T>(
+        &self,
+        http: &reqwest::Client,
+        issuer: &str,
+        find: impl Fn(&Known) -> Option<T>,
+    ) -> Result<Option<T>, OidcError> {
+        let fresh = || self.fresh().and_then(|known| find(&known));
+        if let Some(found) = fresh() {
+            return Ok(Some(found));
         }
-        let fresh = read(http, issuer).await?;
-        let discovery = fresh.discovery.clone();
-        *cached = Some(fresh);
-        Ok(discovery)
+        let mut attempt = self.attempt.lock().await;
+        if let Some(found) = fresh() {
+            return Ok(Some(found));
+        }
+        if let Some(last) = attempt.as_ref().filter(|last| last.ended.elapsed() < self.pause) {
+            return last.failed.map_or(Ok(None), |why| Err(OidcError::Issuer(why)));
+        }
+        let read = tokio::time::timeout(self.reading, read(http, issuer)).await;
+        let read = read.unwrap_or(Err(OidcError::Issuer("it does not answer in time")));
+        let failed = match &read {
+            Err(OidcError::Issuer(why)) => Some(*why),
+            _ => None,
+        };
+        *attempt = Some(Attempt { ended: Instant::now(), failed });
+        let known = Arc::new(read?);
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&known));
+        Ok(find(&known))
+    }
+
+    fn fresh(&self) -> Option<Arc<Known>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().filter(|known| known.read.elapsed() < FRESH).cloned()
     }
 }
 
-async fn read(http: &reqwest::Client, issuer: &str) -> Result<Cached, OidcError> {
+async fn read(http: &reqwest::Client, issuer: &str) -> Result<Known, OidcError> {
     let at = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-    let discovery: Discovery = get(http, &at).await?;
-    // Discovery, section 4.3: another one's document is no document.
-    if discovery.issuer != issuer {
-        return Err(OidcError::Issuer("its discovery document names another issuer"));
-    }
-    let all = [Some(&discovery.jwks_uri), discovery.authorization_endpoint.as_ref(), discovery.token_endpoint.as_ref()];
-    if issuer.starts_with("https:") && !all.into_iter().flatten().all(|uri| uri.starts_with("https:")) {
-        return Err(OidcError::Issuer("its discovery document leads to plain HTTP"));
-    }
+    let discovery = get::<Discovery>(http, &at).await?.of(issuer)?;
     let set = get(http, &discovery.jwks_uri).await?;
-    Ok(Cached { set, discovery, read: Instant::now() })
+    Ok(Known { set, discovery, read: Instant::now() })
 }
 
 async fn get<T: DeserializeOwned>(http: &reqwest::Client, url: &str) -> Result<T, OidcError> {

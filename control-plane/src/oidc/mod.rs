@@ -6,6 +6,8 @@
 
 pub mod code_flow;
 mod keys;
+#[cfg(test)]
+mod tests;
 
 use crate::access::{Principal, Role, Scope};
 use crate::http_client;

@@ -4,7 +4,8 @@ use crate::database::Place;
 use crate::harness::DEADLINE;
 use crate::ports::free_port;
 use serde_json::{Value, json};
-use std::io::{Read as _, Write as _};
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -229,10 +230,39 @@ fn over_tls_too_and_only_there_beyond_loopback() {
         format!("tls_certificate_file = \"{}\"\ntls_key_file = \"{}\"", certificate_file.display(), key_file.display());
     site.configure(&lines);
     assert!(site.run("check", &[]).status.success());
+    assert!(site.bootstrap("token", &[]).status.success());
     let _process = site.serve("log");
     let live = site.run("health", &["--live"]);
     assert!(live.status.success(), "{}", text(&live));
     assert!(site.call("GET", "/healthz", "", "").is_err(), "plain HTTP is not answered");
+
+    // What browsers are told, by every answer; and the cookie of a session, which they keep for this host and for TLS.
+    let call = |line: &str, header: &str| over_tls(site.api, &certificate, line, header);
+    let signed_in = call("POST /v1/session", &format!("Authorization: Bearer {}", site.token("token")));
+    assert_eq!(signed_in.status, 201);
+    let (pair, attributes) = signed_in.headers["set-cookie"].split_once("; ").unwrap();
+    assert!(pair.starts_with("__Host-bouncer-session=bnc_"), "its name");
+    let (fixed, life) = attributes.split_once("; Max-Age=").unwrap();
+    assert_eq!(fixed, "Path=/; HttpOnly; SameSite=Strict");
+    let (seconds, secure) = life.split_once("; ").unwrap();
+    assert!((1..=8 * 3_600).contains(&seconds.parse().unwrap()) && secure == "Secure", "{life}");
+    let by_cookie = call("GET /v1/session", &format!("Cookie: {pair}"));
+    assert_eq!(by_cookie.status, 200);
+    let unprefixed = call("GET /v1/session", &format!("Cookie: {}", pair.trim_start_matches("__Host-")));
+    assert_eq!(unprefixed.status, 401, "anybody beside us could have set that one");
+    let page = call("GET /console/", "Accept: */*");
+    for (what, answer) in [("page", page), ("done", signed_in), ("data", by_cookie), ("problem", unprefixed)] {
+        let header = |name: &str| answer.headers.get(name).map_or("", String::as_str);
+        assert_eq!(header("strict-transport-security"), "max-age=31536000", "{what}");
+        assert_eq!(header("x-content-type-options"), "nosniff", "{what}");
+        assert_eq!(header("x-frame-options"), "DENY", "{what}");
+        assert_eq!(header("referrer-policy"), "no-referrer", "{what}");
+        assert!(header("content-security-policy").contains("frame-ancestors 'none'"), "{what}");
+        if what != "page" {
+            assert_eq!(header("content-security-policy"), "default-src 'none'; frame-ancestors 'none'", "{what}");
+            assert_eq!(header("cache-control"), "no-store", "{what}");
+        }
+    }
 
     // A key that belongs to another certificate is found before anything is served.
     std::fs::write(&key_file, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
@@ -240,8 +270,8 @@ fn over_tls_too_and_only_there_beyond_loopback() {
     assert!(!wrong.status.success() && text(&wrong).contains("api.tls_key_file"), "{}", text(&wrong));
 }
 
-/// Whether what serves at the address presents the certificate.
-fn presents(address: SocketAddr, certificate: &rcgen::Certificate) -> bool {
+/// A TLS client that trusts the certificate alone, and a connection for it.
+fn tls_client(address: SocketAddr, certificate: &rcgen::Certificate) -> (rustls::ClientConnection, TcpStream) {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate.der().clone()).unwrap();
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -251,10 +281,33 @@ fn presents(address: SocketAddr, certificate: &rcgen::Certificate) -> bool {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let name = "cp.example".try_into().unwrap();
-    let mut tls = rustls::ClientConnection::new(config.into(), name).unwrap();
-    let mut tcp = TcpStream::connect(address).unwrap();
+    let tcp = TcpStream::connect(address).unwrap();
     tcp.set_read_timeout(Some(DEADLINE)).unwrap();
+    (rustls::ClientConnection::new(config.into(), name).unwrap(), tcp)
+}
+
+/// Whether what serves at the address presents the certificate.
+fn presents(address: SocketAddr, certificate: &rcgen::Certificate) -> bool {
+    let (mut tls, mut tcp) = tls_client(address, certificate);
     tls.complete_io(&mut tcp).is_ok() && !tls.is_handshaking()
+}
+
+struct Answer {
+    status: u16,
+    headers: HashMap<String, String>,
+}
+
+/// One call over TLS, with a header of its own and without a body.
+fn over_tls(address: SocketAddr, certificate: &rcgen::Certificate, line: &str, header: &str) -> Answer {
+    let (tls, tcp) = tls_client(address, certificate);
+    let mut stream = rustls::StreamOwned::new(tls, tcp);
+    write!(stream, "{line} HTTP/1.1\r\nHost: cp.example\r\nConnection: close\r\n{header}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let mut lines = answer.split_once("\r\n\r\n").unwrap().0.split("\r\n");
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers = lines.filter_map(|line| line.split_once(": "));
+    Answer { status, headers: headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect() }
 }
 
 #[test]
@@ -291,6 +344,47 @@ fn a_renewed_certificate_is_presented_without_a_restart_and_a_bad_one_is_not() {
     std::fs::write(&key_file, key).unwrap();
     said("presents a renewed certificate");
     assert!(presents(site.api, &second) && !presents(site.api, &first));
+}
+
+#[test]
+fn peers_that_keep_it_waiting_are_let_go_and_others_are_served() {
+    let site = Site::new();
+    assert!(site.bootstrap("token", &[]).status.success());
+    site.configure("connections_per_address = 4");
+    let _process = site.serve("log");
+    // The one that waited for it to listen may still be counted.
+    let deadline = Instant::now() + DEADLINE;
+    let token = loop {
+        if site.call("GET", "/healthz", "", "").is_ok() {
+            break site.admin("token");
+        }
+        assert!(Instant::now() < deadline, "it is not there");
+    };
+    let half_a_body = format!(
+        "POST /v1/bouncers HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+    );
+    // More than its share, since a call of before may have ended for us and not yet for the server.
+    let held = [&half_a_body, "GET /healthz HTT", "GET /healthz HTTP/1.1\r\nX-Half: ", "", "", ""];
+    let held = held.map(|sent| {
+        let mut tcp = TcpStream::connect(site.api).unwrap();
+        tcp.set_read_timeout(Some(DEADLINE)).unwrap();
+        tcp.write_all(sent.as_bytes()).unwrap();
+        tcp
+    });
+    assert!(site.call("GET", "/healthz", "", "").is_err(), "the control: they have the share of their address");
+    let answers = held.map(|mut tcp| {
+        let mut answer = String::new();
+        // Ended, by a reset where something was not read; waited for no longer than the deadline.
+        if let Err(error) = tcp.read_to_string(&mut answer) {
+            assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "it is still waited for");
+        }
+        answer
+    });
+    assert_eq!(answers[3..], ["", "", ""]);
+    let slow = &answers[0];
+    assert!(slow.starts_with("HTTP/1.1 408 ") && slow.contains("urn:bouncer:problem:body_timeout"), "{slow}");
+    assert_eq!(site.call("GET", "/v1/bouncers", &token, "").unwrap().0, 200);
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 use crate::harness::{ControlPlane, DEADLINE, FLAG, PATH, envelope, resource, spiffe_id};
 use crate::resolver::{Resolver, hello};
-use bouncer_control_plane::bridge::Timing;
+use bouncer_control_plane::bridge::{Peer, Timing, transport};
 use bouncer_proto::bridge::v1::control_message::Body as Down;
 use bouncer_proto::bridge::v1::resolver_message::Body as Up;
 use bouncer_proto::bridge::v1::{Ack, Problem, SecretStatus, Status as Report};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -348,4 +349,19 @@ async fn shutting_down_tells_resolvers_to_connect_again() {
     resolver.snapshot().await;
     stop.cancel();
     assert_eq!(resolver.end().await.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_is_called_is_ended() {
+    let plane = protected().await;
+    let silent = async |sent: &[u8]| {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        client.write_all(sent).await.unwrap();
+        let peer = Peer { id: spiffe_id("payments-east").parse().unwrap(), not_after: in_an_hour() };
+        let only = futures::stream::iter([transport::Identified::new(server, peer)]);
+        // It ends with its last connection.
+        tokio::time::timeout(DEADLINE * 3, transport::serve(plane.bridge(), only)).await.expect("it was not ended");
+        drop(client);
+    };
+    tokio::join!(silent(b""), silent(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"));
 }

@@ -195,6 +195,7 @@ fn its_own_dependencies_are_these_and_no_others() {
         "futures",
         "governor",
         "http",
+        "http-body",
         "http-body-util",
         "hyper-util",
         "jiff",

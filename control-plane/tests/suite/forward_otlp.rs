@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bouncer_control_plane::forward::{HeadersFault, Outlet, Receiver, ReceiverFault};
-use bouncer_control_plane::http_server;
+use bouncer_control_plane::http_server::{self, Bounds};
 use bouncer_control_plane::model::AuditEvent;
 use http::{HeaderMap, StatusCode, Uri, header};
 use serde::Deserialize;
@@ -213,7 +213,7 @@ impl Collector {
         let (address, shared, stop) = (listener.local_addr().unwrap(), Arc::new(shared), CancellationToken::new());
         let scheme = if tls.is_some() { "https" } else { "http" };
         let router = Router::new().fallback(take).with_state(shared.clone());
-        tokio::spawn(http_server::serve(listener, tls, router, stop.clone()));
+        tokio::spawn(http_server::serve(listener, tls, router, Bounds::default(), stop.clone()));
         Self { address, scheme, shared, _stop: stop.drop_guard() }
     }
 

@@ -8,6 +8,7 @@ use bouncer_control_plane::api::{self, Api};
 use bouncer_control_plane::bridge::{Bridge, Live, Timing};
 use bouncer_control_plane::clock::{Clock, SystemClock};
 use bouncer_control_plane::metrics::Metrics;
+use bouncer_control_plane::oidc::{Oidc, OidcConfig};
 use bouncer_control_plane::readiness::Readiness;
 use bouncer_control_plane::store::Store;
 use bouncer_control_plane::token::Token;
@@ -111,22 +112,25 @@ impl ControlPlane {
 
     /// The same control plane behind a router of its own, which lets each caller make so many calls each second.
     pub(crate) fn limited_to(&self, per_second: u32) -> Self {
+        self.limited_by(per_second, None)
+    }
+
+    /// As [`Self::limited_to`], with an identity provider.
+    pub(crate) fn limited_by(&self, per_second: u32, oidc: Option<OidcConfig>) -> Self {
         self.with_router(api::router(Api {
-            store: self.store.clone(),
-            clock: Arc::new(SystemClock),
-            metrics: self.metrics.clone(),
-            live: self.live.clone(),
-            readiness: self.readiness.clone(),
             limits: Arc::new(Limits::new(per_second.try_into().unwrap())),
-            oidc: None,
-            tls: false,
-            second_person: false,
+            oidc: oidc.map(|config| Arc::new(Oidc::new(config).unwrap())),
+            ..self.api()
         }))
     }
 
     /// The same control plane behind a router that asks for a second person.
     pub(crate) fn asking_for_a_second_person(&self) -> Self {
-        self.with_router(api::router(Api {
+        self.with_router(api::router(Api { second_person: true, ..self.api() }))
+    }
+
+    fn api(&self) -> Api {
+        Api {
             store: self.store.clone(),
             clock: Arc::new(SystemClock),
             metrics: self.metrics.clone(),
@@ -135,8 +139,8 @@ impl ControlPlane {
             limits: Arc::new(Limits::new(10_000.try_into().unwrap())),
             oidc: None,
             tls: false,
-            second_person: true,
-        }))
+            second_person: false,
+        }
     }
 
     fn with_router(&self, router: Router) -> Self {

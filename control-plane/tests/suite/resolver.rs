@@ -33,7 +33,7 @@ pub(crate) fn hello(bouncer: &str, epoch: u64) -> Up {
 async fn channel(bridge: Bridge, spiffe_id: &str, not_after: Timestamp) -> Channel {
     let (client, server) = tokio::io::duplex(1 << 16);
     let peer = Peer { id: spiffe_id.parse().unwrap(), not_after };
-    let connection = futures::stream::iter([Ok(transport::Identified::new(server, peer))]);
+    let connection = futures::stream::iter([transport::Identified::new(server, peer)]);
     tokio::spawn(transport::serve(bridge, connection.chain(futures::stream::pending())));
     let client = Mutex::new(Some(client));
     let connector = tower::service_fn(move |_| {

@@ -1,7 +1,13 @@
 //! Sessions of browsers: signing in and out, and what another site cannot do with a cookie.
 
+use crate::binary::free_address;
 use crate::harness::{Answer, ControlPlane, FLAG};
 use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bouncer_control_plane::access::{Role, Scope};
+use bouncer_control_plane::api::limits::PeerAddress;
+use bouncer_control_plane::oidc::{ConsoleConfig, OidcConfig, RoleRule};
 use http::{Method, Request, header};
 use serde_json::json;
 
@@ -116,4 +122,58 @@ async fn the_bootstrap_token_signs_in_once() {
     assert_eq!(sign_in(&plane, &plane.token).await.code(), "unauthenticated");
     assert_eq!(plane.post("/v1/tokens", &json!({"name": "b", "role": "admin"})).await.code(), "unauthenticated");
     assert_eq!(browser.get("/v1/tokens").await.status, 200, "the session outlives it");
+}
+
+/// An identity provider on this machine that nobody runs.
+fn provider() -> OidcConfig {
+    let rule = RoleRule { value: "admins".to_owned(), role: Role::Admin, scope: Scope::default() };
+    let console = ConsoleConfig {
+        name: "Ops".to_owned(),
+        client_id: "console".to_owned(),
+        client_secret_file: None,
+        public_url: "http://127.0.0.1:1".to_owned(),
+        scopes: Vec::new(),
+    };
+    OidcConfig {
+        issuer: format!("http://{}", free_address()),
+        audience: "bouncer".to_owned(),
+        ca_file: None,
+        roles_claim: "groups".to_owned(),
+        roles: vec![rule],
+        console: Some(console),
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_an_unreachable_provider_asked_again_and_again_is_held_up() {
+    let plane = ControlPlane::new().await.limited_by(1, Some(provider()));
+    let from = async |address: [u8; 4], path: &str, headers: &[(&str, &str)]| {
+        let mut request = Request::get(path).extension(PeerAddress(address.into()));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        plane.send(request.body(Body::empty()).unwrap()).await
+    };
+    let token = format!("Bearer {}.e30.AAAA", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"unknown"}"#));
+    let bearer = ("authorization", token.as_str());
+    let cookie = ("cookie", "bouncer-oidc=bnc_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    let callback = "/v1/session/oidc/callback?code=a&state=b";
+    for (n, path, header, first) in
+        [(1, "/v1/bouncers", bearer, 503), (2, "/v1/session/oidc/start", cookie, 503), (3, callback, cookie, 303)]
+    {
+        let address = [192, 0, 2, n];
+        let mut answer = from(address, path, &[header]).await;
+        assert_eq!(answer.status, first, "{path}: {}", answer.text);
+        for _ in 0..1_000 {
+            answer = from(address, path, &[header]).await;
+            if answer.status == 429 {
+                break;
+            }
+        }
+        assert_eq!(answer.code(), "too_many_requests", "{path}");
+        assert!(answer.headers.contains_key(header::RETRY_AFTER));
+        assert_eq!(from([192, 0, 2, 100 + n], path, &[header]).await.status, first, "another address is not");
+        assert_eq!(from(address, "/v1/session/methods", &[]).await.status, 200, "nor what asks nobody");
+    }
+    assert_eq!(plane.get("/v1/session").await.status, 200, "nor a token of our own");
 }

@@ -76,7 +76,7 @@ impl Scene {
 
     async fn client(&self) -> PolicyBridgeClient<Channel> {
         let (client, server) = tokio::io::duplex(1 << 16);
-        let connection = futures::stream::iter([Ok(transport::Identified::new(server, self.holder.clone()))]);
+        let connection = futures::stream::iter([transport::Identified::new(server, self.holder.clone())]);
         tokio::spawn(transport::serve(self.bridge.clone(), connection.chain(futures::stream::pending())));
         let client = Mutex::new(Some(client));
         let connector = tower::service_fn(move |_| {
