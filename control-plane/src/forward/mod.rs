@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::model::Position;
 use crate::store::{Store, StoreError};
+use crate::tls::Stamp;
 use jiff::Timestamp;
 use receiver::{Line, LineFault, Told};
 use record::{BATCH, BYTES, Batch};
@@ -128,6 +129,8 @@ struct Forward {
     line: Option<Line>,
     /// So many bytes the receiver takes at once, as far as is known.
     limit: usize,
+    /// What was there to tell it by, the last time.
+    stamp: Stamp,
     /// Everything up to here was told.
     told: Position,
     /// Everything up to here is taken for received.
@@ -139,7 +142,20 @@ impl Forward {
     fn new(outlet: Outlet, store: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         let (holder, last) = (Uuid::now_v7(), Instant::now());
         let (told, received) = (Position::default(), Position::default());
-        Self { outlet, store, clock, metrics, holder, renewal: None, line: None, limit: BYTES, told, received, last }
+        Self {
+            outlet,
+            store,
+            clock,
+            metrics,
+            holder,
+            renewal: None,
+            line: None,
+            limit: BYTES,
+            stamp: None,
+            told,
+            received,
+            last,
+        }
     }
 
     async fn step(&mut self) -> Result<Step, Fault> {
@@ -166,6 +182,8 @@ impl Forward {
             }
             return Ok(Step::Idle);
         }
+        // Before it is read: what is renewed from now on is new.
+        self.stamp = self.outlet.receiver.stamp();
         let told = match line.tell(&batch.records, self.clock.now()).await {
             Err(LineFault::Refused(CONTENT_TOO_LARGE)) if batch.records.len() > 1 => {
                 self.limit = batch.bytes() / 2;
@@ -258,8 +276,8 @@ impl Forward {
     /// Waits with the outlet in hand, so that no other control plane asks what the receiver has just answered; until
     /// that may have another answer.
     async fn leave_alone(&mut self, respite: Duration) {
-        let (until, stamp) = (Instant::now() + respite, self.outlet.receiver.stamp());
-        while Instant::now() < until && self.outlet.receiver.stamp() == stamp {
+        let until = Instant::now() + respite;
+        while Instant::now() < until && self.outlet.receiver.stamp() == self.stamp {
             tokio::time::sleep_until(until.min(Instant::now() + LOOK)).await;
             if self.is_due() && !self.hold().await.is_ok_and(|held| held) {
                 return;

@@ -408,7 +408,7 @@ async fn what_is_too_large_for_a_collector_comes_in_halves() {
     let served = Served::new(&plane, collector.outlet());
     assert_eq!(collector.through(8).await, (1..=8).collect::<Vec<_>>());
     let sizes: Vec<_> = collector.calls().iter().map(|call| call.records.len()).collect();
-    assert!(sizes[..3] == [8, 4, 2] && sizes[3..].iter().all(|size| *size <= 2), "{sizes:?}");
+    assert!(sizes[0] == 8 && sizes[1] <= 4 && sizes[2..].iter().all(|size| *size <= 2), "{sizes:?}");
 
     // One record alone has no halves: it is refused, and that is said.
     collector.shared.answers.lock().unwrap().push_back(status(413));
