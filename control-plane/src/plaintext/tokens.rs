@@ -30,8 +30,12 @@ fn shaped(text: &str) -> Option<Kind> {
         if at == 0 || !bytes[at - 1].is_ascii_alphanumeric() {
             let (before, rest) = (&bytes[run..at], &bytes[at..]);
             let fits = |shape: &&Shape| {
-                let token = shape.length_at(rest).map(|length| rest.split_at(length));
-                token.is_some_and(|(token, after)| shape.stands_out() || !is_noise(before, token, after))
+                // Most of them differ in that already.
+                shape.prefix.as_bytes()[0] == *byte
+                    && shape.length_at(rest).is_some_and(|length| {
+                        let (token, after) = rest.split_at(length);
+                        shape.stands_out() || !is_noise(before, token, after)
+                    })
             };
             if let Some(shape) = SHAPES.iter().find(fits) {
                 return Some(shape.kind);
