@@ -289,41 +289,29 @@ fn bouncers_check(api: &Api, items: &[BouncerHealth]) -> Check {
 
 async fn audit(api: &Api, caller: &Principal) -> Result<AuditStatus, ApiError> {
     let summary = api.store.audit_summary(&caller.scope).await?;
-    if !caller.may(Permission::Audit) {
-        let check = if summary.injected > 0 {
-            good("Credentials were released, and audited.")
-        } else {
-            bad(
-                "No credential was released yet.",
-                "Send test traffic through the bouncer's listener. An auditor sees why streams are denied.",
-            )
-        };
-        return Ok(AuditStatus {
-            check,
-            count: None,
-            injected: None,
-            denied: None,
-            divergences: None,
-            last_event_at: None,
-        });
-    }
-    let check = if summary.injected > 0 {
-        good(format!("{} event(s), {} of them released a credential.", summary.events, summary.injected))
-    } else if summary.events > 0 {
-        bad(
+    let sees = caller.may(Permission::Audit);
+    let check = match (summary.injected > 0, sees) {
+        (true, true) => {
+            good(format!("{} event(s), {} of them released a credential.", summary.events, summary.injected))
+        }
+        (true, false) => good("Credentials were released, and audited."),
+        (false, true) if summary.events > 0 => bad(
             format!("{} event(s), but none released a credential yet.", summary.events),
             "GET /v1/audit/events?outcome=deny shows why streams were denied.",
-        )
-    } else {
-        bad("No decision was audited yet.", "Send test traffic through the bouncer's listener.")
+        ),
+        (false, true) => bad("No decision was audited yet.", "Send test traffic through the bouncer's listener."),
+        (false, false) => bad(
+            "No credential was released yet.",
+            "Send test traffic through the bouncer's listener. An auditor sees why streams are denied.",
+        ),
     };
     Ok(AuditStatus {
         check,
-        count: Some(summary.events),
-        injected: Some(summary.injected),
-        denied: Some(summary.denied),
-        divergences: summary.divergences,
-        last_event_at: summary.last,
+        count: sees.then_some(summary.events),
+        injected: sees.then_some(summary.injected),
+        denied: sees.then_some(summary.denied),
+        divergences: summary.divergences.filter(|_| sees),
+        last_event_at: summary.last.filter(|_| sees),
     })
 }
 

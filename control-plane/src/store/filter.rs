@@ -34,6 +34,23 @@ where
     query.push(")");
 }
 
+/// What the audit holds within the scope: events, and the newest one's time, by outcome.
+pub(super) fn totals<DB>(scope: &Scope) -> QueryBuilder<DB>
+where
+    DB: Database,
+    String: for<'q> Encode<'q, DB> + Type<DB>,
+{
+    let mut query = QueryBuilder::new("SELECT outcome, CAST(SUM(events) AS BIGINT), MAX(last_ms) FROM ");
+    if scope.is_everything() {
+        query.push("audit_totals");
+    } else {
+        query.push("audit_path_totals WHERE TRUE");
+        within(&mut query, "logical_path", scope);
+    }
+    query.push(" GROUP BY outcome");
+    query
+}
+
 /// Only where the column is this, if it is to be anything.
 pub(super) fn equals<'t, DB, T>(query: &mut QueryBuilder<DB>, column: &'static str, wanted: Option<T>)
 where

@@ -1,9 +1,8 @@
 //! Who may do what: every call by every role, paths that a token is limited to, the token for one use.
 
-use crate::harness::{ControlPlane, FLAG, envelope, resource, spiffe_id};
+use crate::harness::{ControlPlane, FLAG, envelope, operator, resource, spiffe_id};
 use crate::resolver::{Resolver, event};
-use bouncer_control_plane::access::{NewToken, Principal, Role, Scope};
-use bouncer_control_plane::model::Actor;
+use bouncer_control_plane::access::{NewToken, Role, Scope};
 use bouncer_control_plane::token::Token;
 use bouncer_proto::bridge::v1::AuditEvent;
 use http::Method;
@@ -260,14 +259,7 @@ async fn tokens_end_by_themselves_and_the_last_administrator_stays() {
         assert_eq!((answer.code(), &answer.json["errors"][0]["field"]), ("invalid_fields", &json!(field)));
     }
 
-    let operator = Principal {
-        actor: Actor::operator(),
-        role: Role::Admin,
-        scope: Scope::default(),
-        expires: None,
-        token: None,
-        single_use: false,
-    };
+    let operator = operator();
     let insert = async |name: &str, seconds: i64| {
         let token = Token::generate().unwrap();
         let life = Some(SignedDuration::from_secs(seconds));

@@ -3,11 +3,13 @@
 use crate::database::Place;
 use axum::Router;
 use axum::body::Body;
+use bouncer_control_plane::access::{Principal, Role, Scope};
 use bouncer_control_plane::api::limits::Limits;
 use bouncer_control_plane::api::{self, Api};
 use bouncer_control_plane::bridge::{Bridge, Live, Timing};
 use bouncer_control_plane::clock::{Clock, SystemClock};
 use bouncer_control_plane::metrics::Metrics;
+use bouncer_control_plane::model::Actor;
 use bouncer_control_plane::oidc::{Oidc, OidcConfig};
 use bouncer_control_plane::readiness::Readiness;
 use bouncer_control_plane::store::Store;
@@ -274,6 +276,18 @@ pub(crate) fn envelope(path: &str) -> Value {
         "logical_path": path, "key_id": KEY, "ciphertext_ref": "AQICAHg=", "provider": "kms_envelope",
         "aad": "env=production,bouncer=payments-east",
     })
+}
+
+/// An administrator without limits, who came by no token.
+pub(crate) fn operator() -> Principal {
+    Principal {
+        actor: Actor::operator(),
+        role: Role::Admin,
+        scope: Scope::default(),
+        expires: None,
+        token: None,
+        single_use: false,
+    }
 }
 
 pub(crate) fn resource(name: &str, path: &str) -> Value {

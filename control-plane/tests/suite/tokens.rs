@@ -1,10 +1,9 @@
 //! Tokens: those that their callers made, of which only the hash is sent, so that a call whose answer was lost can be sent
 //! again; and what can be revoked.
 
-use crate::harness::ControlPlane;
+use crate::harness::{ControlPlane, operator};
 use axum::body::Body;
-use bouncer_control_plane::access::{NewToken, Principal, Role, Scope};
-use bouncer_control_plane::model::Actor;
+use bouncer_control_plane::access::{NewToken, Role, Scope};
 use bouncer_control_plane::store::{Conflict, StoreError};
 use bouncer_control_plane::token::Token;
 use bouncer_custody::Hex;
@@ -106,14 +105,7 @@ async fn the_same_token_again_is_no_change_and_any_other_call_with_its_hash_is_r
     assert_eq!(plane.with_token(fresh.reveal().to_owned()).get("/v1/bouncers").await.status, 200, "the control");
     // Nor does a token that the server made get other terms.
     let own = Token::generate().unwrap();
-    let operator = Principal {
-        actor: Actor::operator(),
-        role: Role::Admin,
-        scope: Scope::default(),
-        expires: None,
-        token: None,
-        single_use: false,
-    };
+    let operator = operator();
     let new = |name: &str, seconds: i64| NewToken {
         name: name.into(),
         role: Role::Viewer,
@@ -169,14 +161,7 @@ async fn where_no_administrators_token_is_left_any_other_can_be_revoked() {
         scope: Scope::default(),
         life: Some(SignedDuration::from_secs(-1)),
     };
-    let operator = Principal {
-        actor: Actor::operator(),
-        role: Role::Admin,
-        scope: Scope::default(),
-        expires: None,
-        token: None,
-        single_use: false,
-    };
+    let operator = operator();
     let ended = plane.store.add_token(&ended, &Token::generate().unwrap().hash(), &operator).await.unwrap().id;
     for other in [
         make("ci", "viewer", &[]).await,
@@ -219,14 +204,7 @@ async fn tokens_are_filtered_and_come_in_parts() {
     let gone = make("ci", "viewer").await;
     assert_eq!(plane.delete(&gone).await.status, 204);
     let ci = make("ci", "operator").await;
-    let operator = Principal {
-        actor: Actor::operator(),
-        role: Role::Admin,
-        scope: Scope::default(),
-        expires: None,
-        token: None,
-        single_use: false,
-    };
+    let operator = operator();
     let life = Some(SignedDuration::from_secs(-1));
     let ended = NewToken { name: "ended".into(), role: Role::Viewer, scope: Scope::default(), life };
     plane.store.add_token(&ended, &Token::generate().unwrap().hash(), &operator).await.unwrap();

@@ -6,8 +6,8 @@ use super::filter;
 use crate::access::Scope;
 use crate::model::{AdminRecord, Appended, AuditEvent, AuditRecord, Evidence, Received};
 use crate::store::chain::withheld;
-use crate::store::rows::audit::{AdminRow, AuditRow};
-use crate::store::rows::{part, signed, time, unsigned};
+use crate::store::rows::audit::{AdminRow, AuditRow, summary_of};
+use crate::store::rows::{part, signed, unsigned};
 use crate::store::{AdminFilter, AuditBuckets, AuditCount, AuditFilter, AuditKey, AuditSummary, Page, Part, Result};
 use bouncer_audit::Digest;
 use bouncer_custody::BouncerName;
@@ -181,26 +181,8 @@ pub(super) async fn histogram(
 }
 
 pub(super) async fn summary(database: &Database, scope: &Scope) -> Result<AuditSummary> {
-    let mut query = QueryBuilder::new("SELECT outcome, SUM(events)::bigint, MAX(last_ms) FROM ");
-    if scope.is_everything() {
-        query.push("audit_totals");
-    } else {
-        query.push("audit_path_totals WHERE TRUE");
-        filter::within(&mut query, "logical_path", scope);
-    }
-    query.push(" GROUP BY outcome");
-    let rows: Vec<(String, i64, i64)> = query.build_query_as().fetch_all(&database.reader).await?;
-    let mut summary = AuditSummary::default();
-    for (outcome, events, last_ms) in rows {
-        let events = unsigned(events)?;
-        summary.events += events;
-        match outcome.as_str() {
-            "inject" => summary.injected = events,
-            "deny" => summary.denied = events,
-            _ => {}
-        }
-        summary.last = summary.last.max(Some(time("audit_totals", last_ms)?));
-    }
+    let mut query = filter::totals(scope);
+    let mut summary = summary_of(query.build_query_as().fetch_all(&database.reader).await?)?;
     if scope.is_everything() {
         let all = sqlx::query_scalar("SELECT count(*) FROM audit_divergences").fetch_one(&database.reader).await?;
         summary.divergences = Some(unsigned(all)?);

@@ -1,6 +1,6 @@
 //! Conditions of lists that are PostgreSQL's own, beside those of both databases.
 
-pub(super) use crate::store::filter::{equals, span, state, within};
+pub(super) use crate::store::filter::{equals, span, state, totals, within};
 use sqlx::{Postgres, QueryBuilder};
 
 /// Only where the column is this text, if it is to be any.

@@ -2,11 +2,27 @@
 
 use super::{parsed, time, unsigned};
 use crate::model::{AdminRecord, AuditEvent, AuditRecord, Evidence};
-use crate::store::{Result, StoreError};
+use crate::store::{AuditSummary, Result, StoreError};
 use bouncer_audit::{ChainId, ChainPoint, Checkpoint, Digest, Owner, Signed};
 
 const TABLE: &str = "audit_events";
 const CHECKPOINTS: &str = "audit_checkpoints";
+
+/// The numbers of the outcomes together: of each its events, and the newest one's time.
+pub(in crate::store) fn summary_of(totals: Vec<(String, i64, i64)>) -> Result<AuditSummary> {
+    let mut summary = AuditSummary::default();
+    for (outcome, events, last_ms) in totals {
+        let events = unsigned(events)?;
+        summary.events += events;
+        match outcome.as_str() {
+            "inject" => summary.injected = events,
+            "deny" => summary.denied = events,
+            _ => {}
+        }
+        summary.last = summary.last.max(Some(time("audit_totals", last_ms)?));
+    }
+    Ok(summary)
+}
 
 #[derive(sqlx::FromRow)]
 pub(in crate::store) struct AuditRow {
